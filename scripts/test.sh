@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Sets up .venv and runs everything that has to pass: ruff, mypy, and the suite.
+#
+#   bash scripts/test.sh                                   all of it
+#   bash scripts/test.sh tests/test_heads.py -k parity     a part of the suite: the arguments go to pytest
+#
+# Tests that need a corpus look for it in the folder that LIMINAL_DATA_DIR names, and say so when they skip.
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+set_up test
+
+# Two processes of one thread each: small models gain nothing from more threads, and the suite halves its time.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" TOKENIZERS_PARALLELISM=false
+
+say "ruff check"
+.venv/bin/ruff check .
+say "mypy"
+.venv/bin/mypy
+say "pytest $*"
+exec .venv/bin/python -m pytest --numprocesses=2 --dist=loadscope "$@"
