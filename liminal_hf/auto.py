@@ -1,0 +1,26 @@
+"""Tells transformers the names of our classes, so that its Auto classes and `pipeline` find them.
+
+Requires transformers. Importing `liminal_hf` runs it.
+"""
+
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from .modeling.configuration_liminal import LiminalConfig
+from .modeling.modeling_liminal import LiminalForPADRegression, LiminalModel
+from .modeling.pipeline_liminal import PADRegressionPipeline
+
+
+def register() -> None:
+    """Registers config, models and the task "pad-regression"; a second call changes nothing."""
+    AutoConfig.register("liminal", LiminalConfig, exist_ok=True)
+    AutoModel.register(LiminalConfig, LiminalModel, exist_ok=True)
+    AutoModelForSequenceClassification.register(LiminalConfig, LiminalForPADRegression, exist_ok=True)
+    if "pad-regression" not in PIPELINE_REGISTRY.supported_tasks:
+        # A class of ours as pt_model would end up in a saved pipeline and break a stranger's reload.
+        PIPELINE_REGISTRY.register_pipeline(
+            "pad-regression",
+            pipeline_class=PADRegressionPipeline,
+            pt_model=AutoModelForSequenceClassification,
+            type="text",
+        )

