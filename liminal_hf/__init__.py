@@ -7,15 +7,23 @@ from typing import TYPE_CHECKING, Any
 from .auto import register
 
 if TYPE_CHECKING:
-    from .encoding import encode
-    from .export.hub import push
-    from .modeling.configuration_liminal import DIMENSIONS, LiminalConfig
-    from .modeling.heads import HEADS, Head, HeadInput, HeadOutput
-    from .modeling.losses import LOSSES
-    from .modeling.memory import ConversationMemory
-    from .modeling.modeling_liminal import LiminalForPADRegression, LiminalModel
-    from .modeling.pipeline_liminal import PADRegressionPipeline, octant
-    from .modeling.pooling import POOLERS
+    from .adapters import lora_config as lora_config
+    from .encoding import encode as encode
+    from .export.hub import push as push
+    from .modeling.configuration_liminal import DIMENSIONS as DIMENSIONS
+    from .modeling.configuration_liminal import LiminalConfig as LiminalConfig
+    from .modeling.heads import HEADS as HEADS
+    from .modeling.heads import Head as Head
+    from .modeling.heads import HeadInput as HeadInput
+    from .modeling.heads import HeadOutput as HeadOutput
+    from .modeling.losses import LOSSES as LOSSES
+    from .modeling.memory import ConversationMemory as ConversationMemory
+    from .modeling.modeling_liminal import LiminalForPADRegression as LiminalForPADRegression
+    from .modeling.modeling_liminal import LiminalModel as LiminalModel
+    from .modeling.pipeline_liminal import PADRegressionPipeline as PADRegressionPipeline
+    from .modeling.pipeline_liminal import octant as octant
+    from .modeling.pooling import POOLERS as POOLERS
+
 
 __version__ = "0.1.0"
 
@@ -23,6 +31,7 @@ __version__ = "0.1.0"
 DEFAULT_CHECKPOINT = str(Path(__file__).parent / "pretrained" / "minilm-emobank")
 
 _PUBLIC = {
+    "lora_config": "adapters",
     "encode": "encoding",
     "push": "export.hub",
     "DIMENSIONS": "modeling.configuration_liminal",

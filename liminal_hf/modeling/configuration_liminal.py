@@ -123,18 +123,19 @@ class LiminalConfig(PreTrainedConfig):
         config_version: int = CONFIG_VERSION,
         **kwargs: Any,
     ) -> None:
+        encoder_config: Any = text_config
         if isinstance(text_config, dict):
-            text_config = CONFIG_MAPPING[_known_model_type(text_config)](**text_config)
+            encoder_config = CONFIG_MAPPING[_known_model_type(text_config)](**text_config)
         elif text_config is None and pooled_size is None:
-            text_config = CONFIG_MAPPING["bert"](
+            encoder_config = CONFIG_MAPPING["bert"](
                 hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
             )
         # Set before super().__init__, which reads attributes that pass through to it.
-        self.text_config = text_config
+        self.text_config = encoder_config
         self.head = head
         self.pooling = pooling
         self.pooled_layers = pooled_layers
-        self.pooled_size = pooled_size if text_config is None else None
+        self.pooled_size = pooled_size if encoder_config is None else None
         self.pooled_scale = pooled_scale
         self.latent_size = latent_size
         self.num_outer_steps = num_outer_steps

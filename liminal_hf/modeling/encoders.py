@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -78,7 +79,7 @@ def family(text_config: PreTrainedConfig | None) -> EncoderFamily:
     return FAMILIES.get(getattr(text_config, "model_type", ""), EncoderFamily())
 
 
-def encoder_class(text_config: PreTrainedConfig) -> type:
+def encoder_class(text_config: PreTrainedConfig) -> Any:
     """`AutoModelForTextEncoding` where it knows the config (T5's encoder half), else `AutoModel`."""
     # Not by `is_encoder_decoder`: T5EncoderModel sets that flag to False in place.
     return AutoModelForTextEncoding if type(text_config) in AutoModelForTextEncoding._model_mapping else AutoModel
@@ -92,8 +93,8 @@ def build_encoder(text_config: PreTrainedConfig) -> PreTrainedModel:
 
     Example:
         >>> from transformers import BertConfig
-        >>> tiny = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
-        >>> build_encoder(tiny).pooler is None
+        >>> size = {'hidden_size': 8, 'num_hidden_layers': 1, 'num_attention_heads': 2, 'intermediate_size': 8}
+        >>> build_encoder(BertConfig(vocab_size=9, **size)).pooler is None
         True
     """
     auto = encoder_class(text_config)
@@ -147,8 +148,8 @@ def _quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(before)
 
 
-def _without_pooling_layer(auto: type, text_config: PreTrainedConfig) -> dict[str, bool]:
-    model_class = auto._model_mapping[type(text_config)]  # type: ignore[attr-defined]
+def _without_pooling_layer(auto: Any, text_config: PreTrainedConfig) -> dict[str, bool]:
+    model_class = auto._model_mapping[type(text_config)]
     if isinstance(model_class, tuple | list):
         model_class = model_class[0]
     accepts = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters

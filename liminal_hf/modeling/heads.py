@@ -228,7 +228,7 @@ class LiminalV1(Head):
     """The recursion: n refinements of the latent z, an affect gate, one refinement of the answer y, K times.
 
     z <- LN(z + 0.3 latent(LN [x; y; z])); with affect a: z <- z + 0.3 g tanh(W a), g = sigmoid(W [z; tanh(W a)]);
-    y <- y + 0.4 answer(LN [y; z]). Published with no readout of PAD: the linear one of y is ours. (LIMINAL Heartbeat v1)
+    y <- y + 0.4 answer(LN [y; z]). Published with no readout of PAD: the linear one of y is ours. (v1)
 
     Example:
         >>> config = LiminalConfig(pooled_size=8, head="v1", latent_size=16)

@@ -91,7 +91,7 @@ class ConversationMemory(ModelOutput):
             "pad": (batch_size, 3),
         }
         for name, shape in wanted.items():
-            value = self[name] if name in self else None
+            value = self.get(name)
             if value is None or tuple(value.shape) != shape:
                 got = None if value is None else tuple(value.shape)
                 raise ValueError(

@@ -116,7 +116,8 @@ class LiminalPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if hasattr(module, "reset_own_parameters"):
-            module.reset_own_parameters()
+            reset: Any = module.reset_own_parameters
+            reset()
         elif isinstance(module, nn.Linear):
             # The scale of torch's own default, without its dependence on the layer's place.
             init.normal_(module.weight, std=(3 * module.in_features) ** -0.5)
@@ -131,7 +132,8 @@ class LiminalPreTrainedModel(PreTrainedModel):
     @property
     def base(self) -> "LiminalModel":
         """The `LiminalModel` inside, or the model itself."""
-        return getattr(self, self.base_model_prefix, self)
+        base: Any = getattr(self, self.base_model_prefix, self)
+        return base
 
     def initial_memory(self, batch_size: int = 1) -> ConversationMemory:
         """The memory before the first turn.
@@ -321,7 +323,7 @@ class LiminalPreTrainedModel(PreTrainedModel):
             encoder_name_or_path: Hub id or folder of any `AutoModel` encoder.
             revision: branch, tag or commit of the encoder; a commit makes it reproducible.
             head: name in `HEADS`.
-            encoder_kwargs: for the encoder's own `from_pretrained` (dtype, device_map, quantization_config, token, ...).
+            encoder_kwargs: for the encoder's own `from_pretrained` (dtype, device_map, quantization_config, ...).
             config_kwargs: fields of `LiminalConfig`.
 
         Raises:
@@ -707,7 +709,7 @@ class LiminalForPADRegression(LiminalPreTrainedModel):
 
 def copy_code(folder: Path) -> None:
     """Copies the flat modeling code into a checkpoint folder, so that it loads where the package is not installed."""
-    # transformers copies what this file imports by `from .sibling import`; naming the pipeline here makes it travel too.
+    # transformers copies what this file imports by `from .sibling import`; naming the pipeline makes it travel.
     from .pipeline_liminal import PADRegressionPipeline
 
     folder.mkdir(parents=True, exist_ok=True)

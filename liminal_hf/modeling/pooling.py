@@ -56,7 +56,7 @@ class MaxPooler(MeanPooler):
 
 @POOLERS.register("last_token")
 class LastTokenPooler(MeanPooler):
-    """The last real token, the only one of a causal decoder that has seen the whole text. Arguments as in `MeanPooler`."""
+    """The last real token, the only one of a causal decoder that has seen the whole text. As in `MeanPooler`."""
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """As in `MeanPooler`."""
@@ -145,7 +145,7 @@ class LayerPooler(nn.Module):
             mask: `(batch, length)`, 1 on real tokens.
 
         Returns:
-            The pooled vector `(batch, output_size)` and the token states `(batch, length, hidden)` that a head may read.
+            The pooled vector `(batch, output_size)` and the token states `(batch, length, hidden)` for a head to read.
         """
         tokens = last if self.mix is None else self.mix(hidden_states)
         if self.layers == "all":
