@@ -1,0 +1,280 @@
+"""The HF Trainer, told how a LIMINAL model is trained: parameter groups, averaged weights, exact resumption.
+
+Requires torch, transformers and accelerate.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Sampler, SequentialSampler
+from transformers import (
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    default_data_collator,
+)
+from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from ..metrics import compute_metrics
+from .callbacks import EMACallback, ManifestCallback
+
+_WEIGHTS = "model.safetensors"
+_IN_ENCODER = re.compile(r"^(liminal\.)?encoder\.")
+_LAYER = re.compile(r"\.(\d+)\.")
+# Column with a row's place in its dataset; it is never given to the model.
+ROW = "row"
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss or the gradient is NaN or infinite; the message names the step and the rows of the batch."""
+
+
+class EpochLengthGroupedSampler(LengthGroupedSampler):
+    """Batches of similar length, in an order that depends on the seed and the epoch alone.
+
+    The Trainer's own draws from the global generator, whose state a run that resumes within an epoch does not have.
+
+    Args:
+        batch_size: rows that should be alike.
+        lengths: one per row.
+        seed: seeds the order.
+
+    Example:
+        >>> sampler = EpochLengthGroupedSampler(2, [5, 1, 5, 1], seed=0)
+        >>> list(sampler) == list(sampler)
+        True
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of an epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Any:
+        """The rows of this epoch."""
+        self.generator.manual_seed(self.seed * 1_000_003 + self.epoch)
+        return super().__iter__()
+
+
+class LiminalTrainer(Trainer):
+    """`transformers.Trainer` for `LiminalForPADRegression`; also trains any module whose encoder is called `encoder`.
+
+    What it adds: a learning rate of its own for everything but the encoder, layer-wise decay within the encoder, no
+    weight decay on biases and norms; averaged weights (EMA); a loss that is not finite stops the run and names the
+    rows; checkpoints that hold only what is trained, closed by a manifest; an order of the data that a resumed run
+    repeats exactly. The loss is divided by the number of labels in the accumulated batch (the model does that).
+
+    Args:
+        model: what is trained; parameters with `requires_grad=False` stay as they are.
+        args: `TrainingArguments`; `learning_rate` is the encoder's when `head_learning_rate` is given.
+        ema_decay: decay of the averaged weights, None for none.
+        head_learning_rate: learning rate of everything but the encoder; None takes `args.learning_rate`.
+        layer_decay: factor on the learning rate from each encoder layer to the one below it.
+        compute_metrics: by default `liminal_hf.metrics.compute_metrics` for a model that gives PAD.
+        callbacks: further callbacks.
+        kwargs: as in `transformers.Trainer`.
+
+    Raises:
+        NonFiniteLossError: in `train`, when the loss or the gradient is NaN or infinite.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> from liminal_hf import LiminalConfig, LiminalForPADRegression
+        >>> data = Dataset.from_dict({"pooled_embeds": [[0.0] * 8] * 4, "labels": [[0.1, 0.0, -0.1]] * 4})
+        >>> model = LiminalForPADRegression(LiminalConfig(pooled_size=8, latent_size=16))
+        >>> args = TrainingArguments("example", max_steps=1, report_to="none", save_strategy="no")
+        >>> LiminalTrainer(model, args, train_dataset=data, ema_decay=0.99).train().global_step  # doctest: +SKIP
+        1
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments,
+        *,
+        ema_decay: float | None = None,
+        head_learning_rate: float | None = None,
+        layer_decay: float = 1.0,
+        callbacks: list[TrainerCallback] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.head_learning_rate = head_learning_rate
+        self.layer_decay = layer_decay
+        args.label_names = ["labels"]
+        ema = [EMACallback(ema_decay)] if ema_decay is not None else []
+        if kwargs.get("data_collator") is None:
+            kwargs["data_collator"] = _collator(kwargs.get("train_dataset"), kwargs.get("processing_class"))
+        if kwargs.get("compute_metrics") is None and isinstance(model, PreTrainedModel):
+            kwargs["compute_metrics"] = compute_metrics
+        # The manifest lists what the others write, so it comes last.
+        super().__init__(model, args, callbacks=[*ema, *(callbacks or []), ManifestCallback()], **kwargs)
+
+    # ---- data ----
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        if ROW not in self._signature_columns:
+            self._signature_columns.append(ROW)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(dataset)
+        column = self.args.length_column_name
+        lengths = dataset[column] if column in dataset.column_names else [len(row) for row in dataset["input_ids"]]
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return EpochLengthGroupedSampler(batch, list(lengths), seed)
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
+        # Grouped by length, predictions would come in another order than the rows.
+        return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
+
+    # ---- optimisation ----
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimizer of `args.optim` over `parameter_groups`."""
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            optimizer_class, kwargs = self.get_optimizer_cls_and_kwargs(self.args, model)
+            self.optimizer = optimizer_class(self.parameter_groups(model), **kwargs)
+        return self.optimizer
+
+    def parameter_groups(self, model: nn.Module | None = None) -> list[dict[str, Any]]:
+        """Groups of trainable parameters with equal learning rate and weight decay, the head's first.
+
+        The encoder's top layer has `args.learning_rate`, each layer below `layer_decay` times that of the layer above
+        it, the embeddings that of the lowest layer times `layer_decay`. Vectors (biases, norms) have no weight decay.
+        """
+        model = self.model if model is None else model
+        named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+        if not named:
+            raise ValueError("Nothing is trainable: every parameter of the model has requires_grad=False.")
+        depth = encoder_depths([name for name, _ in model.named_parameters() if _IN_ENCODER.match(name)])
+        head_rate = self.args.learning_rate if self.head_learning_rate is None else self.head_learning_rate
+        groups: dict[tuple[float, float], dict[str, Any]] = {}
+        for name, value in sorted(named, key=lambda item: item[0] in depth):
+            rate = self.args.learning_rate * self.layer_decay ** depth[name] if name in depth else head_rate
+            decay = self.args.weight_decay if value.dim() > 1 else 0.0
+            group = groups.setdefault((rate, decay), {"params": [], "lr": rate, "weight_decay": decay})
+            group["params"].append(value)
+        return list(groups.values())
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """One micro-batch; a loss that is not finite stops the run before the weights move."""
+        rows = inputs.pop(ROW, None)
+        loss = super().training_step(model, dict(inputs), num_items_in_batch)
+        if not bool(torch.isfinite(loss)):
+            raise NonFiniteLossError(self._blame("loss", loss, model, inputs, rows))
+        self._last_rows = rows
+        return loss
+
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor | float | None:
+        norm = super()._clip_grad_norm(model)
+        # Under float16 an overflow is routine: the scaler skips that step.
+        if self.accelerator.scaler is None and norm is not None and not bool(torch.isfinite(torch.as_tensor(norm))):
+            raise NonFiniteLossError(self._blame("gradient", torch.as_tensor(norm), model, {}, self._last_rows))
+        return norm
+
+    def _blame(self, what: str, value: Tensor, model: nn.Module, inputs: dict[str, Any], rows: Tensor | None) -> str:
+        names = list(range(next(iter(inputs.values())).shape[0])) if rows is None and inputs else []
+        names = names if rows is None else rows.tolist()
+        text = (
+            f"The {what} is {value.item()} at step {self.state.global_step + 1} (epoch {self.state.epoch or 0:.3f}). "
+            f"Rows of this batch in the training split: {names}."
+        )
+        guilty = [name for place, name in enumerate(names) if inputs and not self._row_is_finite(model, inputs, place)]
+        if guilty:
+            text += f" Not finite by themselves: {guilty}; look at their texts and labels."
+        else:
+            text += " No row is at fault by itself: lower learning_rate, set max_grad_norm, or train without float16."
+        return text + " The last checkpoint is from before this step."
+
+    @torch.no_grad()
+    def _row_is_finite(self, model: nn.Module, inputs: dict[str, Any], place: int) -> bool:
+        row = self._prepare_inputs({name: value[place : place + 1] for name, value in inputs.items()})
+        return bool(torch.isfinite(model(**row)["loss"]))
+
+    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As in `Trainer`."""
+        inputs.pop(ROW, None)
+        return super().prediction_step(model, inputs, *args, **kwargs)
+
+    # ---- checkpoints ----
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        # The Trainer's own version also pickles its arguments.
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        frozen = {name for name, value in self.model.named_parameters() if not value.requires_grad}
+        if not isinstance(self.model, PreTrainedModel) or (frozen and folder.name.startswith(PREFIX_CHECKPOINT_DIR)):
+            # A frozen encoder is where it came from; writing it at every checkpoint only costs time and space.
+            state = self.model.state_dict() if state_dict is None else state_dict
+            trained = {name: value.clone().contiguous() for name, value in state.items() if name not in frozen}
+            save_file(trained, folder / _WEIGHTS, metadata={"format": "pt"})
+            return
+        self.model.save_pretrained(folder, state_dict=state_dict)
+        if self.processing_class is not None:
+            self.processing_class.save_pretrained(folder)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        lacking = set(load_result.missing_keys)
+        # A tied weight is saved under one of its names only.
+        every = self.model.named_parameters(remove_duplicate=False)
+        found = {id(value) for name, value in every if name not in lacking}
+        missing = {
+            name
+            for name, value in self.model.named_parameters()
+            if value.requires_grad and name in lacking and id(value) not in found
+        }
+        if missing or load_result.unexpected_keys:
+            raise ValueError(
+                "The checkpoint does not fit this model. Missing: "
+                f"{sorted(missing)[:5]}; unexpected: {sorted(load_result.unexpected_keys)[:5]}. "
+                "Train into another folder, or with the recipe that wrote the checkpoint."
+            )
+
+
+def encoder_depths(names: list[str]) -> dict[str, int]:
+    """How many layers below the top each encoder parameter lies: 0 in the top layer, `num_layers` in the embeddings.
+
+    Args:
+        names: the encoder's parameter names in the order of the module; what comes before the first numbered layer
+            counts as embeddings, what comes after the last (a final norm) as top.
+
+    Example:
+        >>> encoder_depths(["encoder.wte.weight", "encoder.h.0.w", "encoder.h.1.w", "encoder.ln_f.weight"])
+        {'encoder.wte.weight': 2, 'encoder.h.0.w': 1, 'encoder.h.1.w': 0, 'encoder.ln_f.weight': 0}
+    """
+    layers = {name: int(match.group(1)) for name in names if (match := _LAYER.search(name))}
+    number = max(layers.values(), default=-1) + 1
+    depths, seen = {}, False
+    for name in names:
+        if name in layers:
+            seen = True
+            depths[name] = number - 1 - layers[name]
+        else:
+            depths[name] = 0 if seen else number
+    return depths
+
+
+def _collator(dataset: Any, tokenizer: Any) -> Any:
+    if tokenizer is None or "pooled_embeds" in (getattr(dataset, "column_names", None) or []):
+        return default_data_collator
+    return DataCollatorWithPadding(tokenizer)
+
