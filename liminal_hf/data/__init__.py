@@ -1,0 +1,23 @@
+"""Texts with labels as `DatasetDict`s, and the cache in which a frozen encoder's states are kept.
+
+Requires datasets, pandas, torch and transformers.
+"""
+
+from .embedding_cache import pooled_dataset
+from .emobank import human_ceiling, load_emobank, load_emoita
+from .goemotions import GOEMOTIONS_LABELS, load_goemotions
+from .meld import EMOTION_PAD, load_meld
+from .tables import cross_split_duplicates, load_table
+
+__all__ = [
+    "EMOTION_PAD",
+    "GOEMOTIONS_LABELS",
+    "cross_split_duplicates",
+    "human_ceiling",
+    "load_emobank",
+    "load_emoita",
+    "load_goemotions",
+    "load_meld",
+    "load_table",
+    "pooled_dataset",
+]

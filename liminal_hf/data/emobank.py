@@ -1,0 +1,229 @@
+"""EmoBank, 10,062 English sentences with gold pleasure, arousal and dominance, on its official split.
+
+Requires datasets and pandas. The files come from a folder, or from the pinned public source (a sha256 is checked).
+
+EmoBank calls pleasure "valence" and rates 1..5; labels here are (x - 3) / 2, in -1..1. Buechel & Hahn 2017, "EmoBank:
+Studying the Impact of Annotation Perspective and Representation Format on Dimensional Emotion Analysis" (EACL) and
+"Readers vs. Writers vs. Texts" (LAW). CC-BY-SA 4.0.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from datasets import Dataset, DatasetDict, Features, List, Value
+
+from ..modeling.configuration_liminal import DIMENSIONS
+from .files import cache_root, fetch, find_file, require_file
+
+COMMIT = "248ce2a43e165a66d31aeaed83cff9641d6654e0"
+SOURCE = f"https://raw.githubusercontent.com/JULIELab/EmoBank/{COMMIT}/corpus"
+SHA256 = {
+    "emobank.csv": "1ade4a4a453e880c0f39d0536d2b355e8a716e0cf88236c64cdb4d438cf9605b",
+    "reader.csv": "d5398f14afde4f02d3a335393b60fc4a45d03dc5ab65b6909c7c31a633dec175",
+    "writer.csv": "311d895d21b1047cc875a9b082e1c3e17df548011d2dec8227cf3a53b0c34e0a",
+    "individual_reader_ratings.csv": "059bdadbdc1179b29c168b96f1e0c0a31fc2b0bab5e4103bf6cf3b3e6d53e7bf",
+    "individual_writer_ratings.csv": "b6bf5a793b4ecd668b521155fdfa9dcb1920d21a8a1b608024e96a755bb3f706",
+    "meta.tsv": "c848266476711a3fb68395b9907ef574e60289ad916c8db79b7ea2e62ab62e0e",
+}
+SPLITS = {"train": "train", "validation": "dev", "test": "test"}
+PERSPECTIVES = ("reader", "writer")
+_VAD = ["V", "A", "D"]
+_TRIPLE = List(Value("float32"))
+_FEATURES = {"id": Value("string"), "text": Value("string"), "labels": _TRIPLE}
+_EXTRA_FEATURES = {
+    "document": Value("string"),
+    "genre": Value("string"),
+    "subcategory": Value("string"),
+    "label_std": _TRIPLE,
+    "reader": _TRIPLE,
+    "reader_std": _TRIPLE,
+    "num_reader_ratings": Value("int32"),
+    "writer": _TRIPLE,
+    "writer_std": _TRIPLE,
+    "num_writer_ratings": Value("int32"),
+}
+
+
+def load_emobank(data_dir: str | os.PathLike[str] | None = None, *, extras: bool = False) -> DatasetDict:
+    """EmoBank on its official split: 8,062 sentences to train on, 1,000 for validation, 1,000 to test on.
+
+    The files are looked for in `data_dir`, else in the folder that the environment variable `LIMINAL_DATA_DIR` names
+    (both with or without a subfolder `emobank`), else in the cache, else they are fetched from the public source.
+
+    Args:
+        data_dir: a folder with `emobank.csv` (with `extras` also `reader.csv`, `writer.csv`, `meta.tsv`).
+        extras: adds
+            `document`, `genre` (fiction, letters, newspaper, blog, SemEval, essays, travel-guides), `subcategory` (may
+            be empty): strings;
+            `reader`, `writer`: three floats, what the sentence does to a reader and what its writer feels, -1..1;
+            `reader_std`, `writer_std`, `label_std`: three floats, standard deviations (1/N) over the ratings of that
+            perspective and over all of them, in label units;
+            `num_reader_ratings`, `num_writer_ratings`: int.
+
+    Returns:
+        `DatasetDict` with `train`, `validation`, `test`, each with `id` (string), `text` (string, as published) and
+        `labels` (pleasure, arousal, dominance as float32 in -1..1).
+
+    Raises:
+        FileNotFoundError: `data_dir` was given and lacks a file.
+        ConnectionError: the files are not here and can't be fetched.
+        ValueError: a file is not EmoBank's, or what was fetched has another sha256.
+
+    Example:
+        >>> corpus = load_emobank()  # doctest: +SKIP
+        >>> corpus["validation"].num_rows, corpus["train"][1]["id"]  # doctest: +SKIP
+        (1000, '110CYL068_1127_1130')
+    """
+    table = _read_emobank(data_dir)
+    columns = {"id": table["id"], "text": table["text"], "labels": to_label_scale(table[_VAD])}
+    features = dict(_FEATURES)
+    if extras:
+        columns |= _extras(table, data_dir)
+        features |= _EXTRA_FEATURES
+    return _by_split(columns, table["split"], Features(features))
+
+
+def load_emoita(data_dir: str | os.PathLike[str] | None = None) -> DatasetDict:
+    """EmoITA: EmoBank's sentences in Italian, rated anew, split like EmoBank by the shared id.
+
+    96 of its 30,186 mean ratings lie above the 1..5 scale (up to 5.5); those labels are clipped to 1. The corpus is
+    GiovanniGafa/EmoITA on GitHub, CC-BY-SA 4.0.
+
+    Args:
+        data_dir: a folder with `emoita/EmoITA.csv` and `emobank/emobank.csv`; None as in `load_emobank`. EmoITA is not
+            fetched by itself.
+
+    Returns:
+        As `load_emobank` without extras.
+
+    Raises:
+        FileNotFoundError: EmoITA is not there; the message says where to get it.
+
+    Example:
+        >>> load_emoita()["test"][0]["text"]  # doctest: +SKIP
+    """
+    path = require_file("emoita", "EmoITA.csv", data_dir, "https://github.com/GiovanniGafa/EmoITA")
+    table = _read(path, {"id", "text", *_VAD})
+    split = _read_emobank(data_dir).set_index("id")["split"].reindex(table["id"])
+    if split.isna().any():
+        raise ValueError(f"{path} holds the id {split.index[split.isna()][0]!r}, which EmoBank does not have.")
+    labels = np.clip(to_label_scale(table[_VAD]), -1, 1)
+    return _by_split({"id": table["id"], "text": table["text"], "labels": labels}, split, Features(_FEATURES))
+
+
+def human_ceiling(
+    data_dir: str | os.PathLike[str] | None = None, *, repeats: int = 10, seed: int = 0
+) -> dict[str, float]:
+    """The highest correlation that any predictor can reach with EmoBank's means, given how far its raters agree.
+
+    The square root of the reliability of an item's mean rating. Reliability: the raters of each item (readers and
+    writers together, as in the gold labels) are split into random halves, the halves' means correlated over the items,
+    and the correlation stepped up to the whole group by Spearman-Brown, 2r / (1 + r) (Lord & Novick 1968). Ratings of
+    (1, 1, 1), which the authors drop as careless, and items left with one rating in a perspective are dropped first;
+    what stays reproduces the published `reader.csv` and `writer.csv`.
+
+    Args:
+        data_dir: a folder with `emobank.csv` and the two `individual_*_ratings.csv`; None as in `load_emobank`.
+        repeats: number of random halvings; their ceilings are averaged.
+        seed: of the halvings.
+
+    Returns:
+        `pleasure`, `arousal`, `dominance`, `mean`: correlations.
+
+    Example:
+        >>> human_ceiling()["pleasure"]  # doctest: +SKIP
+        0.89...
+    """
+    ids = _read_emobank(data_dir)["id"]
+    ratings = pd.concat([read_ratings(perspective, data_dir) for perspective in PERSPECTIVES])
+    ratings = ratings[ratings["id"].isin(ids)]
+    ceilings = []
+    for repeat in range(repeats):
+        shuffled = ratings.sample(frac=1, random_state=seed + repeat)
+        half = shuffled.groupby("id").cumcount() % 2
+        first, second = (shuffled[half == side].groupby("id")[_VAD].mean() for side in (0, 1))
+        r = np.array([np.corrcoef(first[column], second[column])[0, 1] for column in _VAD])
+        ceilings.append(np.sqrt(np.clip(2 * r / (1 + r), 0, 1)))
+    values = np.mean(ceilings, axis=0)
+    return {name: float(value) for name, value in zip(DIMENSIONS, values, strict=True)} | {"mean": float(values.mean())}
+
+
+def read_ratings(perspective: str, data_dir: str | os.PathLike[str] | None = None) -> pd.DataFrame:
+    """The single ratings of one perspective, cleaned as the authors did: no (1, 1, 1), no item with one rating left.
+
+    Args:
+        perspective: "reader" or "writer".
+        data_dir: as in `human_ceiling`.
+
+    Returns:
+        A table with `id`, `V`, `A`, `D` (1..5), one row per rating.
+    """
+    table = _read(_path(f"individual_{perspective}_ratings.csv", data_dir), {"id", *_VAD})
+    table = table[~table[_VAD].eq(1).all(axis=1)]
+    return table[table.groupby("id")["id"].transform("size") > 1]
+
+
+def to_label_scale(ratings: pd.DataFrame | np.ndarray) -> np.ndarray:
+    """Ratings on 1..5 as labels on -1..1: (x - 3) / 2.
+
+    Example:
+        >>> to_label_scale(np.array([1.0, 3.0, 5.0])).tolist()
+        [-1.0, 0.0, 1.0]
+    """
+    return (np.asarray(ratings, dtype=np.float64) - 3) / 2
+
+
+def _extras(table: pd.DataFrame, data_dir: str | os.PathLike[str] | None) -> dict[str, object]:
+    meta = _read(_path("meta.tsv", data_dir), {"id", "document", "category", "subcategory"}, separator="\t")
+    meta = meta.set_index("id").reindex(table["id"])
+    columns: dict[str, object] = {
+        "document": meta["document"].tolist(),
+        "genre": meta["category"].tolist(),
+        "subcategory": meta["subcategory"].str.strip().tolist(),
+    }
+    means, spreads, counts = [], [], []
+    for perspective in PERSPECTIVES:
+        part = _read(_path(f"{perspective}.csv", data_dir), {"id", *_VAD, "stdV", "stdA", "stdD", "N"})
+        part = part.set_index("id").reindex(table["id"])
+        means.append(part[_VAD].to_numpy(np.float64))
+        spreads.append(part[["stdV", "stdA", "stdD"]].to_numpy(np.float64))
+        counts.append(part["N"].to_numpy(np.float64))
+        columns |= {
+            perspective: to_label_scale(means[-1]),
+            f"{perspective}_std": spreads[-1] / 2,
+            f"num_{perspective}_ratings": part["N"].to_numpy(np.int32),
+        }
+    # The variance over all ratings: within the perspectives and between them.
+    mean, spread, count = np.stack(means), np.stack(spreads), np.stack(counts)[..., None]
+    overall = (count * mean).sum(0) / count.sum(0)
+    variance = (count * (spread**2 + (mean - overall) ** 2)).sum(0) / count.sum(0)
+    return columns | {"label_std": np.sqrt(variance) / 2}
+
+
+def _by_split(columns: dict, split: pd.Series, features: Features) -> DatasetDict:
+    parts = {}
+    for name, theirs in SPLITS.items():
+        rows = np.flatnonzero(split.to_numpy() == theirs)
+        data = {column: np.asarray(values, dtype=object)[rows].tolist() for column, values in columns.items()}
+        parts[name] = Dataset.from_dict(data, features=features)
+    return DatasetDict(parts)
+
+
+def _path(name: str, data_dir: str | os.PathLike[str] | None) -> Path:
+    return find_file("emobank", name, data_dir) or fetch(
+        f"{SOURCE}/{name}", cache_root() / f"emobank-{COMMIT[:7]}" / name, SHA256[name]
+    )
+
+
+def _read_emobank(data_dir: str | os.PathLike[str] | None) -> pd.DataFrame:
+    return _read(_path("emobank.csv", data_dir), {"id", "split", "text", *_VAD})
+
+
+def _read(path: Path, columns: set[str], separator: str = ",") -> pd.DataFrame:
+    # One sentence of EmoBank is the word "None", so nothing may be read as missing.
+    table = pd.read_csv(path, sep=separator, encoding="utf-8", keep_default_na=False)
+    if not columns <= set(table.columns):
+        raise ValueError(f"{path} lacks the columns {sorted(columns - set(table.columns))}; is it EmoBank's own file?")
+    return table

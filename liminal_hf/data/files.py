@@ -1,0 +1,148 @@
+"""Where the corpora lie on this machine, and how a missing one is fetched and checked.
+
+Requires nothing but the standard library and huggingface_hub (for its offline switch).
+"""
+
+import hashlib
+import logging
+import os
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub.constants import HF_HUB_OFFLINE
+
+logger = logging.getLogger(__name__)
+
+DATA_DIR_VARIABLE = "LIMINAL_DATA_DIR"
+CACHE_DIR_VARIABLE = "LIMINAL_CACHE_DIR"
+_TIMEOUT_SECONDS = 60
+
+
+def cache_root() -> Path:
+    """The folder for what can be made or fetched again: `LIMINAL_CACHE_DIR`, else `~/.cache/liminal_hf`.
+
+    Example:
+        >>> cache_root().is_absolute()
+        True
+    """
+    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "liminal_hf"
+    return Path(os.environ.get(CACHE_DIR_VARIABLE) or default).expanduser().absolute()
+
+
+def find_file(corpus: str, name: str, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
+    """A file of a corpus in `data_dir`, or without that in the folder that `LIMINAL_DATA_DIR` names.
+
+    Args:
+        corpus: subfolder, such as "emobank"; the file may also lie in the folder itself.
+        name: file name.
+        data_dir: folder; looked at alone when given.
+
+    Returns:
+        The path, or None when no folder was given and none that is known has the file.
+
+    Raises:
+        FileNotFoundError: `data_dir` was given and does not have the file.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "a.csv").write_text("x")
+        >>> find_file("emobank", "a.csv", folder) == folder / "a.csv"
+        True
+    """
+    given = data_dir if data_dir is not None else os.environ.get(DATA_DIR_VARIABLE)
+    if not given:
+        return None
+    folder = Path(given).expanduser()
+    tried = [folder / corpus / name, folder / name]
+    found = next((path for path in tried if path.is_file()), None)
+    if found is None and data_dir is not None:
+        raise FileNotFoundError(
+            f"Neither {tried[0]} nor {tried[1]} exists. Give as data_dir the folder that holds {corpus}/{name}."
+        )
+    return found
+
+
+def require_file(corpus: str, name: str, data_dir: str | os.PathLike[str] | None, source: str) -> Path:
+    """As `find_file`, for a corpus that is not fetched by itself.
+
+    Args:
+        corpus, name, data_dir: as in `find_file`.
+        source: where the corpus can be had.
+
+    Raises:
+        FileNotFoundError: the file is nowhere; the message says where to get it and where to put it.
+    """
+    found = find_file(corpus, name, data_dir)
+    if found is None:
+        raise FileNotFoundError(
+            f"{corpus}/{name} was not found. Get it from {source}, put it into a folder {corpus}/ and name the folder "
+            f"above it: data_dir=..., or the environment variable {DATA_DIR_VARIABLE}."
+        )
+    return found
+
+
+def fetch(url: str, target: Path, sha256: str) -> Path:
+    """A file from the network, kept at `target`; what is there already is used if its sha256 is right.
+
+    Args:
+        url: where it is.
+        target: where it is kept.
+        sha256: of the right content, as hex.
+
+    Returns:
+        `target`.
+
+    Raises:
+        ConnectionError: it is not there, and the network (or offline mode) does not give it.
+        ValueError: what came is not the right content.
+    """
+    if target.is_file():
+        if hashlib.sha256(target.read_bytes()).hexdigest() == sha256:
+            return target
+        logger.warning("%s is damaged (its sha256 differs); fetching it again.", target)
+    advice = (
+        f"Fetch it on a machine with network, put it into a folder and name that folder: data_dir=..., or the "
+        f"environment variable {DATA_DIR_VARIABLE}."
+    )
+    if HF_HUB_OFFLINE:
+        raise ConnectionError(f"{url} is needed and HF_HUB_OFFLINE is set. {advice}")
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:
+            content = response.read()
+    except OSError as error:
+        raise ConnectionError(f"{url} could not be fetched ({error}). {advice}") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise ValueError(f"{url} gave {len(content)} bytes with sha256 {found}, expected {sha256}. {advice}")
+    with committed(target) as temporary:
+        temporary.write_bytes(content)
+    return target
+
+
+@contextmanager
+def committed(target: Path) -> Iterator[Path]:
+    """A temporary path beside `target` that becomes `target`, whole, when the block ends well, and vanishes otherwise.
+
+    Safe with several writers: each has its own temporary file, and the last one to finish wins.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "deep" / "a.txt"
+        >>> with committed(target) as temporary:
+        ...     _ = temporary.write_text("hello")
+        >>> target.read_text()
+        'hello'
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
