@@ -391,6 +391,11 @@ def test_both_pipelines_with_the_package(minilm: Path, tmp_path: Path) -> None:
     assert {r["label"]: r["score"] for r in stock}["arousal"] == pytest.approx(row["arousal"], abs=1e-6)
 
 
+def test_a_plain_encoder_is_not_taken_for_a_checkpoint(minilm: Path) -> None:
+    with pytest.raises(ValueError, match=r"no LIMINAL checkpoint but a 'bert' model.*from_encoder_pretrained"):
+        LiminalForPADRegression.from_pretrained(minilm)
+
+
 def test_unknown_names_are_answered_with_the_known_ones() -> None:
     with pytest.raises(KeyError, match=r"Unknown head 'v8'.*Known: linear, mlp, v1"):
         LiminalForPADRegression(LiminalConfig(pooled_size=8, head="v8"))

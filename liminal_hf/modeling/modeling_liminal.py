@@ -4,10 +4,12 @@ Requires torch and transformers. Tokens go through the encoder, the pooler and t
 prediction only in the loss.
 """
 
+import copy
 import inspect
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -105,7 +107,8 @@ class LiminalPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     # A head in half precision loses what it learned about small differences; it costs nothing beside the encoder.
-    _keep_in_fp32_modules_strict = ["head", "pooler"]
+    # `LiminalModel` adds the pooler where it has weights.
+    _keep_in_fp32_modules_strict = ["head"]
     _no_split_modules: list[str] = []
 
     @classmethod
@@ -185,7 +188,6 @@ class LiminalPreTrainedModel(PreTrainedModel):
             "pad-regression": {
                 "impl": "pipeline_liminal.PADRegressionPipeline",
                 "pt": ["AutoModelForSequenceClassification"],
-                "default": {"model": {"pt": ["", ""]}},
                 "type": "text",
             }
         }
@@ -284,6 +286,7 @@ class LiminalPreTrainedModel(PreTrainedModel):
 
         Raises:
             OSError: the checkpoint, or the encoder of a head-only one, was not found; the message says which.
+            ValueError: the folder holds another kind of model.
         """
         config = kwargs.get("config")
         hub_kwargs = {
@@ -292,6 +295,13 @@ class LiminalPreTrainedModel(PreTrainedModel):
             if kwargs.get(name) is not None
         }
         if config is None and pretrained_model_name_or_path is not None:
+            content, _ = cls.config_class.get_config_dict(pretrained_model_name_or_path, **hub_kwargs)
+            if content.get("model_type") != cls.config_class.model_type:
+                name = str(pretrained_model_name_or_path)
+                raise ValueError(
+                    f"{name} is no LIMINAL checkpoint but a {content.get('model_type')!r} model. To put a fresh head "
+                    f"on it: {cls.__name__}.from_encoder_pretrained({name!r})"
+                )
             config, unused = cls.config_class.from_pretrained(
                 pretrained_model_name_or_path, return_unused_kwargs=True, **{**kwargs, **hub_kwargs}
             )
@@ -302,6 +312,7 @@ class LiminalPreTrainedModel(PreTrainedModel):
         state = _head_only_state(str(pretrained_model_name_or_path), config, hub_kwargs)
         for name in hub_kwargs:
             kwargs.pop(name, None)
+        config = copy.deepcopy(config)
         config.weights_format = "full"
         loaded = super().from_pretrained(None, *model_args, **{**kwargs, "config": config, "state_dict": state})
         model = loaded[0] if isinstance(loaded, tuple) else loaded
@@ -370,6 +381,8 @@ class LiminalModel(LiminalPreTrainedModel):
         pooled_size = self.pooler.output_size if has_encoder else config.pooled_size
         self.head = HEADS[config.head](config, pooled_size)
         self.pooled_size = pooled_size
+        if has_encoder and any(True for _ in self.pooler.parameters()):
+            self._keep_in_fp32_modules_strict = ["head", "pooler"]
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -433,7 +446,7 @@ class LiminalModel(LiminalPreTrainedModel):
         all_layers = self.config.pooled_layers != "last"
         output = self.encoder(
             **inputs,
-            output_hidden_states=output_hidden_states or all_layers,
+            output_hidden_states=all_layers or output_hidden_states,
             output_attentions=output_attentions,
             return_dict=True,
             **kwargs,
@@ -442,15 +455,21 @@ class LiminalModel(LiminalPreTrainedModel):
         last = output.last_hidden_state.to(dtype)
         layers = tuple(state.to(dtype) for state in output.hidden_states) if all_layers else None
         pooled, tokens = self.pooler(last, layers, mask)
-        hidden_states = attentions = None
-        if output_hidden_states:
-            hidden_states = tuple(_restore(state, place) for state in output.hidden_states)
-        if output_attentions and output.get("attentions") is not None:
-            attentions = tuple(_restore_both(weights, place) for weights in output.attentions)
+        hidden_states = output.hidden_states if output_hidden_states else None
+        attentions = output.get("attentions") if output_attentions else None
+        if isinstance(output_hidden_states, list | tuple):
+            # transformers lets a caller name some layers; the others are None.
+            number = len(hidden_states)
+            kept = {index % number for index in output_hidden_states}
+            hidden_states = tuple(state if index in kept else None for index, state in enumerate(hidden_states))
+        if (hidden_states or attentions) and (_is_tracing() or _has_moved(place)):
+            # Where nothing has moved, the encoder's own tensors go out: a gradient can be asked of them.
+            hidden_states = _map(_restore, hidden_states, place)
+            attentions = _map(_restore_both, attentions, place)
         return pooled, tokens, mask, hidden_states, attentions
 
     def _checked_mask(self, given: Tensor, input_ids: Tensor | None, mask: Tensor | None) -> Tensor:
-        tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        tracing = _is_tracing()
         limit = family(self.config.text_config).max_tokens(self.config.text_config)
         if limit is not None and given.shape[1] > limit:
             raise ValueError(
@@ -754,12 +773,27 @@ def _add_low_rank(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return weight + (change if change.shape == weight.shape else change.T).to(weight)
 
 
+def _is_tracing() -> bool:
+    """Whether the values of tensors can't be looked at."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 def _place_after_justifying(mask: Tensor) -> Tensor:
     """Where each position goes when real tokens move to the front in order, `(batch, length)`."""
     real = mask.ne(0).long()
     front = real.cumsum(1) - 1
     back = real.sum(1, keepdim=True) + (1 - real).cumsum(1) - 1
     return torch.where(real.bool(), front, back)
+
+
+def _has_moved(place: Tensor) -> bool:
+    return not torch.equal(place, torch.arange(place.shape[1], device=place.device).expand_as(place))
+
+
+def _map(
+    function: Callable[[Tensor, Tensor], Tensor], values: tuple[Tensor | None, ...] | None, place: Tensor
+) -> tuple[Tensor | None, ...] | None:
+    return None if values is None else tuple(None if value is None else function(value, place) for value in values)
 
 
 def _justify(values: Tensor, place: Tensor) -> Tensor:
