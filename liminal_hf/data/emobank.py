@@ -72,12 +72,15 @@ def load_emobank(data_dir: str | os.PathLike[str] | None = None, *, extras: bool
         ValueError: a file is not EmoBank's, or what was fetched has another sha256.
 
     Example:
-        >>> corpus = load_emobank()  # doctest: +SKIP
-        >>> corpus["validation"].num_rows, corpus["train"][1]["id"]  # doctest: +SKIP
-        (1000, '110CYL068_1127_1130')
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())  # a corpus of two sentences, to show its form
+        >>> rows = 'id,split,V,A,D,text\\n1,train,4,3,2,"Well, fine."\\n2,dev,1.5,3.5,2.5,None\\n'
+        >>> _ = (folder / "emobank.csv").write_text(rows, "utf-8")
+        >>> load_emobank(folder)["validation"][0]
+        {'id': '2', 'text': 'None', 'labels': [-0.75, 0.25, -0.25]}
     """
     table = _read_emobank(data_dir)
-    columns = {"id": table["id"], "text": table["text"], "labels": to_label_scale(table[_VAD])}
+    columns = {"id": table["id"].astype(str), "text": table["text"], "labels": to_label_scale(table[_VAD])}
     features = dict(_FEATURES)
     if extras:
         columns |= _extras(table, data_dir)
@@ -102,7 +105,12 @@ def load_emoita(data_dir: str | os.PathLike[str] | None = None) -> DatasetDict:
         FileNotFoundError: EmoITA is not there; the message says where to get it.
 
     Example:
-        >>> load_emoita()["test"][0]["text"]  # doctest: +SKIP
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())  # a corpus of one sentence, to show its form
+        >>> _ = (folder / "emobank.csv").write_text("id,split,V,A,D,text\\na,test,4,3,2,Fine.\\n", "utf-8")
+        >>> _ = (folder / "EmoITA.csv").write_text("id,text,V,A,D\\na,Bene.,5.5,3,2\\n", "utf-8")
+        >>> load_emoita(folder)["test"][0]
+        {'id': 'a', 'text': 'Bene.', 'labels': [1.0, 0.0, -0.5]}
     """
     path = require_file("emoita", "EmoITA.csv", data_dir, "https://github.com/GiovanniGafa/EmoITA")
     table = _read(path, {"id", "text", *_VAD})
@@ -110,7 +118,8 @@ def load_emoita(data_dir: str | os.PathLike[str] | None = None) -> DatasetDict:
     if split.isna().any():
         raise ValueError(f"{path} holds the id {split.index[split.isna()][0]!r}, which EmoBank does not have.")
     labels = np.clip(to_label_scale(table[_VAD]), -1, 1)
-    return _by_split({"id": table["id"], "text": table["text"], "labels": labels}, split, Features(_FEATURES))
+    columns = {"id": table["id"].astype(str), "text": table["text"], "labels": labels}
+    return _by_split(columns, split, Features(_FEATURES))
 
 
 def human_ceiling(
@@ -133,8 +142,16 @@ def human_ceiling(
         `pleasure`, `arousal`, `dominance`, `mean`: correlations.
 
     Example:
-        >>> human_ceiling()["pleasure"]  # doctest: +SKIP
-        0.89...
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())  # three sentences, and raters who always agree
+        >>> ids, ratings = "abc", ["3,4,2", "4,2,3", "2,3,4"]
+        >>> rows = "".join(f"{i},train,{r},Hello\\n" for i, r in zip(ids, ratings))
+        >>> _ = (folder / "emobank.csv").write_text("id,split,V,A,D,text\\n" + rows, "utf-8")
+        >>> for perspective in PERSPECTIVES:
+        ...     rows = "".join(f"{i},{r}\\n" * 4 for i, r in zip(ids, ratings))
+        ...     _ = (folder / f"individual_{perspective}_ratings.csv").write_text("id,V,A,D\\n" + rows, "utf-8")
+        >>> round(human_ceiling(folder)["mean"], 3)
+        1.0
     """
     ids = _read_emobank(data_dir)["id"]
     ratings = pd.concat([read_ratings(perspective, data_dir) for perspective in PERSPECTIVES])

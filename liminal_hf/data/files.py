@@ -75,8 +75,16 @@ def require_file(corpus: str, name: str, data_dir: str | os.PathLike[str] | None
 
     Raises:
         FileNotFoundError: the file is nowhere; the message says where to get it and where to put it.
+
+    Example:
+        >>> require_file("meld", "dev_sent_emo.csv", "no/such/folder", "https://github.com/declare-lab/MELD")
+        Traceback (most recent call last):
+        FileNotFoundError: Neither no/such/folder/meld/dev_sent_emo.csv nor ... The corpus is at https://...
     """
-    found = find_file(corpus, name, data_dir)
+    try:
+        found = find_file(corpus, name, data_dir)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error} The corpus is at {source}.") from None
     if found is None:
         raise FileNotFoundError(
             f"{corpus}/{name} was not found. Get it from {source}, put it into a folder {corpus}/ and name the folder "
@@ -99,6 +107,13 @@ def fetch(url: str, target: Path, sha256: str) -> Path:
     Raises:
         ConnectionError: it is not there, and the network (or offline mode) does not give it.
         ValueError: what came is not the right content.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "a.txt"
+        >>> _ = target.write_text("hello")
+        >>> fetch("https://example.org/a.txt", target, hashlib.sha256(b"hello").hexdigest()) == target  # it is there
+        True
     """
     if target.is_file():
         if hashlib.sha256(target.read_bytes()).hexdigest() == sha256:

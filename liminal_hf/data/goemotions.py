@@ -39,10 +39,14 @@ def load_goemotions(data_dir: str | os.PathLike[str] | None = None) -> DatasetDi
         ValueError: a line is not GoEmotions'.
 
     Example:
-        >>> corpus = load_goemotions()  # doctest: +SKIP
-        >>> row = corpus["train"][2]  # doctest: +SKIP
-        >>> [name for name, on in zip(GOEMOTIONS_LABELS, row["labels"]) if on]  # doctest: +SKIP
-        ['anger']
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> folder = Path(tempfile.mkdtemp())  # a corpus of one comment, to show its form
+        >>> for split in ("train", "dev", "test"):
+        ...     _ = (folder / f"{split}.tsv").write_text("This is so sweet!\\t0,18\\teb1", "utf-8")
+        >>> row = load_goemotions(folder)["train"][0]
+        >>> [name for name, seen in zip(GOEMOTIONS_LABELS, row["labels"]) if seen]
+        ['admiration', 'love']
     """
     features = Features({"id": Value("string"), "text": Value("string"), "labels": List(Value("float32"))})
     parts = {}

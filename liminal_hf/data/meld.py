@@ -54,9 +54,16 @@ def load_meld(data_dir: str | os.PathLike[str] | None = None) -> DatasetDict:
         ValueError: the file is not MELD's.
 
     Example:
-        >>> turn = load_meld()["validation"][0]  # doctest: +SKIP
-        >>> turn["speaker"], turn["emotion"]  # doctest: +SKIP
-        ('Phoebe', 'sadness')
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> folder = Path(tempfile.mkdtemp())  # a corpus of one turn, to show its form
+        >>> header = "Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID"
+        >>> for split in ("train", "dev", "test"):
+        ...     path = folder / f"{split}_sent_emo.csv"
+        ...     _ = path.write_text(header + '\\n"Oh, no!",Ann,sadness,negative,0,0\\n', "utf-8")
+        >>> turn = load_meld(folder)["test"][0]
+        >>> turn["speaker"], turn["text"], turn["labels"][0] < 0
+        ('Ann', 'Oh, no!', True)
     """
     names = {
         "Dialogue_ID": "dialogue_id",

@@ -231,11 +231,7 @@ def _missing_column(path: Path, column: str, found: list[str]) -> str:
 
 
 def _checked_texts(path: Path, column: str, values: pd.Series) -> list[str]:
-    bad = [
-        row
-        for row, value in enumerate(values, start=1)
-        if not isinstance(value, str) or not value.strip()
-    ]
+    bad = [row for row, value in enumerate(values, start=1) if not isinstance(value, str) or not value.strip()]
     if bad:
         rows = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
         raise ValueError(
