@@ -1,0 +1,500 @@
+"""The command line: `liminal predict | train | evaluate | plot | push | export`.
+
+Requires typer and rich. A command imports the rooms that it needs when it runs. What a user can mend (a missing file,
+an empty text, a package that is not installed) ends with one line on stderr that says what to type next, and status 2;
+`LIMINAL_TRACEBACK=1` shows where it came from.
+"""
+
+import csv
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+from .modeling.configuration_liminal import DIMENSIONS
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .modeling.modeling_liminal import LiminalForPADRegression
+
+# What people can mend. Anything else is a fault of ours and keeps its traceback.
+FOR_PEOPLE = (OSError, ValueError, LookupError, ImportError, RuntimeError)
+_SPLITS = {"dev": "validation", "valid": "validation"}
+_AT_ONCE = 256
+
+app = typer.Typer(
+    help="Pleasure, arousal and dominance of texts: a recursive head on any Hugging Face encoder.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+Checkpoint = Annotated[
+    str, typer.Argument(metavar="CHECKPOINT", help="A checkpoint's folder, a run's folder, or a Hub id.")
+]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line and exits; `arguments` default to those of the process."""
+    try:
+        app(args=arguments, prog_name="liminal")
+    except FOR_PEOPLE as error:
+        if os.environ.get("LIMINAL_TRACEBACK"):
+            raise
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        line = " ".join(str(message).split()) or type(error).__name__
+        print(f"liminal: {line}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+        sys.exit(2)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from . import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+# ---- what several commands share ----
+
+
+def find_checkpoint(name: str) -> str:
+    """The folder or Hub id to load: a run's folder stands for the checkpoint in it.
+
+    Raises:
+        FileNotFoundError: the folder holds no checkpoint, or there is neither a folder nor a Hub repository.
+        ValueError: it holds a model of another kind.
+    """
+    from transformers import PreTrainedConfig
+
+    folder = Path(name)
+    if (folder / "model" / "config.json").is_file():
+        folder = folder / "model"
+    if folder.is_dir():
+        if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+            raise ValueError(f"{name} holds only an adapter. Merge it: model.merge_and_unload().save_pretrained(DIR)")
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(
+                f"{name} is a folder without a checkpoint (no config.json). Train one: "
+                "liminal train hub_configs/minilm-emobank.yaml"
+            )
+        name = str(folder)
+    elif folder.exists():
+        raise ValueError(f"{name} is a file; a checkpoint is a folder with config.json and weights, or a Hub id.")
+    try:
+        model_type = PreTrainedConfig.get_config_dict(name)[0].get("model_type")
+    except OSError as error:
+        raise FileNotFoundError(
+            f"There is no checkpoint {name!r}: no folder of that name here, and the Hub did not give it (a typing "
+            "error, no network, or a private repository: hf auth login)."
+        ) from error
+    if model_type != "liminal":
+        raise ValueError(
+            f"{name} is a model of type {model_type!r}, not a LIMINAL checkpoint. To put a head on this encoder, name "
+            "it in a recipe (model: encoder:) and type: liminal train RECIPE"
+        )
+    return name
+
+
+def load(checkpoint: str) -> "tuple[LiminalForPADRegression, Any]":
+    """The model in evaluation mode, on the GPU if there is one, and its tokenizer.
+
+    Raises:
+        OSError: see `find_checkpoint`; also when a head-only checkpoint's encoder is not available.
+        ValueError: the model has no encoder, so that it can't read texts.
+    """
+    import torch
+    from transformers import AutoTokenizer
+    from transformers.utils import logging
+
+    from .modeling.modeling_liminal import LiminalForPADRegression
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    source = find_checkpoint(checkpoint)
+    model = LiminalForPADRegression.from_pretrained(source).eval()
+    if model.config.text_config is None:
+        raise ValueError(
+            f"{checkpoint} has no encoder: it takes vectors, not texts. In Python: model(pooled_embeds=vectors)"
+        )
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+
+
+def _progress(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:
+    """Shows a bar on a terminal, when there is more than one item to wait for."""
+    console = Console(stderr=True)
+    if total < 2 or not console.is_terminal:
+        return items
+    return track(items, what, total=total, console=console, transient=True)
+
+
+def _predict(model: "LiminalForPADRegression", tokenizer: Any, texts: list[str]) -> "list[np.ndarray]":
+    """What a Trainer's `predictions` would hold: logits, then confidences and uncertainty where the head has them."""
+    import numpy as np
+    import torch
+
+    # Texts of one length together: padding costs time.
+    order = np.argsort([len(text) for text in texts], kind="stable")
+    found: list[list[Any]] = []
+    batches = [order[start : start + 64] for start in range(0, len(order), 64)]
+    for rows in _progress(batches, len(batches), "Reading"):
+        batch = tokenizer(
+            [texts[row] for row in rows],
+            padding=True,
+            truncation=True,
+            max_length=model.config.max_seq_length,
+            return_tensors="pt",
+        )
+        with torch.inference_mode():
+            output = model(**batch.to(model.device))
+        kept = (output.logits, output.confidences, output.uncertainty)
+        found.append([value.float().cpu().numpy() for value in kept if value is not None])
+    back = np.argsort(order)
+    return [np.concatenate(values)[back] for values in zip(*found, strict=True)]
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    def plain(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {key: plain(inner) for key, inner in item.items()}
+        # JSON has no NaN.
+        return None if isinstance(item, float) and not math.isfinite(item) else item
+
+    print(json.dumps(plain(value), ensure_ascii=False))
+
+
+# ---- predict ----
+
+
+@app.command()
+def predict(
+    text: Annotated[list[str] | None, typer.Argument(metavar="TEXT...", help="Texts; none reads stdin.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="A UTF-8 file with one text per line.", show_default=False)
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="A checkpoint's folder or a Hub id.", show_default="our own")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+) -> None:
+    """Read pleasure, arousal and dominance from texts."""
+    from . import DEFAULT_CHECKPOINT
+
+    texts = _texts(text or [], file)
+    console = Console()
+    table = Table("text", *DIMENSIONS, "octant", "confidence", box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0))
+    for row in _rows(model or DEFAULT_CHECKPOINT, texts):
+        if as_json:
+            _print_json(row)
+        else:
+            cells = [_cell(row, name) for name in DIMENSIONS]
+            table.add_row(Text(_one_line(row["text"])), *cells, row["octant"], _figure(row["confidence"], 2))
+    if not as_json:
+        for column in table.columns[1:]:
+            column.no_wrap = True
+        console.print(table)
+        console.print(
+            "From -1 to 1; most texts lie close to 0. In per cent: how many of the model's training texts lie below.",
+            style="dim",
+        )
+
+
+def _rows(checkpoint: str, texts: list[str]) -> Iterator[dict[str, Any]]:
+    from transformers import pipeline
+
+    network, tokenizer = load(checkpoint)
+    reader = pipeline("pad-regression", model=network, tokenizer=tokenizer, device=network.device)
+    starts = range(0, len(texts), _AT_ONCE)
+    for start in _progress(starts, len(starts), "Reading"):
+        some = texts[start : start + _AT_ONCE]
+        for one, row in zip(some, reader(some, batch_size=32), strict=True):
+            yield {"text": one, **row}
+
+
+def _texts(given: list[str], file: Path | None) -> list[str]:
+    from .modeling.pipeline_liminal import checked_text
+
+    if given and file is not None:
+        raise ValueError("Give texts or --file, not both.")
+    if given:
+        return [checked_text(text, f"Text {number}") for number, text in enumerate(given, start=1)]
+    if file is not None:
+        if not file.is_file():
+            raise FileNotFoundError(f"There is no file {file}. A text itself goes without --file: liminal predict TEXT")
+        name, content = str(file), file.read_bytes()
+    elif sys.stdin.isatty():
+        raise ValueError('There is nothing to read. Type for example: liminal predict "What a lovely surprise!"')
+    else:
+        name, content = "The input", sys.stdin.buffer.read()
+    try:
+        lines = content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"{name} is not UTF-8: line {line} holds the byte 0x{content[error.start]:02x}. Convert it first, for "
+            "example: iconv -f WINDOWS-1252 -t UTF-8"
+        ) from None
+    texts = [line for line in lines if line.strip()]
+    if not texts:
+        raise ValueError(f"{name} is empty. It takes one text per line.")
+    if len(texts) < len(lines):
+        print(f"liminal: {len(lines) - len(texts)} empty lines of {len(lines)} are left out.", file=sys.stderr)
+    return [checked_text(text, f"{name}, text {number}") for number, text in enumerate(texts, start=1)]
+
+
+def _one_line(text: str, width: int = 200) -> str:
+    """Nothing in it that would move a terminal's cursor."""
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def _cell(row: dict[str, Any], name: str) -> str:
+    value = f"{row[name]:+.2f}"
+    return value if row["percentile"] is None else f"{value} {row['percentile'][name]:3.0f}%"
+
+
+# ---- chat ----
+
+
+@app.command()
+def chat(
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="A checkpoint's folder or a Hub id.", show_default="our own")
+    ] = None,
+    memory: Annotated[
+        Path | None,
+        typer.Option(help="A file: goes on from it where there is one, and keeps the conversation.", show_default=False),
+    ] = None,
+    speaker: Annotated[str, typer.Option(help="Who speaks first.")] = "you",
+) -> None:
+    """Type turns and see pleasure, arousal and dominance turn by turn.
+
+    Each speaker is remembered apart. A sharp turn: pleasure falls and arousal rises against the speaker's last turn, both
+    together by more than two standard deviations of the model's own uncertainty.
+    """
+    from transformers import pipeline
+
+    from . import DEFAULT_CHECKPOINT
+    from .chat import converse
+    from .modeling.conversation import ConversationState
+
+    state = ConversationState.load(memory) if memory is not None and memory.exists() else ConversationState()
+    if memory is not None and not memory.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {memory.parent} to keep the conversation in.")
+    network, tokenizer = load(model or DEFAULT_CHECKPOINT)
+    reader = pipeline("pad-regression", model=network, tokenizer=tokenizer, device=network.device)
+    converse(reader, state, memory, speaker)
+
+
+# ---- train, evaluate ----
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file; the ready ones are in hub_configs/.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the run.", show_default="runs/<recipe>")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.", show_default=False)] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with an interrupted run, or start it anew.")] = True,
+) -> None:
+    """Train what a recipe says."""
+    from .training.fit import fit
+
+    folder = output or Path("runs") / (recipe.stem if seed is None else f"{recipe.stem}-seed{seed}")
+    result = fit(recipe, folder, seed=seed, resume="auto" if resume else "never")
+    console = Console()
+    for split in ("validation", "test"):
+        if split in result.metrics:
+            console.print(_metrics_table(split, result.metrics[split]))
+    print(f"The checkpoint is in {folder / 'model'}. Next: liminal evaluate {folder}")
+
+
+@app.command()
+def evaluate(
+    checkpoint: Checkpoint,
+    data: Annotated[str, typer.Option(help='"emobank", or a CSV, TSV, Parquet or JSON-lines file.')] = "emobank",
+    split: Annotated[str, typer.Option(help="Which part of EmoBank: train, validation or test.")] = "test",
+    text: Annotated[str, typer.Option(help="Column of a file with the text.")] = "text",
+    labels: Annotated[str, typer.Option(help="Columns of a file with pleasure, arousal and dominance.")] = "V,A,D",
+    scale: Annotated[str, typer.Option(help="Lowest and highest possible label in a file.")] = "1,5",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Also write every text's prediction into this CSV file.", show_default=False)
+    ] = None,
+) -> None:
+    """Compare a checkpoint with labels, beside a constant."""
+    import numpy as np
+    from transformers import EvalPrediction
+
+    from .metrics import compute_metrics
+
+    if predictions is not None and not predictions.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {predictions.parent} for the predictions.")
+    split = _SPLITS.get(split, split)
+    texts, gold, mean = _labelled(data, split, text, labels, scale)
+    model, tokenizer = load(checkpoint)
+    found = _predict(model, tokenizer, texts)
+    metrics = compute_metrics(EvalPrediction(predictions=tuple(found), label_ids=gold))
+    constant = np.broadcast_to(model.config.label_mean if mean is None else mean, gold.shape)
+    baseline = compute_metrics(EvalPrediction(predictions=constant, label_ids=gold))
+    if predictions is not None:
+        _write_predictions(predictions, texts, gold, found)
+    if as_json:
+        _print_json(
+            {"checkpoint": checkpoint, "data": data, "split": split, "rows": len(texts), "metrics": metrics,
+             "constant": baseline}
+        )  # fmt: skip
+        return
+    title = f"{checkpoint} on {data}" + (f", {split}" if data == "emobank" else "") + f" ({len(texts):,} texts)"
+    Console().print(_metrics_table(title, metrics, baseline))
+    if predictions is not None:
+        print(f"The predictions are in {predictions}.")
+
+
+def _labelled(
+    data: str, split: str, text: str, labels: str, scale: str
+) -> "tuple[list[str], np.ndarray, np.ndarray | None]":
+    """Texts, labels, and the mean of the training labels where the data has a training part."""
+    import numpy as np
+
+    from .data import load_emobank, load_table
+
+    if data == "emobank":
+        corpus = load_emobank()
+        if split not in corpus:
+            raise ValueError(f"EmoBank has no split {split!r}. It has: {', '.join(corpus)}.")
+        mean = np.asarray(corpus["train"]["labels"], dtype=np.float64).mean(0)
+        return list(corpus[split]["text"]), np.asarray(corpus[split]["labels"], dtype=np.float64), mean
+    try:
+        low, high = (float(end) for end in scale.split(","))
+    except ValueError:
+        raise ValueError(f"--scale takes the lowest and the highest label, such as 1,5; got {scale!r}.") from None
+    columns = [name.strip() for name in labels.split(",")]
+    rows = load_table({"test": data}, text=text, labels=columns, scale=(low, high))["test"]
+    return list(rows["text"]), np.asarray(rows["labels"], dtype=np.float64), None
+
+
+def _metrics_table(title: str, metrics: dict[str, float], constant: dict[str, float] | None = None) -> Table:
+    """Rows are dimensions; with a constant, its errors stand beside the model's."""
+    known = [name for name in ("hope", "faith", "love") if name in metrics]
+    feelings = "   ".join(f"{name.title()} {metrics[name]:.3f}" for name in known)
+    table = Table(title=title, caption=feelings, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("", no_wrap=True)
+    figures = [("r", "pearson"), ("CCC", "ccc"), ("MAE", "mae"), ("RMSE", "rmse"), ("SD ratio", "sd_ratio")]
+    for heading, name in figures:
+        table.add_column(heading, justify="right")
+        if constant is not None and name in ("mae", "rmse"):
+            table.add_column("constant", justify="right", style="dim")
+    for dimension in (*DIMENSIONS, "mean"):
+        cells = []
+        for _, name in figures:
+            cells.append(_figure(metrics[f"{name}_{dimension}"]))
+            if constant is not None and name in ("mae", "rmse"):
+                cells.append(_figure(constant[f"{name}_{dimension}"]))
+        table.add_row(dimension, *cells, end_section=dimension == DIMENSIONS[-1])
+    return table
+
+
+def _figure(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _write_predictions(path: Path, texts: list[str], gold: "np.ndarray", found: "list[np.ndarray]") -> None:
+    missing = gold == -100
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        uncertain = found[2] if len(found) == 3 else None
+        kinds = ["", "_predicted"] + ([] if uncertain is None else ["_uncertainty"])
+        writer.writerow(["text", *(name + kind for kind in kinds for name in DIMENSIONS)])
+        for row, text in enumerate(texts):
+            labels = ["" if missing[row, column] else f"{gold[row, column]:.6g}" for column in range(3)]
+            rest = [found[0][row], *([] if uncertain is None else [uncertain[row]])]
+            writer.writerow([text, *labels, *(f"{value:.6g}" for values in rest for value in values)])
+
+
+# ---- plot, push, export ----
+
+
+@app.command()
+def plot(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="Which figure; a wrong name lists them all.")],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="What it is drawn from; - reads stdin.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where it goes; the ending says which format.")],
+) -> None:
+    """Draw a figure."""
+    from .plots import plot as draw
+
+    print(draw(kind, source, output))
+
+
+@app.command()
+def push(
+    checkpoint: Checkpoint,
+    repo_id: Annotated[
+        str | None, typer.Argument(metavar="OWNER/NAME", help="Where to; default what the run's recipe says.")
+    ] = None,
+    private: Annotated[
+        bool | None, typer.Option("--private/--public", help="Whether a new repository is private.", show_default=False)
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch to upload to.", show_default=False)] = None,
+    head_only: Annotated[bool, typer.Option("--head-only", help="Leave the encoder out: a few MB.")] = False,
+    handler: Annotated[bool, typer.Option("--handler", help="Also write what an Inference Endpoint needs.")] = False,
+) -> None:
+    """Upload a checkpoint to the Hub, reload it without this package, and compare."""
+    from .export.hub import push as upload
+
+    if repo_id is None:
+        recipe = Path(checkpoint) / "recipe.yaml"
+        if recipe.is_file():
+            from .training.recipe import Recipe
+
+            hub = Recipe.from_yaml(recipe).hub
+            repo_id, private = hub.repo_id, hub.private if private is None else private
+        if repo_id is None:
+            raise ValueError(f"Where to? Type: liminal push {checkpoint} OWNER/NAME (or set hub.repo_id in the recipe)")
+    result = upload(checkpoint, repo_id, private=private, revision=revision, head_only=head_only, handler=handler)
+    print(result.url)
+
+
+@app.command()
+def export(
+    checkpoint: Checkpoint,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder; it must be empty or new.")],
+    head_only: Annotated[bool, typer.Option("--head-only", help="Leave the encoder out: a few MB.")] = False,
+    handler: Annotated[bool, typer.Option("--handler", help="Also write what an Inference Endpoint needs.")] = False,
+) -> None:
+    """Write the folder that `push` would upload: full weights, code, tokenizer, card."""
+    from .export.hub import write_repository
+
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"{output} is not an empty folder. Give another one: -o FOLDER")
+    model, tokenizer = load(checkpoint)
+    write_repository(model.to("cpu"), output, tokenizer=tokenizer, head_only=head_only, handler=handler)
+    print(output)
+
+
+if __name__ == "__main__":
+    main()
