@@ -168,18 +168,18 @@ def _read_file(path: Path, separator: str | None, encoding: str | None) -> pd.Da
         raise FileNotFoundError(f"{path} is not a file. Give the path of a CSV, TSV, Parquet or JSON-lines file.")
     compressed = path.suffix.lower() in {".gz", ".bz2", ".xz", ".zst"}
     kind = Path(path.stem if compressed else path.name).suffix.lower()
-    if kind == ".parquet":
-        return pd.read_parquet(path)
-    if kind not in _SEPARATORS and kind not in _JSON_LINES:
+    if kind not in _SEPARATORS and kind not in _JSON_LINES and kind != ".parquet":
         raise ValueError(
             f"{path}: the ending {kind!r} is none of .csv, .tsv, .parquet, .jsonl. Save the table as one of these "
             "(a spreadsheet: as CSV in UTF-8)."
         )
     encoding = encoding or _encoding_by_mark(path)
     try:
+        if kind == ".parquet":
+            return pd.read_parquet(path)
         if kind in _JSON_LINES:
-            # dtype=False: a text that looks like a number or a date stays a text.
-            return pd.read_json(path, lines=True, dtype=False, convert_dates=False, encoding=encoding)
+            # dtype=False: a text that looks like a number stays a text.
+            return pd.read_json(path, lines=True, dtype=False, encoding=encoding)
         with warnings.catch_warnings():
             # Rows longer than the header: pandas would take the first column as an index, or drop the last.
             warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -197,9 +197,12 @@ def _read_file(path: Path, separator: str | None, encoding: str | None) -> pd.Da
             "encoding='cp1252' for a file from an older Windows program, or save it as UTF-8."
         ) from error
     except (ValueError, pd.errors.ParserWarning) as error:
+        hint = (
+            " A text with a separator, a quotation mark or a line break must stand in quotes, with quotation marks "
+            'inside doubled ("").'
+        )
         raise ValueError(
-            f"{path} can't be read as a table: {str(error).strip()}. A text with a separator, a quotation mark or a "
-            'line break must stand in quotes, with quotation marks inside doubled ("").'
+            f"{path} can't be read as a table: {str(error).strip()}.{hint if kind in _SEPARATORS else ''}"
         ) from error
 
 
@@ -248,7 +251,7 @@ def _numbers(path: Path, column: str, values: pd.Series, scale: tuple[float, flo
     numbers = pd.to_numeric(given, errors="coerce").to_numpy(np.float64, na_value=np.nan, copy=True)
     bad = np.flatnonzero(~missing.to_numpy(bool) & np.isnan(numbers))
     if len(bad):
-        value = values.iloc[bad[0]]
+        value = values.astype(object).iloc[bad[0]]
         hint = " Write decimals with a point." if isinstance(value, str) and "," in value else ""
         raise ValueError(
             f"{path}: column {column!r} holds {value!r} in row {bad[0] + 1} (the header is not counted), which is no "
