@@ -191,7 +191,7 @@ def test_validation_is_set_apart_by_text(tmp_path: Path) -> None:
 def test_one_row(tmp_path: Path) -> None:
     path = write(tmp_path, HEADER + "Hello,1,2,3\n")["test"]
     assert load_table({"test": path})["test"].num_rows == 1
-    with pytest.raises(ValueError, match="one text only.*validation_fraction=0"):
+    with pytest.raises(ValueError, match=r"one text only.*validation_fraction=0"):
         load_table(path)
     assert load_table(path, validation_fraction=0)["train"].num_rows == 1
 

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -144,9 +145,10 @@ def _pooled_split(
 
 
 def _cached(base: Any, inputs: dict[str, list], batch_size: int, path: Path, identity: dict[str, Any]) -> np.ndarray:
-    states = _found(path, identity)
-    if states is not None:
-        return states
+    # No lock is needed to read: a file is put in place whole. One that is missing or damaged is dealt with below.
+    with suppress(FileNotFoundError, DamagedCache):
+        return _read(path, identity)
+    states = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Whoever comes second waits, and finds the file. The lock ends with its process.
@@ -175,11 +177,12 @@ def _read(path: Path, identity: dict[str, Any]) -> np.ndarray:
         raise FileNotFoundError(path)
     try:
         with safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
+            # One entry, because safetensors writes several in any order: the same states make the same file.
+            header = json.loads((file.metadata() or {}).get("liminal_hf", "{}"))
             states = file.get_tensor(COLUMN)
     except (SafetensorError, ValueError) as error:
         raise DamagedCache(f"not a whole safetensors file: {error}") from error
-    if header.get("identity") != json.dumps(identity, sort_keys=True):
+    if not isinstance(header, dict) or header.get("identity") != identity:
         raise DamagedCache("its header belongs to other states")
     if states.dtype != np.float32 or states.shape != (identity["rows"], identity["size"]):
         raise DamagedCache(f"it holds {states.dtype} of shape {states.shape}")
@@ -189,10 +192,10 @@ def _read(path: Path, identity: dict[str, Any]) -> np.ndarray:
 
 
 def _write(path: Path, states: np.ndarray, identity: dict[str, Any]) -> None:
-    header = {"identity": json.dumps(identity, sort_keys=True), "sha256": _hash_array(states)}
+    header = json.dumps({"identity": identity, "sha256": _hash_array(states)}, sort_keys=True)
     with committed(path) as temporary:
         try:
-            save_file({COLUMN: states}, temporary, metadata=header)
+            save_file({COLUMN: states}, temporary, metadata={"liminal_hf": header})
         except SafetensorError as error:  # what a full disk becomes there
             raise OSError(str(error)) from error
 
