@@ -1,0 +1,175 @@
+"""Low-rank adapters (LoRA) on the encoder, with our head trained beside them, and what quantization must skip.
+
+Requires peft for the adapters. The head is never adapted or quantized: it is small, and all of it is trained and saved.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from .modeling.configuration_liminal import LiminalConfig
+from .modeling.encoders import family
+from .modeling.modeling_liminal import LiminalForPADRegression, LiminalPreTrainedModel
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+
+logger = logging.getLogger(__name__)
+
+_ENCODER = "liminal.encoder."
+
+
+def lora_config(
+    model: LiminalForPADRegression,
+    r: int = 16,
+    alpha: int | None = None,
+    dropout: float = 0.05,
+    target_modules: list[str] | None = None,
+) -> LoraConfig:
+    """The `LoraConfig` that adapts the encoder and trains our head (and a learned pooler) whole.
+
+    PEFT by itself would train and save only a head called `classifier` or `score`. Low-rank adaptation: Hu et al. 2021.
+    The head takes a copy of the config when PEFT wraps it: set `label_mean` and `label_std` before `get_peft_model`.
+
+    Args:
+        model: the model to adapt. Load it from a checkpoint (`save_pretrained` first, if its head is fresh): the
+            adapter's folder names that checkpoint, and is loaded on top of it.
+        r: rank of the change of each weight.
+        alpha: the change is scaled by alpha / r; default r, a scale of 1.
+        dropout: probability on the adapter's input.
+        target_modules: last names of the encoder's linear layers to adapt, such as `["query", "value"]`; default all
+            that the encoder's family lists.
+
+    Raises:
+        ValueError: the model has no encoder, r is below 1, or a name is not that of a linear layer of the encoder.
+
+    Example:
+        >>> from peft import get_peft_model
+        >>> model = LiminalForPADRegression(LiminalConfig(latent_size=16))
+        >>> adapted = get_peft_model(model, lora_config(model, r=4, target_modules=["query"]))
+        >>> sorted(lora_config(model).modules_to_save)
+        ['liminal.head']
+        >>> adapted.base_model.model.liminal.encoder.encoder.layer[0].attention.self.query.r["default"]
+        4
+    """
+    from peft import LoraConfig, TaskType
+
+    if not isinstance(model, LiminalPreTrainedModel) or not hasattr(model, "liminal"):
+        raise ValueError(
+            f"lora_config takes a LiminalForPADRegression, got {type(model).__name__}. Call it before get_peft_model."
+        )
+    if model.liminal.encoder is None:
+        raise ValueError(
+            "This model has no encoder (text_config=None), so there is nothing to adapt: train it as it is."
+        )
+    if r < 1:
+        raise ValueError(f"r, the rank of the adapter, must be at least 1, got {r}.")
+    layers = {
+        name: module for name, module in model.liminal.encoder.named_modules() if isinstance(module, nn.Linear | Conv1D)
+    }
+    names = {name.rpartition(".")[2] for name in layers}
+    if target_modules is None:
+        listed = family(model.config.text_config).lora_targets
+        wanted = names if listed == "all-linear" else names & set(listed)
+        # A table that fits nothing would train the head alone, without a word.
+        wanted = wanted or names
+    else:
+        wanted = set(target_modules)
+        if unknown := sorted(wanted - names):
+            raise ValueError(
+                f"target_modules: {unknown} are not linear layers of this encoder. Its linear layers: {sorted(names)}."
+            )
+    if not (model.name_or_path or model.config._name_or_path):
+        logger.warning(
+            "This model was not loaded from a checkpoint, so a saved adapter will not know what it belongs on. To load "
+            "the adapter alone later, first save_pretrained the model and load it from there; merging needs nothing."
+        )
+    saved = ["liminal.head"]
+    if any(True for _ in model.liminal.pooler.parameters()):
+        saved.append("liminal.pooler")
+    transposed = [isinstance(module, Conv1D) for name, module in layers.items() if name.rpartition(".")[2] in wanted]
+    return LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=r,
+        lora_alpha=r if alpha is None else alpha,
+        lora_dropout=dropout,
+        target_modules=rf"{re.escape(_ENCODER)}(.*\.)?({'|'.join(map(re.escape, sorted(wanted)))})",
+        modules_to_save=saved,
+        fan_in_fan_out=all(transposed),
+    )
+
+
+@torch.no_grad()
+def low_rank_deltas(peft_model: PeftModel) -> dict[str, tuple[Tensor, Tensor]]:
+    """The change that each adapted encoder weight gets, for `LiminalForPADRegression.save_head_only(low_rank=...)`.
+
+    Take it before `merge_and_unload`, which throws the factors away.
+
+    Args:
+        peft_model: a model adapted with `lora_config`.
+
+    Returns:
+        By the weight's name within the encoder: A `(r, in)` and B `(out, r)`, float32, with `merged = original + B @ A`
+        in the orientation in which the encoder keeps the weight (GPT-2's is transposed); PEFT's scale is folded into B.
+
+    Raises:
+        ValueError: nothing is adapted, or an adapter's change is not the product of two factors (DoRA and kin).
+
+    Example:
+        >>> from peft import get_peft_model
+        >>> model = LiminalForPADRegression(LiminalConfig(latent_size=16))
+        >>> adapted = get_peft_model(model, lora_config(model, r=4, target_modules=["query"]))
+        >>> a, b = low_rank_deltas(adapted)["encoder.layer.0.attention.self.query.weight"]
+        >>> a.shape, b.shape
+        (torch.Size([4, 384]), torch.Size([384, 4]))
+        >>> merged = adapted.merge_and_unload()
+    """
+    from peft.tuners.lora import LoraLayer
+
+    deltas = {}
+    for name, module in peft_model.get_base_model().named_modules():
+        if not name.startswith(_ENCODER) or not isinstance(module, LoraLayer):
+            continue
+        (adapter, *more) = module.active_adapters
+        if more or adapter not in module.lora_A or adapter in module.lora_variant or module.lora_bias.get(adapter):
+            raise ValueError(
+                f"The adapter on {name!r} is not one plain pair of factors (several adapters, DoRA, or a bias), so a "
+                "head-only checkpoint can't hold it: merge it and use save_pretrained."
+            )
+        a = module.lora_A[adapter].get_parameter("weight").float().cpu()
+        b = module.lora_B[adapter].get_parameter("weight").float().cpu() * module.scaling[adapter]
+        if getattr(module, "fan_in_fan_out", False):
+            a, b = b.T, a.T
+        deltas[f"{name.removeprefix(_ENCODER)}.weight"] = (a.contiguous(), b.contiguous())
+    if not deltas:
+        raise ValueError(
+            "No weight of this encoder is adapted. Take the deltas from get_peft_model(model, lora_config(model)) "
+            "before merge_and_unload."
+        )
+    return deltas
+
+
+def quantization_skip_modules(model: LiminalPreTrainedModel | LiminalConfig) -> list[str]:
+    """Names of the modules that must stay out of a quantization: ours, which lose what they know in 8 or 4 bits.
+
+    Args:
+        model: a model, or the config of one.
+
+    Returns:
+        Full module names, for `BitsAndBytesConfig(llm_int8_skip_modules=...)` (it holds for 4 bits too).
+
+    Example:
+        >>> quantization_skip_modules(LiminalConfig())
+        ['liminal.pooler', 'liminal.head']
+        >>> from transformers import BitsAndBytesConfig
+        >>> _ = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=quantization_skip_modules(LiminalConfig()))
+    """
+    config = model if isinstance(model, LiminalConfig) else model.config
+    has_encoder = config.text_config is not None
+    return ["liminal.pooler", "liminal.head"] if has_encoder else ["liminal.head"]
