@@ -103,7 +103,9 @@ class HubServer:
         """Runs Python code in a client process; its output is in the result, whatever the exit status."""
         command = [sys.executable, "-c", code]
         env = self.environment(home, token)
-        return subprocess.run(command, env=env, cwd=home, capture_output=True, text=True, timeout=timeout)
+        # A question that nobody answers is an error, not a wait.
+        options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
+        return subprocess.run(command, env=env, cwd=home, timeout=timeout, **options)
 
     def add_repo(self, repo_id: str, private: bool = False) -> None:
         """A new repository, as the Hub makes one: with a commit that holds .gitattributes."""

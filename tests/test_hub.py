@@ -1,0 +1,339 @@
+"""What a stranger does with a pushed model, over the loopback Hub, with the real client in processes of its own."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import tiny_model
+from hub_server import HubServer
+from transformers import BertTokenizerFast
+
+from liminal_hf.export.hub import STAYS_HOME, local_paths, push, write_repository
+from liminal_hf.export.model_card import REQUIREMENT
+from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression
+
+ROOT = Path(__file__).parent.parent
+REPO = "tester/tiny"
+TEXTS = ["a lovely day", "they never listened to us"]
+CODE = {path.name for path in (ROOT / "liminal_hf" / "modeling").glob("*.py")} - {"__init__.py"}
+# One of us, and a stranger in whose process the package cannot be imported.
+OURS = f"import sys, json; sys.path.insert(0, {str(ROOT)!r})\nfrom liminal_hf.export.hub import *\n"
+STRANGER = "import sys, json; sys.modules['liminal_hf'] = None\nimport torch\nfrom transformers import *\n"
+PREDICT = f"""
+def predict(model, tokenizer):
+    with torch.no_grad():
+        return model(**tokenizer({TEXTS!r}, padding=True, return_tensors='pt')).logits.double().tolist()
+"""
+
+
+def tokenizer() -> BertTokenizerFast:
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+    return BertTokenizerFast(vocab={word: index for index, word in enumerate(words)}, model_max_length=64)
+
+
+def run(hub: HubServer, home: Path, code: str, token: str | None = "hf_write") -> str:
+    """What the process prints last; the test fails with its traceback if it fails."""
+    done = hub.run(code, home, token)
+    assert done.returncode == 0, done.stderr
+    assert "Do you wish to run" not in done.stdout  # transformers' question about code from a repository
+    return done.stdout.strip().rpartition("\n")[-1]
+
+
+def logits(model: LiminalForPADRegression) -> list[list[float]]:
+    with torch.no_grad():
+        return model(**tokenizer()(TEXTS, padding=True, return_tensors="pt")).logits.double().tolist()
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    with HubServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder as `fit` leaves it, with everything beside the model that has to stay home."""
+    run_folder = tmp_path_factory.mktemp("run")
+    folder = run_folder / "model"
+    tiny_model("bert", max_seq_length=64).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    (run_folder / "metrics.json").write_text(json.dumps({"test": {"pearson_pleasure": 0.5}, "rows": {"test": 10}}))
+    (run_folder / "recipe.yaml").write_text(yaml.safe_dump({"data": {"dataset": "emobank"}, "phases": []}))
+    for name in ("training_args.bin", "optimizer.pt", "rng_state.pth", "trainer_state.json", "notes.pkl"):
+        (folder / name).write_bytes(b"stays home")
+    return run_folder
+
+
+@pytest.fixture(scope="module")
+def pushed(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[HubServer, dict[str, Any]]]:
+    """A Hub to which the checkpoint was pushed, and what `push` returned."""
+    with HubServer() as server:
+        code = f"result = push({str(checkpoint)!r}, {REPO!r}, handler=True)\nprint(json.dumps(vars(result)))"
+        yield server, json.loads(run(server, tmp_path_factory.mktemp("home"), OURS + code))
+
+
+def test_what_travels(pushed: tuple[HubServer, dict[str, Any]], checkpoint: Path) -> None:
+    hub, result = pushed
+    files = hub.files(REPO)
+    assert result["verified"] is True and result["commit"] == hub.repos[REPO].branches["main"]
+    assert sorted(files) == sorted([*result["files"], ".gitattributes"])
+    tokens = {"tokenizer.json", "tokenizer_config.json"}
+    assert set(result["files"]) == CODE | tokens | {
+        "README.md", "config.json", "handler.py", "model.safetensors", "requirements.txt"
+    }  # fmt: skip
+    # The only large object is the weights, and it is the very file.
+    assert files["model.safetensors"] == (checkpoint / "model" / "model.safetensors").read_bytes()
+    config = json.loads(files["config.json"])
+    assert sorted(config["auto_map"]) == ["AutoConfig", "AutoModel", "AutoModelForSequenceClassification"]
+    assert config["custom_pipelines"]["pad-regression"]["impl"] == "pipeline_liminal.PADRegressionPipeline"
+    metadata = yaml.safe_load(files["README.md"].decode().split("---\n")[1])
+    assert metadata["weights_sha256"] == {"model.safetensors": hashlib.sha256(files["model.safetensors"]).hexdigest()}
+    assert metadata["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.5
+
+
+def test_no_path_of_this_machine_travels(pushed: tuple[HubServer, dict[str, Any]], tmp_path: Path) -> None:
+    hub, _ = pushed
+    for name, content in hub.files(REPO).items():
+        (tmp_path / name).write_bytes(content)
+    assert local_paths(tmp_path, [str(ROOT), str(Path.home()) + "/", str(tmp_path.parent)]) == []
+
+
+def test_a_stranger_loads_it(pushed: tuple[HubServer, dict[str, Any]], checkpoint: Path, tmp_path: Path) -> None:
+    hub, result = pushed
+    code = f"""
+model = AutoModelForSequenceClassification.from_pretrained({REPO!r}, trust_remote_code=True).eval()
+base = AutoModel.from_pretrained({REPO!r}, trust_remote_code=True).eval()
+tokenizer = AutoTokenizer.from_pretrained({REPO!r}, trust_remote_code=True)
+batch = tokenizer({TEXTS!r}, padding=True, return_tensors='pt')
+with torch.no_grad():
+    trajectory = base(**batch).pad_trajectory[:, -1].double().tolist()
+config = AutoConfig.from_pretrained({REPO!r}, trust_remote_code=True, revision={result["commit"]!r})
+rows = pipeline('pad-regression', model={REPO!r}, trust_remote_code=True)({TEXTS!r})
+print(json.dumps([predict(model, tokenizer), trajectory, type(config).__module__, rows]))
+"""
+    predicted, trajectory, module, rows = json.loads(run(hub, tmp_path, STRANGER + PREDICT + code, token=None))
+    assert predicted == trajectory == logits(LiminalForPADRegression.from_pretrained(checkpoint / "model").eval())
+    assert module.startswith("transformers_modules.")
+    low, high = -1.0, 1.0
+    for row, values in zip(rows, predicted, strict=True):
+        for dimension, value in zip(("pleasure", "arousal", "dominance"), values, strict=True):
+            assert row[dimension] == pytest.approx(min(max(value, low), high), abs=1e-6)
+
+
+def test_the_card_runs_when_pasted(pushed: tuple[HubServer, dict[str, Any]], tmp_path: Path) -> None:
+    hub, _ = pushed
+    blocks = hub.files(REPO)["README.md"].decode().split("```python\n")[1:]
+    assert len(blocks) == 2
+    code = "\n".join(block.split("```")[0] for block in blocks)
+    assert REPO in code
+    assert run(hub, tmp_path, STRANGER + code + "\nprint(tuple(output.logits.shape))", token=None) == "(2, 3)"
+
+
+def test_the_handler_answers(pushed: tuple[HubServer, dict[str, Any]], tmp_path: Path) -> None:
+    hub, _ = pushed
+    code = f"""
+from huggingface_hub import snapshot_download
+folder = snapshot_download({REPO!r})
+sys.path.insert(0, folder)
+from handler import EndpointHandler
+handler = EndpointHandler(folder)
+one, many = handler({{'inputs': 'a day'}}), handler({{'inputs': {TEXTS!r}, 'parameters': {{'num_outer_steps': 2}}}})
+try:
+    handler({{}})
+except ValueError as error:
+    print(json.dumps([len(one), len(many), sorted(one[0]), str(error)]))
+"""
+    one, many, keys, error = json.loads(run(hub, tmp_path, STRANGER + code, token=None))
+    assert (one, many) == (1, 2) and keys[:3] == ["arousal", "confidence", "dominance"] and "inputs" in error
+    assert hub.files(REPO)["requirements.txt"].decode().strip() == REQUIREMENT
+    assert f'"{REQUIREMENT}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_a_second_push_uploads_what_has_changed(hub: HubServer, checkpoint: Path, tmp_path: Path) -> None:
+    code = f"""
+first = push({str(checkpoint)!r}, {REPO!r}, verify=False)
+again = push({str(checkpoint)!r}, {REPO!r}, verify=False)
+model = LiminalForPADRegression.from_pretrained({str(checkpoint / "model")!r})
+model.config.deep_supervision = 0.25
+tokenizer = AutoTokenizer.from_pretrained({str(checkpoint / "model")!r})
+facts = run_facts({str(checkpoint)!r})
+changed = push(model, {REPO!r}, tokenizer=tokenizer, facts=facts, verify=False, commit_message='Change one field')
+print(json.dumps([first.commit, again.commit, changed.commit]))
+"""
+    first, again, changed = json.loads(run(hub, tmp_path, OURS + code))
+    assert first == again
+    repo = hub.repos[REPO]
+    assert repo.commits[changed].parent == first and repo.commits[changed].title == "Change one field"
+    before, after = hub.files(REPO, first), hub.files(REPO, changed)
+    assert {name for name in after if before.get(name) != after[name]} == {"config.json"} and set(before) == set(after)
+    (body,) = [r.received for r in hub.seen if r.path.endswith("/commit/main")][1:]
+    assert body < 2 * len(after["config.json"]) + 500  # the commit held this file alone, in base64
+    assert len(hub.uploads()) == 1
+
+
+def test_shards_of_an_earlier_upload_go_away(hub: HubServer, checkpoint: Path, tmp_path: Path) -> None:
+    code = f"""
+model = LiminalForPADRegression.from_pretrained({str(checkpoint / "model")!r})
+model.push_to_hub({REPO!r}, max_shard_size='40KB')
+print(push({str(checkpoint)!r}, {REPO!r}).verified)
+"""
+    assert run(hub, tmp_path, OURS + code) == "True"
+    weights = [sorted(n for n in c.files if ".safetensors" in n) for c in hub.repos[REPO].commits.values()]
+    assert len(weights[1]) > 2 and weights[2] == ["model.safetensors"]
+
+
+def test_model_push_to_hub(hub: HubServer, checkpoint: Path, tmp_path: Path) -> None:
+    code = f"""
+model = LiminalForPADRegression.from_pretrained({str(checkpoint / "model")!r})
+model.push_to_hub({REPO!r}, private=True)
+AutoTokenizer.from_pretrained({str(checkpoint / "model")!r}).push_to_hub({REPO!r})
+"""
+    run(hub, tmp_path, OURS + code)
+    files = hub.files(REPO)
+    assert set(files) >= CODE | {"README.md", "config.json", "model.safetensors", "tokenizer.json"}
+    assert not [name for name in files if name.endswith((".bin", ".pt", ".pkl"))]
+    code = f"""
+model = AutoModelForSequenceClassification.from_pretrained({REPO!r}, trust_remote_code=True).eval()
+print(json.dumps(predict(model, AutoTokenizer.from_pretrained({REPO!r}, trust_remote_code=True))))
+"""
+    expected = logits(LiminalForPADRegression.from_pretrained(checkpoint / "model").eval())
+    assert json.loads(run(hub, tmp_path, STRANGER + PREDICT + code)) == expected
+    # Private: without a token it is as if it were not there.
+    (tmp_path / "other").mkdir()
+    refused = hub.run(STRANGER + PREDICT + code, tmp_path / "other", token=None)
+    assert refused.returncode == 1 and "is not a valid model identifier" in refused.stderr
+
+
+def told(hub: HubServer, home: Path, calls: list[str], token: str | None) -> list[str]:
+    """Type and message of the error that each call raises."""
+    code = f"""
+for call in {calls!r}:
+    try:
+        exec(call)
+    except Exception as error:
+        print(json.dumps(f"{{type(error).__name__}}: {{error}}"), end=",")
+"""
+    done = hub.run(OURS + code, home, token)
+    assert done.returncode == 0, done.stderr
+    return json.loads(f"[{done.stdout.strip().rpartition(chr(10))[-1].rstrip(',')}]")
+
+
+def test_what_the_user_is_told(hub: HubServer, checkpoint: Path, tmp_path: Path) -> None:
+    place = str(checkpoint)
+    (wrong,) = told(hub, tmp_path, [f"push({place!r}, {REPO!r}, token='hf_wrong')"], token=None)
+    assert wrong.startswith("PushError: The Hub does not accept the token. Log in with `hf auth login`")
+    (absent,) = told(hub, tmp_path, [f"push({place!r}, {REPO!r})"], token=None)
+    assert absent.startswith("PushError: The Hub does not accept the token.")
+    (reader,) = told(hub, tmp_path, [f"push({place!r}, {REPO!r})"], token="hf_read")
+    assert reader.startswith(f"PushError: This token may not write to {REPO}")
+    assert hub.repos == {}
+    calls = [
+        f"push({place!r}, 'another/tiny')",
+        f"push({place!r}, 'a/b/c')",
+        f"push({place + '/none'!r}, {REPO!r})",
+        f"push(3, {REPO!r})",
+        "LiminalForPADRegression.from_pretrained('tester/none')",
+    ]
+    namespace, name, missing, wrong_type, missing_repo = told(hub, tmp_path, calls, token="hf_write")
+    assert namespace.startswith("PushError: This token may not write to another/tiny")
+    assert name.startswith("HFValidationError: Repo id must be in the form")
+    assert missing.startswith("FileNotFoundError: There is no checkpoint in")
+    assert "takes a folder or a LiminalForPADRegression, got int" in wrong_type
+    assert "tester/none" in missing_repo and missing_repo.startswith("OSError")
+    assert hub.repos == {}
+
+
+def test_a_dropped_connection(hub: HubServer, checkpoint: Path, tmp_path: Path) -> None:
+    hub.drops |= {"upload": 1, "commit": 1}  # the client repeats an upload, not a commit
+    (dropped,) = told(hub, tmp_path, [f"push({str(checkpoint)!r}, {REPO!r})"], token="hf_write")
+    assert dropped.startswith("PushError: The connection to") and "Push again" in dropped
+    assert list(hub.files(REPO)) == [".gitattributes"]
+    assert run(hub, tmp_path, OURS + f"print(push({str(checkpoint)!r}, {REPO!r}).verified)") == "True"
+    assert len(hub.uploads()) == 1
+
+
+def test_a_reload_that_differs_is_noticed(hub: HubServer, checkpoint: Path, tmp_path: Path) -> None:
+    code = f"""
+model = LiminalForPADRegression.from_pretrained({str(checkpoint / "model")!r})
+tokenizer = AutoTokenizer.from_pretrained({str(checkpoint / "model")!r})
+def shift(module, arguments, output):
+    output.logits = output.logits + 1e-6
+    return output
+model.register_forward_hook(shift)  # no file holds a hook
+try:
+    push(model, {REPO!r}, tokenizer=tokenizer)
+except PushError as error:
+    print(error)
+"""
+    assert "predicts something else" in run(hub, tmp_path, OURS + code)
+
+
+def test_a_branch(hub: HubServer, checkpoint: Path, tmp_path: Path) -> None:
+    code = f"print(push({str(checkpoint)!r}, {REPO!r}, revision='try', verify=False).commit)"
+    commit = run(hub, tmp_path, OURS + code)
+    assert hub.repos[REPO].branches["try"] == commit and list(hub.files(REPO)) == [".gitattributes"]
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ValueError, match="holds no safetensors"):
+        push(tmp_path, REPO)
+
+
+def test_pickles_match_the_patterns() -> None:
+    from huggingface_hub.utils import filter_repo_objects
+
+    names = ["training_args.bin", "optimizer.pt", "a/optimizer.bin", "rng_state_0.pth", "x.pkl", "scheduler.pt"]
+    names += [
+        "checkpoint-3/model.safetensors",
+        "runs/a/events.out.tfevents.1",
+        "pytorch_model.bin",
+        "trainer_state.json",
+    ]
+    assert list(filter_repo_objects(names, ignore_patterns=STAYS_HOME)) == []
+    kept = [*CODE, "model.safetensors", "config.json", "README.md", "tokenizer.json", "spiece.model", "handler.py"]
+    assert list(filter_repo_objects(kept, ignore_patterns=STAYS_HOME)) == kept
+
+
+def test_paths_of_this_machine(tmp_path: Path, tiny_encoder: Callable[[str], Path]) -> None:
+    encoder = tiny_encoder("bert")
+    model = LiminalForPADRegression.from_encoder_pretrained(encoder, latent_size=16)
+    write_repository(model, tmp_path / "full", tokenizer=tokenizer())
+    assert json.loads((tmp_path / "full" / "config.json").read_text()).get("encoder_name_or_path") is None
+    assert model.config.encoder_name_or_path == str(encoder)
+    with pytest.raises(ValueError, match="is a folder of this machine"):
+        write_repository(model, tmp_path / "head", tokenizer=tokenizer(), head_only=True)
+    model.config.encoder_name_or_path = None
+    model.config.trained_on = "/home/me/texts.csv"
+    with pytest.raises(ValueError, match=r"Nothing was uploaded.*config.json: /home/me/texts.csv"):
+        write_repository(model, tmp_path / "leak", tokenizer=tokenizer())
+    (tmp_path / "a.md").write_text("[a](https://example.org/home/page) ~/data/x ./tmp/y http://host/data/z")
+    (tmp_path / "vocab.txt").write_text("/home/word\n")
+    assert local_paths(tmp_path / "full") == [] and not [hit for hit in local_paths(tmp_path) if "leak" not in hit]
+
+
+def test_minilm(hub: HubServer, minilm: Path, tmp_path: Path) -> None:
+    """The real encoder: in full, and as a head that fetches it."""
+    name = "sentence-transformers/all-MiniLM-L6-v2"
+    code = f"""
+model = LiminalForPADRegression.from_encoder_pretrained({name!r}, pooled_layers='all')
+with torch.no_grad():
+    for parameter in model.liminal.head.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.05)
+results = [push(model, 'tester/full'), push(model, 'tester/head', head_only=True)]
+print(json.dumps([result.verified for result in results]))
+"""
+    assert json.loads(run(hub, tmp_path, OURS + code)) == [True, True]
+    full, head = hub.files("tester/full"), hub.files("tester/head")
+    assert len(full["model.safetensors"]) > 80_000_000 > 5_000_000 > len(head["model.safetensors"])
+    for card in (full["README.md"].decode(), head["README.md"].decode()):
+        metadata = yaml.safe_load(card.split("---\n")[1])
+        assert metadata["base_model"] == name
+        assert "| Encoder licence | apache-2.0 |" in card
