@@ -660,7 +660,7 @@ def emotional_field(
         axes.axhline(middle, color=GREY, linewidth=0.6)
         axes.axvline(middle, color=GREY, linewidth=0.6)
         axes.set(xlim=limits[i], ylim=limits[j])
-        _style(axes, xlabel=f"{_DIMENSIONS[i]} (in {span})", ylabel=_DIMENSIONS[j])
+        _style(axes, xlabel=f"{_DIMENSIONS[i]} (in {span})", ylabel=f"{_DIMENSIONS[j]}\n(in {span})")
         axes.tick_params(labelsize=8.5)
         axes.locator_params(nbins=5)
     return figure
@@ -809,7 +809,7 @@ def reliability(
         >>> sd = rng.uniform(.05, .2, (2000, 3))
         >>> gold = np.clip(rng.normal(0, sd), -1, 1)
         >>> reliability(np.zeros_like(gold), gold, sd).axes[0].get_title()
-        '95.2% within 1.96 sd'
+        '94.3% within 1.96 sd'
     """
     guess, truth = _pair(predicted, gold, value_range)
     spread = _array("uncertainty", uncertainty, (len(truth), 3), low=0)
@@ -990,28 +990,45 @@ def steps_curve(
 # ------------------------------------------------------------------------------------------------------ conversations
 
 
-def sharp_turns(pad: ArrayLike, threshold: float = 0.25) -> NDArray[np.bool_]:
-    """Which turns are sharp: the PAD point moved by at least `threshold` (Euclidean, label units) since the last turn.
+def sharp_turns(
+    pad: ArrayLike, uncertainty: ArrayLike | None = None, speakers: Sequence[str] | None = None
+) -> NDArray[np.bool_]:
+    """Which turns escalate against the same speaker's last one: less pleasure and more arousal, beyond the doubt.
 
-    The default is the length of one standard deviation in each of EmoBank's dimensions at once
-    (sqrt(.16^2 + .12^2 + .10^2) = .22), rounded up.
+    The rule of `liminal chat`: both changes are measured in standard deviations of a difference,
+    sqrt(u_before^2 + u_now^2), and (fall of pleasure + rise of arousal) / sqrt(2) must exceed 2, which two independent
+    normal errors alone do in at most 2.3% of the turns. Without an uncertainty no turn can be judged.
 
     Args:
         pad: `(turns, 3)`.
-        threshold: above 0.
+        uncertainty: `(turns, 3)`, standard deviations in label units, at least 0.
+        speakers: a name per turn; None means one speaker.
 
     Returns:
-        `(turns,)`; the first turn is never sharp.
+        `(turns,)`; a speaker's first turn is never sharp.
 
     Example:
-        >>> sharp_turns([[.2, 0, 0], [.1, 0, 0], [-.3, .2, 0]]).tolist()
+        >>> doubt = [[.1, .1, .1]] * 3
+        >>> sharp_turns([[.2, 0, 0], [.1, 0, 0], [-.3, .2, 0]], doubt).tolist()
         [False, False, True]
     """
     points = _array("pad", pad, ("turns", 3))
-    if not threshold > 0:
-        raise ValueError(f"`threshold` must be above 0, got {threshold!r}.")
-    moves = np.linalg.norm(np.diff(points, axis=0), axis=1)
-    return np.concatenate([[False], moves >= threshold])
+    names = [""] * len(points) if speakers is None else _labels("speakers", speakers, len(points))
+    sharp = np.zeros(len(points), dtype=bool)
+    if uncertainty is None:
+        return sharp
+    doubt = _array("uncertainty", uncertainty, (len(points), 3), low=0)
+    last: dict[str, int] = {}
+    for turn, name in enumerate(names):
+        if name in last:
+            before = last[name]
+            change = (points[turn, :2] - points[before, :2]) * (-1, 1)
+            if (change > 0).all():
+                # A tiny floor: without any doubt, every change is beyond it.
+                deviations = change / np.maximum(np.hypot(doubt[turn, :2], doubt[before, :2]), 1e-12)
+                sharp[turn] = deviations.sum() / np.sqrt(2) > 2
+        last[name] = turn
+    return sharp
 
 
 def conversation_trajectory(
@@ -1029,11 +1046,11 @@ def conversation_trajectory(
         pad: `(turns, 3)`.
         uncertainty: `(turns, 3)`, standard deviations in label units; the band is one sd to either side.
         speakers: a name per turn; each speaker has its own marker.
-        sharp: `(turns,)` of booleans; None marks moves of an eighth of the label range, as `sharp_turns` does.
+        sharp: `(turns,)` of booleans; None marks those of `sharp_turns`.
         value_range: lowest and highest possible label; the octants divide it in the middle (Mehrabian 1996).
 
     Example:
-        >>> figure = conversation_trajectory([[.2, 0, 0], [-.3, .2, -.1]], speakers=["Ana", "Ben"])
+        >>> figure = conversation_trajectory([[.2, 0, 0], [-.3, .2, -.1]], [[.1, .1, .1]] * 2)
         >>> figure.get_suptitle()
         'Conversation of 2 turns: from exuberant to anxious, 1 sharp turn'
     """
@@ -1041,9 +1058,8 @@ def conversation_trajectory(
     turns = len(points)
     bands = None if uncertainty is None else _array("uncertainty", uncertainty, (turns, 3), low=0)
     names = [""] * turns if speakers is None else [_shown(s, 18) for s in _labels("speakers", speakers, turns)]
-    threshold = 0.125 * (value_range[1] - value_range[0])
     marked = (
-        sharp_turns(points, threshold)
+        sharp_turns(points, bands, speakers)
         if sharp is None
         else _array("sharp", sharp, (turns,), low=0, high=1).astype(bool)
     )
@@ -1292,6 +1308,7 @@ def architecture(
     if not str(encoder).strip():
         raise ValueError("`encoder` is empty. Give its name, such as 'all-MiniLM-L6-v2'.")
     d, outer, inner = (_shown(v, 8) for v in (latent_size, num_outer_steps, num_inner_steps))
+    repeats = "once" if inner == "1" else f"{inner} times"
     figure = _new_figure(
         6.6, "How a text becomes pleasure, arousal and dominance: a recursive head on an encoder", subject
     )
@@ -1372,7 +1389,7 @@ def architecture(
     )
     note(80, 90, f"outer loop, {outer} times: latent z and answer y start at 0", colour=BLACK)
     top, bottom, height = 63, 34, 19
-    box(24, top, 33, height, f"inner loop, {inner} times\nrefine z from\nx, y, z, s, tokens", pale_orange)
+    box(24, top, 33, height, f"inner loop, {repeats}\nrefine z from\nx, y, z, s, tokens", pale_orange)
     box(65, top, 30, height, "self-affect\nlast PAD moves z;\nconfidence c", pale_orange)
     box(103, top, 33, height, "history attention\nz looks back at the\nz of earlier steps", pale_orange)
     box(103, bottom, 33, height, "SoulKernel\nbonds z with the\nturns before", pale_purple)
