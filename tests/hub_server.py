@@ -181,15 +181,16 @@ class _Handler(BaseHTTPRequestHandler):
             raise HubError(400, f"Invalid JSON: {error}") from error
 
     def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        # Noted before it is sent: a test may look as soon as the client has its answer.
+        received = int(self.headers.get("Content-Length") or 0)
+        authorized = "Authorization" in self.headers
+        self.server.hub.seen.append(Seen(self.command, urlsplit(self.path).path, status, received, authorized))
         self.send_response(status)
         for key, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(key, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
-        received = int(self.headers.get("Content-Length") or 0)
-        authorized = "Authorization" in self.headers
-        self.server.hub.seen.append(Seen(self.command, urlsplit(self.path).path, status, received, authorized))
 
     def answer_json(self, value: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
         self.answer(status, json.dumps(value).encode(), {"Content-Type": "application/json", **(headers or {})})

@@ -23,7 +23,10 @@ TEXTS = ["a lovely day", "they never listened to us"]
 CODE = {path.name for path in (ROOT / "liminal_hf" / "modeling").glob("*.py")} - {"__init__.py"}
 # One of us, and a stranger in whose process the package cannot be imported.
 OURS = f"import sys, json; sys.path.insert(0, {str(ROOT)!r})\nfrom liminal_hf.export.hub import *\n"
-STRANGER = "import sys, json; sys.modules['liminal_hf'] = None\nimport torch\nfrom transformers import *\n"
+STRANGER = "import sys, json; sys.modules['liminal_hf'] = None\nimport torch\n"
+STRANGER += (
+    "from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline\n"
+)
 PREDICT = f"""
 def predict(model, tokenizer):
     with torch.no_grad():

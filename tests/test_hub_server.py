@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import pytest
 from hub_server import HubServer
 
-CLIENT = "import json, sys, time\nfrom huggingface_hub import *\nfrom huggingface_hub.errors import *\napi = HfApi()\n"
+CLIENT = "import json, sys, time\nfrom huggingface_hub import HfApi, hf_hub_download, hf_hub_url, snapshot_download\n"
+CLIENT += "api = HfApi()\n"
 REPO = "tester/model"
 CARD = b"---\nlicense: mit\ntags: [emotion]\n---\n# Model\n"
 
