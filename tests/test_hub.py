@@ -322,6 +322,43 @@ def test_paths_of_this_machine(tmp_path: Path, tiny_encoder: Callable[[str], Pat
     assert local_paths(tmp_path / "full") == [] and not [hit for hit in local_paths(tmp_path) if "leak" not in hit]
 
 
+def test_trainer_push_to_hub(hub: HubServer, checkpoint: Path, tmp_path: Path) -> None:
+    """A frozen encoder is not in the checkpoints, but every commit holds the whole model, and none a pickle."""
+    code = f"""
+from datasets import Dataset
+from transformers import TrainingArguments
+from liminal_hf.training.trainer import LiminalTrainer
+tokenizer = AutoTokenizer.from_pretrained({str(checkpoint / "model")!r})
+model = LiminalForPADRegression.from_pretrained({str(checkpoint / "model")!r})
+model.freeze_encoder()
+rows = [dict(tokenizer(text), labels=[0.5, 0.0, -0.5]) for text in {TEXTS!r}]
+arguments = TrainingArguments(
+    'out', num_train_epochs=2, save_strategy='epoch', push_to_hub=True, hub_model_id={REPO!r}, learning_rate=0.01,
+    report_to='none', use_cpu=True,
+)
+trainer = LiminalTrainer(model, arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+trainer.train()
+trainer.push_to_hub()
+model.eval()
+with torch.no_grad():
+    print(json.dumps(model(**tokenizer({TEXTS!r}, padding=True, return_tensors='pt')).logits.double().tolist()))
+"""
+    trained = json.loads(run(hub, tmp_path, OURS + code))
+    commits = list(hub.repos[REPO].commits.values())[1:]
+    assert [commit.title for commit in commits[:2]] == [f"Training in progress, step {step}" for step in (1, 2)]
+    size = (checkpoint / "model" / "model.safetensors").stat().st_size
+    for commit in commits:
+        assert CODE | {"README.md", "config.json", "tokenizer.json"} <= set(commit.files)
+        assert [n for n, blob in commit.files.items() if blob.lfs] == ["model.safetensors"]
+        assert not [n for n in commit.files if n.endswith((".bin", ".pt", ".pth", ".pkl")) or "checkpoint" in n]
+        assert len(commit.files["model.safetensors"].content) == size
+    code = f"""
+model = AutoModelForSequenceClassification.from_pretrained({REPO!r}, trust_remote_code=True).eval()
+print(json.dumps(predict(model, AutoTokenizer.from_pretrained({REPO!r}, trust_remote_code=True))))
+"""
+    assert json.loads(run(hub, tmp_path, STRANGER + PREDICT + code)) == trained
+
+
 def test_minilm(hub: HubServer, minilm: Path, tmp_path: Path) -> None:
     """The real encoder: in full, and as a head that fetches it."""
     name = "sentence-transformers/all-MiniLM-L6-v2"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Sampler, SequentialSampler
+from torch.utils.data import Sampler, SequentialSampler
 from transformers import (
     DataCollatorWithPadding,
     PreTrainedModel,
@@ -20,7 +20,7 @@ from transformers import (
     default_data_collator,
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
 
 from ..metrics import compute_metrics
 from .callbacks import EMACallback, ManifestCallback
@@ -109,6 +109,7 @@ class LiminalTrainer(Trainer):
         callbacks: list[TrainerCallback] | None = None,
         **kwargs: Any,
     ) -> None:
+        self.optimizer: torch.optim.Optimizer | None
         self.head_learning_rate = head_learning_rate
         self.layer_decay = layer_decay
         args.label_names = ["labels"]
@@ -127,17 +128,17 @@ class LiminalTrainer(Trainer):
         if ROW not in self._signature_columns:
             self._signature_columns.append(ROW)
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(dataset)
         column = self.args.length_column_name
-        lengths = dataset[column] if column in dataset.column_names else [len(row) for row in dataset["input_ids"]]
+        lengths = dataset[column] if column in dataset.column_names else [len(row) for row in dataset["input_ids"][:]]
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return EpochLengthGroupedSampler(batch, list(lengths), seed)
 
-    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
         # Grouped by length, predictions would come in another order than the rows.
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
 
@@ -232,6 +233,12 @@ class LiminalTrainer(Trainer):
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
 
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        # The Trainer's own version uploads its pickled arguments and the checkpoint's weights, which need not be whole
+        # here. Instead, the whole model as it is now; the optimizer's state stays home whatever `hub_strategy` says.
+        if self.args.hub_strategy != HubStrategy.END:
+            self.push_to_hub(commit_message=f"Training in progress, step {self.state.global_step}")
+
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         lacking = set(load_result.missing_keys)
         # A tied weight is saved under one of its names only.
@@ -277,4 +284,3 @@ def _collator(dataset: Any, tokenizer: Any) -> Any:
     if tokenizer is None or "pooled_embeds" in (getattr(dataset, "column_names", None) or []):
         return default_data_collator
     return DataCollatorWithPadding(tokenizer)
-
