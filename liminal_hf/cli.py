@@ -5,7 +5,6 @@ an empty text, a package that is not installed) ends with one line on stderr tha
 `LIMINAL_TRACEBACK=1` shows where it came from.
 """
 
-import csv
 import json
 import math
 import os
@@ -150,14 +149,15 @@ def _progress(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:
     return track(items, what, total=total, console=console, transient=True)
 
 
-def _predict(model: "LiminalForPADRegression", tokenizer: Any, texts: list[str]) -> "list[np.ndarray]":
-    """What a Trainer's `predictions` would hold: logits, then confidences and uncertainty where the head has them."""
+def _predict(model: "LiminalForPADRegression", tokenizer: Any, texts: list[str]) -> dict[str, Any]:
+    """The model's outputs for all texts, by name; what its head does not have is not there."""
     import numpy as np
     import torch
 
     # Texts of one length together: padding costs time.
     order = np.argsort([len(text) for text in texts], kind="stable")
-    found: list[list[Any]] = []
+    names = ("logits", "confidences", "uncertainty", "pad_trajectory", "step_attentions")
+    found: dict[str, list[Any]] = {name: [] for name in names}
     batches = [order[start : start + 64] for start in range(0, len(order), 64)]
     for rows in _progress(batches, len(batches), "Reading"):
         batch = tokenizer(
@@ -169,10 +169,11 @@ def _predict(model: "LiminalForPADRegression", tokenizer: Any, texts: list[str])
         )
         with torch.inference_mode():
             output = model(**batch.to(model.device))
-        kept = (output.logits, output.confidences, output.uncertainty)
-        found.append([value.float().cpu().numpy() for value in kept if value is not None])
+        for name, parts in found.items():
+            if output.get(name) is not None:
+                parts.append(output[name].float().cpu().numpy())
     back = np.argsort(order)
-    return [np.concatenate(values)[back] for values in zip(*found, strict=True)]
+    return {name: np.concatenate(parts)[back] for name, parts in found.items() if parts}
 
 
 def _print_json(value: dict[str, Any]) -> None:
@@ -285,14 +286,14 @@ def chat(
     ] = None,
     memory: Annotated[
         Path | None,
-        typer.Option(help="A file: goes on from it where there is one, and keeps the conversation.", show_default=False),
+        typer.Option(help="A file: goes on from it where there is one, keeps the conversation.", show_default=False),
     ] = None,
     speaker: Annotated[str, typer.Option(help="Who speaks first.")] = "you",
 ) -> None:
     """Type turns and see pleasure, arousal and dominance turn by turn.
 
-    Each speaker is remembered apart. A sharp turn: pleasure falls and arousal rises against the speaker's last turn, both
-    together by more than two standard deviations of the model's own uncertainty.
+    Each speaker is remembered apart. A sharp turn: pleasure falls and arousal rises against the speaker's last turn,
+    both together by more than two standard deviations of the model's own uncertainty.
     """
     from transformers import pipeline
 
@@ -342,26 +343,30 @@ def evaluate(
     scale: Annotated[str, typer.Option(help="Lowest and highest possible label in a file.")] = "1,5",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     predictions: Annotated[
-        Path | None, typer.Option(help="Also write every text's prediction into this CSV file.", show_default=False)
+        Path | None,
+        typer.Option(help="Also write every text's prediction: .jsonl, .csv or .parquet.", show_default=False),
     ] = None,
 ) -> None:
     """Compare a checkpoint with labels, beside a constant."""
     import numpy as np
     from transformers import EvalPrediction
 
-    from .metrics import compute_metrics
+    from .metrics import make_compute_metrics
+    from .plots import PREDICTION_FORMATS, write_predictions
 
-    if predictions is not None and not predictions.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {predictions.parent} for the predictions.")
+    if predictions is not None and predictions.suffix.lower() not in PREDICTION_FORMATS:
+        raise ValueError(f"--predictions {predictions}: the ending must be one of {', '.join(PREDICTION_FORMATS)}.")
     split = _SPLITS.get(split, split)
     texts, gold, mean = _labelled(data, split, text, labels, scale)
     model, tokenizer = load(checkpoint)
     found = _predict(model, tokenizer, texts)
-    metrics = compute_metrics(EvalPrediction(predictions=tuple(found), label_ids=gold))
+    outputs = [name for name in ("logits", "confidences", "uncertainty") if name in found]
+    given = tuple(found[name] for name in outputs)
+    metrics = make_compute_metrics(outputs)(EvalPrediction(predictions=given, label_ids=gold))
     constant = np.broadcast_to(model.config.label_mean if mean is None else mean, gold.shape)
-    baseline = compute_metrics(EvalPrediction(predictions=constant, label_ids=gold))
+    baseline = make_compute_metrics(["logits"])(EvalPrediction(predictions=constant, label_ids=gold))
     if predictions is not None:
-        _write_predictions(predictions, texts, gold, found)
+        write_predictions(predictions, found.pop("logits"), gold=gold, text=texts, **found)
     if as_json:
         _print_json(
             {"checkpoint": checkpoint, "data": data, "split": split, "rows": len(texts), "metrics": metrics,
@@ -401,13 +406,14 @@ def _metrics_table(title: str, metrics: dict[str, float], constant: dict[str, fl
     """Rows are dimensions; with a constant, its errors stand beside the model's."""
     known = [name for name in ("hope", "faith", "love") if name in metrics]
     feelings = "   ".join(f"{name.title()} {metrics[name]:.3f}" for name in known)
-    table = Table(title=title, caption=feelings, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=title, caption=feelings, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.title_justify = table.caption_justify = "left"
     table.add_column("", no_wrap=True)
     figures = [("r", "pearson"), ("CCC", "ccc"), ("MAE", "mae"), ("RMSE", "rmse"), ("SD ratio", "sd_ratio")]
     for heading, name in figures:
         table.add_column(heading, justify="right")
         if constant is not None and name in ("mae", "rmse"):
-            table.add_column("constant", justify="right", style="dim")
+            table.add_column("const.", justify="right", style="dim")
     for dimension in (*DIMENSIONS, "mean"):
         cells = []
         for _, name in figures:
@@ -420,19 +426,6 @@ def _metrics_table(title: str, metrics: dict[str, float], constant: dict[str, fl
 
 def _figure(value: float | None, digits: int = 4) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _write_predictions(path: Path, texts: list[str], gold: "np.ndarray", found: "list[np.ndarray]") -> None:
-    missing = gold == -100
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        uncertain = found[2] if len(found) == 3 else None
-        kinds = ["", "_predicted"] + ([] if uncertain is None else ["_uncertainty"])
-        writer.writerow(["text", *(name + kind for kind in kinds for name in DIMENSIONS)])
-        for row, text in enumerate(texts):
-            labels = ["" if missing[row, column] else f"{gold[row, column]:.6g}" for column in range(3)]
-            rest = [found[0][row], *([] if uncertain is None else [uncertain[row]])]
-            writer.writerow([text, *labels, *(f"{value:.6g}" for values in rest for value in values)])
 
 
 # ---- plot, push, export ----

@@ -20,5 +20,5 @@ sentences=(
 say "liminal predict"
 .venv/bin/liminal predict "${sentences[@]}"
 say "liminal plot"
-printf '%s\n' "${sentences[@]}" | .venv/bin/liminal predict --json | .venv/bin/liminal plot pad-space - -o "$figure"
+printf '%s\n' "${sentences[@]}" | .venv/bin/liminal predict --json | .venv/bin/liminal plot conversation - -o "$figure"
 say "Done. The figure is in $figure; the next sentence is yours: .venv/bin/liminal predict \"...\""

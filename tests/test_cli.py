@@ -1,0 +1,318 @@
+"""The command line: what it prints, and what it says when something is wrong."""
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import MINILM
+from transformers import AutoTokenizer, pipeline
+
+from liminal_hf import DIMENSIONS, LiminalForPADRegression, __version__, metrics
+from liminal_hf.cli import main
+
+Run = Callable[..., tuple[int, str, str]]
+TEXTS = ["What a lovely surprise!", "The funeral is on Thursday.", "No.", "He shouted at us" + " all" * 90]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A head-only checkpoint whose untrained head moves, so that texts differ."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    torch.manual_seed(0)
+    model = LiminalForPADRegression.from_encoder_pretrained(
+        MINILM, label_mean=[0.1, 0.0, -0.1], label_std=[0.2, 0.1, 0.1], max_seq_length=64
+    )
+    model.config.prediction_quantiles = [np.linspace(-1, 1, 101).tolist()] * 3
+    model.save_head_only(folder)
+    AutoTokenizer.from_pretrained(minilm).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command line in this process; gives its exit status, stdout and stderr."""
+
+    def call(*arguments: object, stdin: bytes = b"") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        monkeypatch.setenv("COLUMNS", "160")
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return int(end.value.code or 0), out, err
+
+    return call
+
+
+@pytest.fixture
+def refused(run: Run) -> Callable[..., str]:
+    """Runs the command line and checks that it ends with status 2 and one line; gives that line."""
+
+    def call(*arguments: object, stdin: bytes = b"") -> str:
+        status, out, err = run(*arguments, stdin=stdin)
+        assert status == 2 and not out
+        assert err.startswith("liminal: ") and err.count("\n") == 1, err
+        return err
+
+    return call
+
+
+def rows(out: str) -> list[dict]:
+    return [json.loads(line) for line in out.splitlines()]
+
+
+# ---- the command itself ----
+
+
+def test_it_is_installed_as_a_command() -> None:
+    command = Path(sys.executable).with_name("liminal")
+    if not command.exists():
+        pytest.skip("the package is not installed in this environment: pip install -e .")
+    done = subprocess.run([command, "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, __version__)
+
+
+def test_help_names_the_commands(run: Run) -> None:
+    status, out, _ = run("--help")
+    assert status == 0
+    assert all(command in out for command in ("predict", "train", "evaluate", "plot", "push", "export"))
+
+
+def test_a_traceback_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIMINAL_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="empty"):
+        main(["predict", " "])
+
+
+# ---- predict ----
+
+
+def test_json_holds_what_the_pipeline_gives(run: Run, checkpoint: Path) -> None:
+    status, out, _ = run("predict", *TEXTS, "--json", "--model", checkpoint)
+    assert status == 0
+    found = rows(out)
+    assert [row.pop("text") for row in found] == TEXTS
+    expected = pipeline("pad-regression", model=str(checkpoint), device="cpu")(TEXTS)
+    for row, wanted in zip(found, expected, strict=True):
+        assert list(row) == ["pleasure", "arousal", "dominance", "confidence", "octant", "uncertainty", "percentile"]
+        assert row.keys() == wanted.keys() and row["octant"] == wanted["octant"]
+        for name in DIMENSIONS:
+            assert row[name] == pytest.approx(wanted[name], abs=1e-5)
+            assert row["uncertainty"][name] == pytest.approx(wanted["uncertainty"][name], abs=1e-5)
+            assert row["percentile"][name] == pytest.approx(wanted["percentile"][name], abs=1e-2)
+    assert len({row["pleasure"] for row in found}) == len(TEXTS)
+
+
+def test_texts_come_from_arguments_a_file_or_stdin(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    content = "﻿First line.\n\n  \nZweite Zeile, größer 🙂\r\nthird"
+    (tmp_path / "texts.txt").write_text(content, encoding="utf-8", newline="")
+    _, from_file, note = run("predict", "--file", tmp_path / "texts.txt", "--json", "-m", checkpoint)
+    assert "2 empty lines of 5" in note
+    _, from_stdin, _ = run("predict", "--json", "-m", checkpoint, stdin=content.encode())
+    assert [row["text"] for row in rows(from_file)] == ["First line.", "Zweite Zeile, größer 🙂", "third"]
+    assert from_file == from_stdin
+
+
+def test_the_table_is_for_people(run: Run, checkpoint: Path) -> None:
+    nasty = "[bold]not markup[/bold] \x1b[31mred\nnext"
+    status, out, _ = run("predict", nasty, "-m", checkpoint)
+    assert status == 0
+    assert "[bold]not markup[/bold] [31mred next" in out and "\x1b" not in out
+    _, as_json, _ = run("predict", nasty, "-m", checkpoint, "--json")
+    (row,) = rows(as_json)
+    assert f"{row['pleasure']:+.2f} {row['percentile']['pleasure']:3.0f}%" in out and row["octant"] in out
+
+
+@pytest.mark.parametrize(
+    ("texts", "hint"),
+    [
+        (["fine", ""], "Text 2 is empty"),
+        (["   "], "Text 1 is empty"),
+        (["\udce9t\udce9"], "lone surrogate"),
+        (["x", "--file", "y"], "not both"),
+        (["--file", "nowhere.txt"], "There is no file nowhere.txt"),
+    ],
+)
+def test_texts_that_cannot_be_read(texts: list[str], hint: str, refused: Callable[..., str]) -> None:
+    assert hint in refused("predict", *texts)
+
+
+def test_input_that_cannot_be_read(refused: Callable[..., str], tmp_path: Path) -> None:
+    assert "is empty" in refused("predict", stdin=b"\n \n")
+    (tmp_path / "latin.txt").write_bytes("fine\nnaïve\n".encode("latin-1"))
+    line = refused("predict", "--file", tmp_path / "latin.txt")
+    assert "line 2 holds the byte 0xef" in line and "iconv" in line
+    assert "no file" in refused("predict", "--file", tmp_path)
+
+
+def test_what_is_no_checkpoint(refused: Callable[..., str], minilm: Path, tmp_path: Path) -> None:
+    assert "no folder of that name here" in refused("predict", "x", "-m", "nobody/nothing")
+    assert "no folder of that name here" in refused("predict", "x", "-m", tmp_path / "nothing")
+    assert "liminal train" in refused("predict", "x", "-m", tmp_path)
+    (tmp_path / "file").write_text("x")
+    assert "is a file" in refused("predict", "x", "-m", tmp_path / "file")
+    assert "'bert'" in refused("predict", "x", "-m", minilm)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert "merge_and_unload" in refused("predict", "x", "-m", tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    assert "liminal: " in refused("predict", "x", "-m", tmp_path)
+
+
+def test_a_model_with_no_encoder_says_that_it_takes_vectors(refused: Callable[..., str], tmp_path: Path) -> None:
+    from liminal_hf import LiminalConfig
+
+    LiminalForPADRegression(LiminalConfig(pooled_size=8, latent_size=16)).save_pretrained(tmp_path)
+    assert "pooled_embeds" in refused("predict", "x", "-m", tmp_path)
+
+
+# ---- evaluate ----
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.csv"
+    lines = ["words,valence,energy,control"]
+    lines += [f'"{text}",{5 + number},{9 - number},{3 + number % 2}' for number, text in enumerate(TEXTS)]
+    lines[2] = lines[2].replace(",8,", ",,")  # a missing label
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+COLUMNS = ["--text", "words", "--labels", "valence,energy,control", "--scale", "1,9"]
+
+
+def test_evaluate_on_a_table(run: Run, checkpoint: Path, table: Path, tmp_path: Path) -> None:
+    written = tmp_path / "predictions.jsonl"
+    status, out, _ = run("evaluate", checkpoint, "--data", table, *COLUMNS, "--json", "--predictions", written)
+    assert status == 0
+    (result,) = rows(out)
+    found = rows(written.read_text(encoding="utf-8"))
+    predicted = np.array([[row[name] for name in DIMENSIONS] for row in found])
+    gold = np.array([[(5 + n - 5) / 4, -100 if n == 1 else (9 - n - 5) / 4, (3 + n % 2 - 5) / 4] for n in range(4)])
+    assert [row["text"] for row in found] == TEXTS
+    assert result["rows"] == 4 and found[1]["gold_arousal"] is None
+    for name in ("pearson", "ccc", "mae", "rmse"):
+        expected = getattr(metrics, name)(predicted, gold)
+        assert [result["metrics"][f"{name}_{d}"] for d in DIMENSIONS] == pytest.approx(expected.tolist(), abs=1e-4)
+    constant = np.abs(gold[:, 0] - 0.1).mean()  # the mean of the labels that the model was trained on
+    assert result["constant"]["mae_pleasure"] == pytest.approx(constant)
+    # The order of the texts is the file's, whatever their length.
+    _, out, _ = run("predict", *(row["text"] for row in found), "--json", "-m", checkpoint)
+    assert [row["pleasure"] for row in rows(out)] == pytest.approx(predicted[:, 0].tolist(), abs=1e-5)
+
+
+def test_evaluate_prints_a_table(run: Run, checkpoint: Path, table: Path) -> None:
+    status, out, _ = run("evaluate", checkpoint, "--data", table, *COLUMNS)
+    assert status == 0
+    words = ["4 texts", "pleasure", "dominance", "mean", "CCC", "MAE", "RMSE", "const.", "Hope", "Faith", "Love"]
+    assert all(word in " ".join(out.split()) for word in words), out
+
+
+def test_evaluate_on_emobank_stands_beside_the_known_constant(
+    run: Run, checkpoint: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIMINAL_DATA_DIR", str(data_dir))
+    status, out, _ = run("evaluate", checkpoint, "--json")
+    assert status == 0
+    (result,) = rows(out)
+    assert result["rows"] == 1000
+    known = [result["constant"][f"mae_{name}"] for name in DIMENSIONS]
+    assert known == pytest.approx([0.1225, 0.0952, 0.0782], abs=5e-5)
+
+
+def test_evaluate_says_what_is_wrong_with_the_data(refused: Callable[..., str], checkpoint: Path, table: Path) -> None:
+    def problem(*options: object) -> str:
+        return refused("evaluate", checkpoint, "--data", table, *options)
+
+    assert "'text'" in problem()
+    assert "nowhere.csv is not a file" in refused("evaluate", checkpoint, "--data", "nowhere.csv")
+    assert "--scale" in problem(*COLUMNS[:4], "--scale", "one to nine")
+    assert "--scale" in problem(*COLUMNS[:4], "--scale", "1")
+    assert ".jsonl" in problem(*COLUMNS, "--predictions", "predictions.xlsx")
+
+
+# ---- train, push, export, plot ----
+
+
+@pytest.fixture(scope="module")
+def recipe(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two steps on twenty-four rows, with the real encoder."""
+    folder = tmp_path_factory.mktemp("recipe")
+    feelings = {"I love this": (5, 4, 4), "I hate this": (1, 4, 2), "It is there": (3, 2, 3), "Save me": (2, 5, 1)}
+    lines = ["text,V,A,D"] + [f"{text} {n},{v},{a},{d}" for n in range(6) for text, (v, a, d) in feelings.items()]
+    (folder / "mine.csv").write_text("\n".join(lines), encoding="utf-8")
+    path = folder / "mine.yaml"
+    path.write_text(
+        f"""
+model: {{encoder: {MINILM}, head: v7}}
+data: {{files: {{train: mine.csv, validation: mine.csv, test: mine.csv}}}}
+hub: {{repo_id: tester/mine}}
+phases:
+  - {{name: head, trainable: head, training: {{max_steps: 2, per_device_train_batch_size: 8, learning_rate: 1e-3}}}}
+""",
+        encoding="utf-8",
+    )
+    return path
+
+
+def test_from_a_recipe_to_predictions(
+    run: Run, refused: Callable[..., str], recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = run("train", recipe, "--seed", 1)
+    assert status == 0 and "liminal evaluate runs/mine-seed1" in out and "pleasure" in out
+    folder = tmp_path / "runs" / "mine-seed1"
+    assert json.loads((folder / "metrics.json").read_text())["seed"] == 1
+    # A run's folder stands for the checkpoint in it.
+    status, out, _ = run("predict", "I love this", "-m", folder, "--json")
+    assert status == 0 and rows(out)[0]["percentile"] is not None
+    status, out, _ = run("export", folder, "-o", tmp_path / "repository")
+    assert status == 0
+    assert {"README.md", "config.json", "modeling_liminal.py", "tokenizer.json", "model.safetensors"} <= {
+        path.name for path in (tmp_path / "repository").iterdir()
+    }
+    assert "not an empty folder" in refused("export", folder, "-o", tmp_path / "repository")
+
+
+def test_recipes_that_cannot_be_followed(refused: Callable[..., str], tmp_path: Path) -> None:
+    assert "hub_configs/" in refused("train", tmp_path / "nothing.yaml")
+    (tmp_path / "wrong.yaml").write_text("modle: {}\n")
+    assert "modle" in refused("train", tmp_path / "wrong.yaml", "-o", tmp_path / "run")
+
+
+def test_push_asks_where_to(refused: Callable[..., str], checkpoint: Path) -> None:
+    assert "OWNER/NAME" in refused("push", checkpoint)
+
+
+def test_push_takes_the_repository_from_the_recipe(
+    refused: Callable[..., str], tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(recipe.read_text().replace("tester/mine", "no/such/name"))
+    (tmp_path / "mine.csv").write_text((recipe.parent / "mine.csv").read_text())
+    assert "no/such/name" in refused("push", tmp_path)
+
+
+def test_predictions_become_a_figure(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    _, predicted, _ = run("predict", *TEXTS, "--json", "-m", checkpoint)
+    status, out, _ = run("plot", "conversation", "-", "-o", tmp_path / "figure.png", stdin=predicted.encode())
+    assert status == 0 and out.strip() == str(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_figures_that_cannot_be_drawn(
+    refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "figure.png"
+    assert "training-curves" in refused("plot", "nonsense", "x", "-o", output)
+    assert "nowhere" in refused("plot", "reliability", "nowhere.jsonl", "-o", output)
+    # As if matplotlib were not installed.
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    line = refused("plot", "conversation", "-", "-o", output, stdin=b'{"pleasure": 0, "arousal": 0, "dominance": 0}\n')
+    assert "pip install 'liminal_hf[plot]'" in line
+    assert not output.exists()
