@@ -106,13 +106,15 @@ def lora_config(
 
 
 @torch.no_grad()
-def low_rank_deltas(peft_model: PeftModel) -> dict[str, tuple[Tensor, Tensor]]:
+def low_rank_deltas(
+    peft_model: PeftModel | LiminalForPADRegression,
+) -> dict[str, tuple[Tensor, Tensor]]:
     """The change that each adapted encoder weight gets, for `LiminalForPADRegression.save_head_only(low_rank=...)`.
 
     Take it before `merge_and_unload`, which throws the factors away.
 
     Args:
-        peft_model: a model adapted with `lora_config`.
+        peft_model: a model adapted with `lora_config`, wrapped by PEFT or with the adapters put into it in place.
 
     Returns:
         By the weight's name within the encoder: A `(r, in)` and B `(out, r)`, float32, with `merged = original + B @ A`
@@ -133,7 +135,8 @@ def low_rank_deltas(peft_model: PeftModel) -> dict[str, tuple[Tensor, Tensor]]:
     from peft.tuners.lora import LoraLayer
 
     deltas = {}
-    for name, module in peft_model.get_base_model().named_modules():
+    base = peft_model if isinstance(peft_model, LiminalForPADRegression) else peft_model.get_base_model()
+    for name, module in base.named_modules():
         if not name.startswith(_ENCODER) or not isinstance(module, LoraLayer):
             continue
         (adapter, *more) = module.active_adapters

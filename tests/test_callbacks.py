@@ -82,9 +82,8 @@ def history(epochs: int) -> list[dict[str, float]]:
     entries: list[dict[str, float]] = []
     for epoch in range(1, epochs + 1):
         entries.append({"loss": 1 / epoch, "learning_rate": 0.1, "epoch": epoch, "step": epoch})
-        entries.append(
-            {"eval_loss": 2 / epoch, "eval_hope": 0.9, "eval_faith": 0.8, "eval_love": 0.7, "epoch": epoch, "step": epoch}
-        )
+        found = {"eval_loss": 2 / epoch, "eval_hope": 0.9, "eval_faith": 0.8, "eval_love": 0.7}
+        entries.append({**found, "epoch": epoch, "step": epoch})
     return entries
 
 

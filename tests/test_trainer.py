@@ -39,7 +39,8 @@ def pooled_rows(number: int = 24, missing: bool = False, seed: int = 0) -> Datas
 
 def pooled_model(seed: int = 0, **fields: Any) -> LiminalForPADRegression:
     torch.manual_seed(seed)
-    settings = {"pooled_size": SIZE, "latent_size": 16, "num_outer_steps": 3, "head_dropout": 0.0, "label_std": [0.2] * 3}
+    settings: dict[str, Any] = {"pooled_size": SIZE, "latent_size": 16, "num_outer_steps": 3, "head_dropout": 0.0}
+    settings["label_std"] = [0.2] * 3
     return LiminalForPADRegression(LiminalConfig(**{**settings, **fields}))
 
 
@@ -343,7 +344,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path: Path) -> 
 
     model = pooled_model()
     trainer = LiminalTrainer(model, arguments(tmp_path), train_dataset=pooled_rows(), callbacks=[Spoil()])
-    with pytest.raises(NonFiniteLossError, match="The gradient is (nan|inf) at step 3"):
+    with pytest.raises(NonFiniteLossError, match=r"The gradient is (nan|inf) at step 3"):
         trainer.train()
     assert all(bool(value.isfinite().all()) for value in model.parameters())
 
@@ -378,9 +379,8 @@ def test_length_groups_depend_on_seed_and_epoch_alone() -> None:
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
-    LiminalTrainer(
-        pooled_model(), arguments(tmp_path, save_strategy="steps", save_steps=1, max_steps=1), train_dataset=pooled_rows()
-    ).train()
+    settings = {"save_strategy": "steps", "save_steps": 1, "max_steps": 1}
+    LiminalTrainer(pooled_model(), arguments(tmp_path, **settings), train_dataset=pooled_rows()).train()
     # The second model has a layer that the first lacks.
     other = LiminalTrainer(pooled_model(head="mlp"), arguments(tmp_path), train_dataset=pooled_rows())
     with pytest.raises(ValueError, match="does not fit this model"):

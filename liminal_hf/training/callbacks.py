@@ -236,7 +236,7 @@ class ManifestCallback(TrainerCallback):
         """Writes the manifest."""
         if state.is_world_process_zero:
             folder = checkpoint_folder(args, state)
-            files = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
+            files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
             write_text(folder / MANIFEST, json.dumps(files, indent=1))
 
 
@@ -251,9 +251,7 @@ def last_checkpoint(folder: str | Path) -> Path | None:
         >>> last_checkpoint(tempfile.mkdtemp()) is None
         True
     """
-    found = [
-        path for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.rpartition("-")[2].isdigit()
-    ]
+    found = [path for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.rpartition("-")[2].isdigit()]
     for path in sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
         if is_whole(path):
             best = TrainerState.load_from_json(str(path / TRAINER_STATE_NAME)).best_model_checkpoint
@@ -266,12 +264,13 @@ def is_whole(checkpoint: Path) -> bool:
     """Whether every file that the checkpoint's manifest lists is there, unchanged."""
     try:
         files = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-        return all(_sha256(checkpoint / name) == digest for name, digest in files.items())
+        return all(sha256(checkpoint / name) == digest for name, digest in files.items())
     except (OSError, ValueError, AttributeError):
         return False
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The file's sha256, read in pieces."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -33,7 +33,7 @@ _DERIVED = {
     "label_range",
     "uncertainty_scale",
     "prediction_quantiles",
-    "max_length",
+    "max_seq_length",
     "encoder_name_or_path",
     "encoder_revision",
     "weights_format",
@@ -124,7 +124,7 @@ class Peft:
     """
 
     r: int = 16
-    alpha: float = 32.0
+    alpha: int = 32
     dropout: float = 0.05
 
 
