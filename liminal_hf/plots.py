@@ -310,7 +310,8 @@ def _numbers(table: Table, name: str, where: str) -> Array:
 def _triple(table: Table, prefix: str, where: str) -> Array | None:
     names = [prefix + dimension for dimension in DIMENSIONS]
     there = [name for name in names if name in table]
-    if not there or all(value is None for name in there for value in table[name]):
+    empty = all(value is None for name in there for value in table[name])
+    if not there or (table[there[0]] and empty):
         return None
     if len(there) < len(names):
         raise ValueError(f"{where} has {', '.join(there)} but not {', '.join(sorted(set(names) - set(there)))}.")
