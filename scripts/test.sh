@@ -2,7 +2,7 @@
 # Sets up .venv and runs everything that has to pass: ruff, mypy, and the suite.
 #
 #   bash scripts/test.sh                                   all of it
-#   bash scripts/test.sh tests/test_modeling.py -k memory a part of the suite: the arguments go to pytest
+#   bash scripts/test.sh tests/test_modeling.py -k memory  a part of the suite: the arguments go to pytest
 #
 # Tests that need a corpus look for it in the folder that LIMINAL_DATA_DIR names, and say so when they skip.
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
