@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .export.hub import push as push
     from .modeling.configuration_liminal import DIMENSIONS as DIMENSIONS
     from .modeling.configuration_liminal import LiminalConfig as LiminalConfig
+    from .modeling.conversation import ConversationState as ConversationState
     from .modeling.heads import HEADS as HEADS
     from .modeling.heads import Head as Head
     from .modeling.heads import HeadInput as HeadInput
@@ -36,6 +37,7 @@ _PUBLIC = {
     "push": "export.hub",
     "DIMENSIONS": "modeling.configuration_liminal",
     "LiminalConfig": "modeling.configuration_liminal",
+    "ConversationState": "modeling.conversation",
     "HEADS": "modeling.heads",
     "Head": "modeling.heads",
     "HeadInput": "modeling.heads",

@@ -1,0 +1,159 @@
+"""`liminal chat`: a conversation in the terminal, with the PAD of each turn, its trend and its sharp turns.
+
+Requires rich; the caller brings a `pipeline("pad-regression")`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from .modeling.configuration_liminal import DIMENSIONS
+
+HELP = (
+    "Type a turn and press Enter. /as NAME lets NAME speak, /new starts anew, /save FILE keeps the conversation, "
+    "/quit or Ctrl-D ends."
+)
+# Two standard deviations; two quarters of what the model says of its training texts.
+_SHARP_DEVIATIONS = 2.0
+_SHARP_PERCENTILES = 25.0
+_STYLES = {"rising": "green", "falling": "red", "steady": "dim"}
+
+
+def sharp_turn(previous: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Whether a turn escalates against an earlier one: less pleasure and more arousal, beyond the model's own doubt.
+
+    With an uncertainty, both changes are measured in standard deviations of a difference, sqrt(u_before^2 + u_now^2),
+    and (fall of pleasure + rise of arousal) / sqrt(2) must exceed 2: were nothing but the two errors at work,
+    independent and normal, this would happen by chance in at most 2.3% of the turns. Without an uncertainty, pleasure
+    must fall and arousal rise by more than 25 percentile points each. A row with neither can't be judged: False.
+
+    Args:
+        previous: row of `pipeline("pad-regression")` of an earlier turn, usually the same speaker's last.
+        row: that of the present turn.
+
+    Example:
+        >>> doubt = {"pleasure": 0.1, "arousal": 0.1, "dominance": 0.1}
+        >>> calm = {"pleasure": 0.2, "arousal": 0.0, "dominance": 0.0, "uncertainty": doubt}
+        >>> sharp_turn(calm, {**calm, "pleasure": -0.3, "arousal": 0.2})
+        True
+        >>> sharp_turn(calm, {**calm, "pleasure": -0.3, "arousal": -0.1})  # sad, and not escalating
+        False
+    """
+    fall, rise = previous["pleasure"] - row["pleasure"], row["arousal"] - previous["arousal"]
+    if fall <= 0 or rise <= 0:
+        return False
+    before, now = previous.get("uncertainty"), row.get("uncertainty")
+    if before is not None and now is not None:
+        fall /= math.hypot(before["pleasure"], now["pleasure"])
+        rise /= math.hypot(before["arousal"], now["arousal"])
+        return (fall + rise) / math.sqrt(2) > _SHARP_DEVIATIONS
+    before, now = previous.get("percentile"), row.get("percentile")
+    if before is not None and now is not None:
+        fall, rise = before["pleasure"] - now["pleasure"], now["arousal"] - before["arousal"]
+        return min(fall, rise) > _SHARP_PERCENTILES
+    return False
+
+
+def trend(earlier: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> dict[str, str]:
+    """Per dimension "rising", "falling" or "steady", against the mean of the last three earlier rows.
+
+    Steady is a change of less than one standard deviation of it, sqrt(u_now^2 + mean(u_before^2) / number), or of less
+    than 0.1 where there is no uncertainty. The first turn is steady.
+
+    Example:
+        >>> rows = [{"pleasure": p, "arousal": 0.0, "dominance": 0.0} for p in (0.0, 0.1, 0.6)]
+        >>> trend(rows[:2], rows[2])["pleasure"]
+        'rising'
+    """
+    last = list(earlier)[-3:]
+    if not last:
+        return dict.fromkeys(DIMENSIONS, "steady")
+    found = {}
+    for name in DIMENSIONS:
+        change = row[name] - sum(other[name] for other in last) / len(last)
+        if row.get("uncertainty") is None:
+            doubt = 0.1
+        else:
+            before = sum(other["uncertainty"][name] ** 2 for other in last) / len(last)
+            doubt = math.sqrt(row["uncertainty"][name] ** 2 + before / len(last))
+        found[name] = "steady" if abs(change) < doubt else "rising" if change > 0 else "falling"
+    return found
+
+
+def turn_line(row: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -> Text:
+    """One turn for the terminal: its PAD with uncertainty and trend, its octant, and whether it is a sharp turn.
+
+    Args:
+        row: that of the turn.
+        earlier: the same speaker's earlier rows, oldest first.
+    """
+    line = Text(f"{row['turn'] + 1:>3} {row['speaker']}  ")
+    directions = trend(earlier, row)
+    for name in DIMENSIONS:
+        line.append(f"{name} {row[name]:+.2f}")
+        if row["uncertainty"] is not None:
+            line.append(f" +/-{row['uncertainty'][name]:.2f}", style="dim")
+        line.append(f" {directions[name]}", style=_STYLES[directions[name]])
+        line.append("  ")
+    line.append(row["octant"], style="bold")
+    if row["confidence"] is not None:
+        line.append(f"  confidence {row['confidence']:.2f}", style="dim")
+    if earlier and sharp_turn(earlier[-1], row):
+        line.append("  SHARP TURN", style="bold red")
+        line.append(f" (pleasure {row['pleasure'] - earlier[-1]['pleasure']:+.2f}, ")
+        line.append(f"arousal {row['arousal'] - earlier[-1]['arousal']:+.2f})")
+    return line
+
+
+def converse(reader: Any, state: Any, memory: Path | None = None, speaker: str = "you") -> None:
+    """Reads turns from the terminal or a pipe until /quit or the end of the input, and shows each with its PAD.
+
+    Args:
+        reader: a `pipeline("pad-regression")`.
+        state: the `ConversationState` to go on from.
+        memory: where the conversation is kept at the end.
+        speaker: who speaks first.
+
+    Raises:
+        OSError: the conversation could not be kept in `memory`.
+    """
+    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
+    rows: dict[str, list[dict[str, Any]]] = {}
+    console.print(HELP, style="dim")
+    if state.turns:
+        console.print(f"Going on after {state.turns} turns.", style="dim")
+    while True:
+        try:
+            line = console.input(Text(f"{speaker}> ")).strip()
+        except (EOFError, KeyboardInterrupt):
+            console.print()
+            break
+        command, _, rest = line.partition(" ")
+        rest = rest.strip()
+        if command in ("/quit", "/exit"):
+            break
+        try:
+            if command == "/as" and rest:
+                speaker = rest
+            elif command == "/new":
+                state, rows = type(state)(), {}
+                console.print("A new conversation.", style="dim")
+            elif command == "/save" and rest:
+                state.save(rest)
+                console.print(Text(f"Kept in {rest}.", style="dim"))
+            elif command.startswith("/"):
+                console.print(HELP, style="dim")
+            elif line:
+                row = reader({"role": "user", "speaker": speaker, "content": line}, memory=state)
+                state = row["memory"]
+                earlier = rows.setdefault(speaker, [])
+                console.print(turn_line(row, earlier))
+                earlier.append(row)
+        except (OSError, ValueError) as error:
+            errors.print(Text(str(error), style="red"))
+    if memory is not None:
+        state.save(memory)

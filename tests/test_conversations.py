@@ -1,0 +1,358 @@
+"""Conversations: chat messages through the pipeline, the state that a caller keeps, and training with context."""
+
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import AutoTokenizer, Pipeline, pipeline
+
+import liminal_hf
+from liminal_hf import LiminalConfig, LiminalForPADRegression
+from liminal_hf.data.conversations import Turns, lanes
+from liminal_hf.metrics import mean_pearson
+from liminal_hf.modeling.conversation import ConversationState, read_message, stack
+from liminal_hf.modeling.memory import ConversationMemory
+from liminal_hf.training.conversations import ConversationTraining, read_turns, train_conversations
+
+QUARREL = [
+    {"role": "user", "content": "Good morning, my parcel has not arrived."},
+    {"role": "assistant", "content": "I am sorry to hear that. May I have the number?"},
+    {"role": "user", "content": "I gave it to you twice already!"},
+    {"role": "assistant", "content": "It says that it was delivered."},
+    {"role": "user", "content": "That is a lie. I want my money back now!"},
+]
+THANKS = [{"role": "user", "content": "Thank you so much, you saved my day."}]
+TEAM = [
+    {"role": "user", "speaker": "Ada", "content": "We won!"},
+    {"role": "user", "speaker": "Ben", "content": "I lost my keys."},
+    {"role": "user", "speaker": "Ada", "content": "Oh no, where?"},
+]
+NUMBERS = ("pleasure", "arousal", "dominance")
+
+
+def build(minilm: Path, head: str = "v7", **config: Any) -> Pipeline:
+    torch.manual_seed(0)
+    model = LiminalForPADRegression.from_encoder_pretrained(minilm, head=head, latent_size=16, **config).eval()
+    with torch.no_grad():
+        for parameter in model.liminal.head.parameters():
+            if not parameter.any():
+                # Zero-initialised layers would hide what the memory does.
+                parameter.normal_(std=0.3)
+    tokenizer = AutoTokenizer.from_pretrained(minilm)
+    return pipeline("pad-regression", model=model, tokenizer=tokenizer)
+
+
+@pytest.fixture(scope="module")
+def pad(minilm: Path) -> Pipeline:
+    return build(minilm)
+
+
+def numbers(row: dict[str, Any]) -> list[float]:
+    uncertainty = row["uncertainty"] or {}
+    return [row[name] for name in NUMBERS] + [uncertainty[name] for name in uncertainty]
+
+
+def assert_same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
+    assert [row["turn"] for row in one] == [row["turn"] for row in other]
+    assert [row["speaker"] for row in one] == [row["speaker"] for row in other]
+    for left, right in zip(one, other, strict=True):
+        assert numbers(left) == pytest.approx(numbers(right), abs=1e-5)
+
+
+# ---- the pipeline ----
+
+
+def test_a_conversation_gives_a_row_per_turn(pad: Pipeline) -> None:
+    rows = pad(QUARREL)
+    assert [(row["turn"], row["role"]) for row in rows] == [
+        (index, message["role"]) for index, message in enumerate(QUARREL)
+    ]
+    assert set(rows[0]) == set(pad("a text")) | {"turn", "role", "speaker"}
+    json.dumps(rows)
+
+
+def test_conversations_of_different_lengths_read_together_and_alone(pad: Pipeline) -> None:
+    conversations = [THANKS, QUARREL, TEAM, [], QUARREL[:2]]
+    together = pad(conversations)
+    assert [len(rows) for rows in together] == [1, 5, 3, 0, 2]
+    for conversation, rows in zip(conversations, together, strict=True):
+        assert_same(rows, pad(conversation) if conversation else [])
+    for batch_size in (1, 2):
+        for one, other in zip(pad(conversations, batch_size=batch_size), together, strict=True):
+            assert_same(one, other)
+
+
+@pytest.mark.parametrize("head", ["v7", "v6"])
+def test_the_past_matters_and_only_the_speakers_own(minilm: Path, head: str) -> None:
+    pad = build(minilm, head)
+    rows = pad(QUARREL)
+    first, last = numbers(pad(QUARREL[0]["content"])), numbers(pad(QUARREL[4]["content"]))
+    assert numbers(rows[0]) == pytest.approx(first, abs=1e-5)
+    assert numbers(rows[4]) != pytest.approx(last, abs=1e-5)
+    # Without the other side's turns the user's rows are the same.
+    alone = pad([message for message in QUARREL if message["role"] == "user"])
+    for left, right in zip(rows[::2], alone, strict=True):
+        assert numbers(left) == pytest.approx(numbers(right), abs=1e-5)
+
+
+def test_speakers_who_share_a_role_have_separate_memories(pad: Pipeline) -> None:
+    rows = pad(TEAM, memory=True)
+    assert [row["speaker"] for row in rows] == ["Ada", "Ben", "Ada"]
+    assert {name: int(memory.turn) for name, memory in rows[2]["memory"].items()} == {"Ada": 2, "Ben": 1}
+    assert numbers(rows[1]) == pytest.approx(numbers(pad(TEAM[1]["content"])), abs=1e-5)
+
+
+def test_turns_can_be_fed_one_by_one_and_kept_on_disk(pad: Pipeline, tmp_path: Path) -> None:
+    whole = pad(QUARREL, memory=True)
+    memory: Any = True
+    for message, expected in zip(QUARREL, whole, strict=True):
+        row = pad(message, memory=memory)
+        assert_same([row], [expected])
+        before = row["memory"]
+        before.save(tmp_path / "state.safetensors")
+        memory = ConversationState.load(tmp_path / "state.safetensors")
+        assert memory.turns == before.turns == expected["memory"].turns
+        for speaker in before:
+            for name, value in before[speaker].items():
+                assert torch.equal(memory[speaker][name], value)
+    # In the middle too: the state after a turn is that turn's, and going on does not change it.
+    middle = whole[2]["memory"]
+    assert_same(pad(QUARREL[3:], memory=middle), whole[3:])
+    assert middle.turns == 3
+
+
+def test_several_conversations_go_on_side_by_side(pad: Pipeline) -> None:
+    start = pad([QUARREL[:3], THANKS], memory=True)
+    states = [rows[-1]["memory"] for rows in start]
+    went_on = pad([QUARREL[3:], TEAM], memory=states)
+    assert_same(went_on[0], pad(QUARREL)[3:])
+    assert [row["turn"] for row in went_on[1]] == [1, 2, 3]
+
+
+def test_a_head_without_memory_reads_each_turn_by_itself(minilm: Path) -> None:
+    pad = build(minilm, "linear")
+    rows = pad(QUARREL, memory=True)
+    assert [row["memory"].turns for row in rows] == [1, 2, 3, 4, 5]
+    assert not rows[-1]["memory"]
+    for message, row in zip(QUARREL, rows, strict=True):
+        assert numbers(row) == pytest.approx(numbers(pad(message["content"])), abs=1e-5)
+
+
+def test_a_head_that_reads_tokens_has_conversations_too(minilm: Path) -> None:
+    pad = build(minilm, token_attention=True)
+    for one, other in zip(pad([QUARREL, THANKS]), [pad(QUARREL), pad(THANKS)], strict=True):
+        assert_same(one, other)
+
+
+def test_plain_texts_are_read_as_before(pad: Pipeline) -> None:
+    rows = pad(["Good morning.", "Go away!"])
+    assert "turn" not in rows[0]
+    assert numbers(rows[1]) == pytest.approx(numbers(pad("Go away!")), abs=1e-5)
+    assert pad([]) == []
+
+
+def test_options_reach_the_turns(pad: Pipeline) -> None:
+    assert numbers(pad(THANKS, num_outer_steps=1)[0]) == pytest.approx(
+        numbers(pad(THANKS[0]["content"], num_outer_steps=1)), abs=1e-5
+    )
+    long = [{"role": "user", "content": "so " * 500}]
+    assert numbers(pad(long, max_length=8)[0]) == pytest.approx(numbers(pad("so " * 6, max_length=8)), abs=1e-5)
+
+
+def test_a_checkpoints_own_code_has_conversations(minilm: Path, tmp_path: Path) -> None:
+    built = build(minilm)
+    built.model.save_pretrained(tmp_path)
+    assert (tmp_path / "conversation.py").is_file()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        ([{"role": "user", "content": ""}], "Message 0 is empty"),
+        ([THANKS, [*QUARREL, {"role": "user"}]], "Conversation 1, message 5 has no 'content'"),
+        ([THANKS, [{"content": "hm"}]], "Conversation 1, message 0 must say who speaks"),
+        ([THANKS, ["hm"]], "Conversation 1, message 0 must be a dict"),
+        ([THANKS, {"role": "user", "content": "hm"}], "Conversation 1 must be a list of messages, got dict"),
+        ([*QUARREL, "hm"], "Message 5 must be a dict"),
+        ([{"role": 3, "content": "hm"}], "Message 0 must say who speaks"),
+        ([{"role": "user", "content": None}], "Message 0 must be a string, got NoneType"),
+        ([{"role": "user", "content": [{"type": "image"}]}], "Message 0 has parts that are no text"),
+        ([THANKS, [{"role": "user", "content": "\ud800"}]], "Conversation 1, message 0 holds half of a character"),
+    ],
+)
+def test_bad_messages_are_named(pad: Pipeline, inputs: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        pad(inputs)
+
+
+def test_bad_memories_are_named(pad: Pipeline, minilm: Path) -> None:
+    with pytest.raises(ValueError, match="memory= goes with chat messages"):
+        pad("a text", memory=True)
+    with pytest.raises(ValueError, match="for each of the 2 conversations"):
+        pad([THANKS, THANKS], memory=[ConversationState()])
+    with pytest.raises(ValueError, match=r"Got \['str'\]"):
+        pad(THANKS, memory="state.safetensors")
+    foreign = ConversationState({"user": ConversationMemory.empty(1, 8, 99)}, turns=1)
+    with pytest.raises(ValueError, match=r"of 'user' in conversation 1 is not this model's: memory\.slots"):
+        pad([THANKS, THANKS], memory=[ConversationState(), foreign])
+    with pytest.raises(ValueError, match="'linear' has no memory"):
+        build(minilm, "linear")(THANKS, memory=foreign)
+    with pytest.raises(ValueError, match="does not take 'temperature'"):
+        pad(THANKS, temperature=1.0)
+
+
+def test_messages_may_have_parts() -> None:
+    turn = read_message(
+        {"role": "user", "content": [{"type": "text", "text": "One."}, {"type": "text", "text": "Two."}]}, "Message 0"
+    )
+    assert (turn.text, turn.speaker) == ("One.\nTwo.", "user")
+
+
+def test_what_is_no_saved_conversation_is_said(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no conversation saved at"):
+        ConversationState.load(tmp_path / "nothing")
+    (tmp_path / "text").write_text("hello", encoding="utf-8")
+    save_file({"weight": torch.zeros(1)}, tmp_path / "weights")
+    for name in ("text", "weights"):
+        with pytest.raises(ValueError, match="does not hold a conversation"):
+            ConversationState.load(tmp_path / name)
+
+
+def test_speakers_may_have_any_name(tmp_path: Path) -> None:
+    names = ["", "0.slots", "Zoë ☕", 'a"b']
+    state = ConversationState({name: ConversationMemory.empty(1, 4, 8) for name in names}, turns=4)
+    state.save(tmp_path / "state")
+    assert list(ConversationState.load(tmp_path / "state")) == names
+
+
+# ---- the turns of a corpus ----
+
+
+def test_turns_are_grouped_in_order() -> None:
+    pooled = torch.arange(6.0)[:, None]
+    turns = Turns.grouped(pooled, torch.zeros(6, 3), ["b", "a", "b", "a", "c", "b"])
+    assert turns.pooled[:, 0].tolist() == [0, 2, 5, 1, 3, 4]
+    assert turns.spans() == [(0, 3), (3, 5), (5, 6)]
+
+
+def test_lanes_hold_every_conversation_once_and_whole() -> None:
+    keys = [index for index in range(20) for _ in range(index % 5 + 1)]
+    turns = Turns.grouped(torch.zeros(len(keys), 1), torch.zeros(len(keys), 3), keys)
+    table = lanes(turns, 4, torch.Generator().manual_seed(0))
+    read = table[table >= 0]
+    assert sorted(read.tolist()) == list(range(len(keys)))
+    for lane in table.tolist():
+        rows = [row for row in lane if row >= 0]
+        assert lane[len(rows) :] == [-1] * (len(lane) - len(rows))
+        for row, following in pairwise(rows):
+            assert turns.starts[following] or following == row + 1
+    assert lanes(turns, 99, torch.Generator().manual_seed(0)).shape[0] == 20
+
+
+def test_bad_turns_are_named() -> None:
+    with pytest.raises(ValueError, match="one row of pooled, labels and starts"):
+        Turns(torch.zeros(2, 4), torch.zeros(3, 3), torch.ones(2, dtype=torch.bool))
+    with pytest.raises(ValueError, match="True on the first row"):
+        Turns(torch.zeros(2, 4), torch.zeros(2, 3), torch.zeros(2, dtype=torch.bool))
+
+
+# ---- training with context ----
+
+
+def small(head: str = "v7", **config: Any) -> LiminalForPADRegression:
+    torch.manual_seed(0)
+    return LiminalForPADRegression(LiminalConfig(pooled_size=4, latent_size=16, head=head, head_dropout=0.0, **config))
+
+
+def echo(number: int, length: int, seed: int) -> Turns:
+    """Conversations in which a turn's label is the turn before: nothing but a memory can know it."""
+    generator = torch.Generator().manual_seed(seed)
+    pooled = torch.randn(number, length, 4, generator=generator)
+    labels = torch.cat([torch.zeros(number, 1, 3), pooled[:, :-1, :3]], dim=1) * 0.3
+    keys = [index for index in range(number) for _ in range(length)]
+    return Turns.grouped(pooled.flatten(0, 1), labels.flatten(0, 1), keys)
+
+
+@pytest.mark.parametrize("head", ["v7", "v6", "linear"])
+def test_reading_turns_together_is_reading_them_one_by_one(head: str) -> None:
+    model = small(head).eval()
+    pooled = torch.randn(9, 4)
+    turns = Turns.grouped(pooled, torch.zeros(9, 3), [0, 1, 1, 2, 1, 2, 2, 2, 0])
+    found = read_turns(model, turns)
+    memory = None
+    for row in range(9):
+        if turns.starts[row]:
+            memory = model.initial_memory(1) if head != "linear" else None
+        if found.before is not None:
+            assert found.before[row, -1] == float(memory.count[0] > 0)
+            torch.testing.assert_close(found.before[row, -4:-1], memory.pad[0], atol=1e-6, rtol=0)
+        output = model(pooled_embeds=turns.pooled[row : row + 1], memory=memory)
+        memory = output.memory
+        torch.testing.assert_close(found.logits[row], output.logits[0], atol=1e-5, rtol=0)
+        if found.uncertainty is not None:
+            torch.testing.assert_close(found.uncertainty[row], output.uncertainty[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(read_turns(model, turns, batch_size=1).logits, found.logits, atol=1e-5, rtol=0)
+
+
+def test_the_error_goes_back_through_the_memory() -> None:
+    train, validation = echo(150, 6, 0), echo(40, 6, 1)
+    model = small(label_std=[0.3] * 3, num_outer_steps=1)
+    settings = ConversationTraining(
+        epochs=14, learning_rate=2e-2, lanes=25, window=2, forget=0.0, ema_decay=0.9, weight_decay=0.0
+    )
+    history = train_conversations(model, train, validation, settings)
+    score = mean_pearson(read_turns(model, validation).logits, validation.labels)
+    assert score > 0.4
+    assert max(entry["pearson_mean"] for entry in history) == pytest.approx(score, abs=1e-6)
+    # Each turn by itself, the same model knows nothing.
+    apart = Turns(validation.pooled, validation.labels, torch.ones(len(validation), dtype=torch.bool))
+    assert abs(mean_pearson(read_turns(model, apart).logits, apart.labels)) < 0.2
+
+
+def test_training_is_reproducible_and_repeats_with_its_seed() -> None:
+    turns = echo(12, 4, 0)
+    weights = []
+    for seed in (0, 0, 1):
+        model = small()
+        train_conversations(model, turns, turns, ConversationTraining(epochs=1, lanes=4, seed=seed))
+        weights.append(model.liminal.head.skip.weight.detach().clone())
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+def test_a_lost_memory_is_as_a_new_conversation() -> None:
+    model = small().eval()
+    memory = model.initial_memory(2)
+    first = torch.randn(2, 4)
+    memory = model(pooled_embeds=first, memory=memory).memory
+    lost = memory.reset(torch.tensor([True, False]))
+    second = torch.randn(2, 4)
+    output, fresh = model(pooled_embeds=second, memory=lost), model(pooled_embeds=second)
+    torch.testing.assert_close(output.logits[0], fresh.logits[0])
+    kept = model(pooled_embeds=second, memory=memory)
+    torch.testing.assert_close(output.logits[1], kept.logits[1])
+
+
+def test_a_loss_that_is_not_finite_stops_the_training() -> None:
+    turns = echo(4, 3, 0)
+    turns.pooled[0] = math.inf
+    with pytest.raises(ValueError, match="The loss became nan in epoch 1"):
+        train_conversations(small(), turns, turns, ConversationTraining(epochs=1))
+    with pytest.raises(ValueError, match="forget must be in"):
+        ConversationTraining(forget=1.0)
+    with pytest.raises(ValueError, match="window must be at least 1"):
+        ConversationTraining(window=0)
+
+
+def test_memories_stack_by_row() -> None:
+    one, two = small().initial_memory(1), small().initial_memory(1)
+    one.pad += 1
+    assert stack([one, two]).pad.tolist() == [[1.0] * 3, [0.0] * 3]
+
+
+def test_the_state_is_public() -> None:
+    assert liminal_hf.ConversationState is ConversationState
