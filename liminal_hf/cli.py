@@ -205,7 +205,7 @@ def predict(
 
     texts = _texts(text or [], file)
     console = Console()
-    table = Table("text", *DIMENSIONS, "octant", "confidence", box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0))
+    table = Table("text", *DIMENSIONS, "octant", "confidence", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for row in _rows(model or DEFAULT_CHECKPOINT, texts):
         if as_json:
             _print_json(row)
@@ -460,11 +460,12 @@ def push(
     from .export.hub import push as upload
 
     if repo_id is None:
-        recipe = Path(checkpoint) / "recipe.yaml"
-        if recipe.is_file():
+        # A run's folder holds the recipe, and beside it `model/`, which may be given as well.
+        found = [path for path in (Path(checkpoint), Path(checkpoint).parent) if (path / "recipe.yaml").is_file()]
+        if found:
             from .training.recipe import Recipe
 
-            hub = Recipe.from_yaml(recipe).hub
+            hub = Recipe.from_yaml(found[0] / "recipe.yaml").hub
             repo_id, private = hub.repo_id, hub.private if private is None else private
         if repo_id is None:
             raise ValueError(f"Where to? Type: liminal push {checkpoint} OWNER/NAME (or set hub.repo_id in the recipe)")
@@ -480,12 +481,14 @@ def export(
     handler: Annotated[bool, typer.Option("--handler", help="Also write what an Inference Endpoint needs.")] = False,
 ) -> None:
     """Write the folder that `push` would upload: full weights, code, tokenizer, card."""
-    from .export.hub import write_repository
+    from .export.hub import open_checkpoint, write_repository
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} is not an empty folder. Give another one: -o FOLDER")
-    model, tokenizer = load(checkpoint)
-    write_repository(model.to("cpu"), output, tokenizer=tokenizer, head_only=head_only, handler=handler)
+    model, tokenizer, facts, low_rank = open_checkpoint(find_checkpoint(checkpoint), None)
+    write_repository(
+        model, output, tokenizer=tokenizer, facts=facts, head_only=head_only, handler=handler, low_rank=low_rank
+    )
     print(output)
 
 

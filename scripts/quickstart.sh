@@ -10,11 +10,11 @@ export HF_HUB_OFFLINE=1 # the checkpoint and its encoder came with the packages
 figure=runs/quickstart.png
 mkdir -p "$(dirname "$figure")"
 sentences=(
+  "The interview is tomorrow, and I can't sleep."
   "I got the job! I can't believe it, I'm so happy!"
-  "The funeral is on Thursday."
-  "He slammed the door and screamed at all of us."
-  "We're in charge now, and nothing can stop us."
-  "I am so tired, and there is nothing left that I can do."
+  "Then they called: it was a mistake, somebody else got it."
+  "I shouted at them and slammed the door."
+  "Now I am just tired, and there is nothing left to do."
 )
 
 say "liminal predict"
