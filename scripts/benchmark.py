@@ -1,0 +1,687 @@
+"""The benchmark: runs the systems of a grid file, seed by seed, and writes one table of them.
+
+Requires liminal_hf; scikit-learn for `ridge` and `svr`, vaderSentiment for `vader` (`pip install
+'liminal_hf[benchmark]'`). Reads EmoBank as the recipe says (`LIMINAL_DATA_DIR`).
+
+    python scripts/benchmark.py scripts/grids/frozen.yaml --readme README.md
+
+One system with one seed is a cell. Its predictions on dev and test are kept under `--work`, in a file that appears by
+rename and is named after everything that they depend on but the code: the recipe with its overrides, the texts and
+labels, the seed. So the command can be stopped at any time, also by a kill, and goes on when it is given again; after a
+change of the code, delete the folder. The table is written anew after each cell, from the cells that are there.
+
+A grid file holds `recipe` (relative to the grid), `compare` ("best peer" or a system's name), optionally `readout` (a
+system whose accuracy is shown after each step) and `systems`. A system has a `name`, a `kind` and perhaps `ours: true`:
+
+- `constant`: the mean of the training labels.
+- `vader`: pleasure alone, VADER's compound score (Hutto & Gilbert 2014) brought to the labels' scale on train.
+- `ridge`, `svr`: scikit-learn on the pooled states of the `last` or of `all` `layers`, alpha or C chosen on dev.
+- `fit`: the recipe with `overrides`, through `liminal_hf.training.fit.fit`.
+"""
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import platform
+import re
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from datasets import DatasetDict
+from filelock import FileLock
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from liminal_hf import metrics
+from liminal_hf.data import human_ceiling, load_emobank, load_table, pooled_dataset
+from liminal_hf.modeling.configuration_liminal import DIMENSIONS
+from liminal_hf.modeling.modeling_liminal import MISSING_LABEL, LiminalForPADRegression
+from liminal_hf.training.fit import FitResult, fit, load_tokenizer
+from liminal_hf.training.recipe import Recipe
+
+Array = NDArray[np.float64]
+KINDS = ("constant", "vader", "ridge", "svr", "fit")
+BEST_PEER = "best peer"
+RESAMPLES = 2000
+READ_OUT_STEPS = 10
+ALPHAS = (30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
+PENALTIES = (0.1, 0.3, 1.0, 3.0)
+_KEYS = {"recipe", "compare", "readout", "systems"}
+_SYSTEM_KEYS = {"name", "kind", "ours", "layers", "overrides"}
+
+
+@dataclass
+class System:
+    """One line of a grid; the fields are those of the file."""
+
+    name: str
+    kind: str
+    ours: bool = False
+    layers: str = "all"
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Grid:
+    """A grid file, read and checked."""
+
+    name: str
+    recipe: Recipe
+    systems: list[System]
+    compare: str = BEST_PEER
+    readout: str | None = None
+
+    @classmethod
+    def from_yaml(cls, path: Path) -> "Grid":
+        """Reads a grid.
+
+        Raises:
+            ValueError: the file is missing, or a key, a kind or a name in it is not known; the message says which.
+        """
+        if not path.is_file():
+            raise ValueError(f"There is no grid at {path}. The ready ones are in scripts/grids/.")
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        _check_keys(str(path), content, _KEYS, {"recipe", "systems"})
+        systems = []
+        for entry in content["systems"]:
+            _check_keys(f"{path}, a system", entry, _SYSTEM_KEYS, {"name", "kind"})
+            if entry["kind"] not in KINDS:
+                raise ValueError(f"{path}: system {entry['name']!r} has kind {entry['kind']!r}; known: {KINDS}.")
+            if entry.get("layers", "all") not in ("last", "all"):
+                raise ValueError(f"{path}: layers of {entry['name']!r} must be last or all, got {entry['layers']!r}.")
+            systems.append(System(**entry))
+        names = [system.name for system in systems]
+        if len(set(names)) < len(names):
+            raise ValueError(f"{path}: each system needs a name of its own, got {names}.")
+        compare, readout = content.get("compare", BEST_PEER), content.get("readout")
+        for name in {compare, readout} - {BEST_PEER, None}:
+            if name not in names:
+                raise ValueError(f"{path}: compare and readout name a system of the grid, not {name!r}; got {names}.")
+        recipe = Recipe.from_yaml(path.parent / content["recipe"])
+        return cls(path.stem, recipe, systems, compare, readout)
+
+
+def _check_keys(where: str, content: Any, allowed: set[str], needed: set[str]) -> None:
+    if not isinstance(content, dict) or not needed <= set(content) <= allowed:
+        found = sorted(content) if isinstance(content, dict) else content
+        raise ValueError(f"{where}: needs the keys {sorted(needed)}, may have {sorted(allowed)}; got {found}.")
+
+
+@dataclass
+class Cell:
+    """The outcome of one system with one seed; a dimension that a system does not predict is NaN.
+
+    Args:
+        dev, test: `(rows, 3)` in label units.
+        dev_steps, test_steps: `(rows, steps, 3)`, the readout after each step, where there are several.
+        about: `seed` (None without chance), `seconds` (of processor time), `head_parameters`, `chosen`, `machine`.
+    """
+
+    dev: Array
+    test: Array
+    about: dict[str, Any]
+    dev_steps: Array | None = None
+    test_steps: Array | None = None
+
+    def save(self, path: Path) -> None:
+        """Writes the cell by rename."""
+        arrays = {name: getattr(self, name) for name in ("dev", "test", "dev_steps", "test_steps")}
+        arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items() if value is not None}
+        part = path.with_suffix(f".{os.getpid()}.part")
+        save_file(arrays, part, metadata={"about": json.dumps(self.about)})
+        part.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Cell":
+        """Reads what `save` wrote."""
+        with safe_open(path, framework="numpy") as file:
+            about = json.loads(file.metadata()["about"])
+        return cls(about=about, **load_file(path))
+
+
+class Benchmark:
+    """A grid over its data, with the folder that keeps the cells.
+
+    Args:
+        grid: what to run.
+        work: folder for cells and unfinished runs.
+    """
+
+    def __init__(self, grid: Grid, work: Path) -> None:
+        self.grid = grid
+        self.work = work
+        data = grid.recipe.data
+        if data.files is None:
+            self.corpus = load_emobank()
+        else:
+            files: dict[str, str | Path] = {str(split): path for split, path in data.files.items()}
+            self.corpus = load_table(files, text=data.text, labels=tuple(data.labels), scale=data.scale)
+        if not {"train", "validation", "test"} <= set(self.corpus):
+            raise ValueError(f"The benchmark needs train, validation and test; the recipe gives {list(self.corpus)}.")
+        self.labels = {split: np.asarray(rows["labels"][:], dtype=np.float64) for split, rows in self.corpus.items()}
+        self.ceiling = human_ceiling() if data.files is None else None
+        texts = {split: list(rows["text"][:]) for split, rows in self.corpus.items()}
+        listed = {split: values.tolist() for split, values in self.labels.items()}
+        self._data_hash = _hash([texts, listed])
+        self._states: dict[str, Array] | None = None
+
+    # ---- cells ----
+
+    def path(self, system: System, seed: int) -> Path:
+        """Where the cell lies; systems without chance have one cell for all seeds."""
+        about: dict[str, Any] = {"kind": system.kind, "data": self._data_hash}
+        if system.kind == "fit":
+            recipe = self._recipe(system).override({"seed": seed}).to_dict()
+            # What a run is called and where it would be published change nothing.
+            about["recipe"] = {name: value for name, value in recipe.items() if name not in ("name", "hub")}
+        elif system.kind in ("ridge", "svr"):
+            model = self.grid.recipe.model
+            about |= {"layers": system.layers, "max_length": self.grid.recipe.data.max_length}
+            about |= {name: model.get(name) for name in ("encoder", "revision", "pooling")}
+        return self.work / "cells" / f"{system.kind}-{_hash(about)}.safetensors"
+
+    def run(self, systems: Sequence[System], seeds: Sequence[int], after_each: Callable[[], None]) -> None:
+        """Computes the cells that are missing, seed by seed, and prints one line for each."""
+        cells = {self.path(system, seed): (system, seed) for seed in seeds for system in systems}
+        for number, (path, (system, seed)) in enumerate(cells.items(), start=1):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            what = system.name if system.kind != "fit" else f"{system.name}, seed {seed}"
+            # The lock lets several commands share the folder; it ends with its process.
+            with FileLock(f"{path}.lock"):
+                cached = path.is_file()
+                if not cached:
+                    print(f"[{number}/{len(cells)}] {what} ...", flush=True)
+                    cell = self.compute(system, seed, self.work / "fits" / path.stem)
+                    cell.about |= {"seed": seed if system.kind == "fit" else None, "machine": machine()}
+                    cell.save(path)
+                    shutil.rmtree(self.work / "fits" / path.stem, ignore_errors=True)
+            cell = Cell.load(path)
+            dev, test = (mean_r(getattr(cell, part), self.labels[split]) for part, split in _PARTS)
+            how = "kept" if cached else f"{cell.about['seconds']:.0f} s"
+            print(f"[{number}/{len(cells)}] {what}: mean r {dev:.4f} dev, {test:.4f} test ({how})", flush=True)
+            after_each()
+
+    def compute(self, system: System, seed: int, folder: Path) -> Cell:
+        """One cell, computed."""
+        if system.kind == "fit":
+            return self._fit(system, seed, folder)
+        if system.kind in ("ridge", "svr"):
+            self._pooled()  # not part of the time that is measured
+        started = time.process_time()
+        made = {"constant": self._constant, "vader": self._vader, "ridge": self._ridge, "svr": self._svr}
+        cell = made[system.kind](system)
+        cell.about["seconds"] = round(time.process_time() - started, 2)
+        return cell
+
+    def _recipe(self, system: System) -> Recipe:
+        return self.grid.recipe.override({**system.overrides, "evaluate_test": False})
+
+    def _fit(self, system: System, seed: int, folder: Path) -> Cell:
+        recipe = self._recipe(system)
+        cached = recipe.phases[-1].cache
+        if cached and recipe.model.get("pooled_layers") == "all":
+            self._pooled()
+        started = time.process_time()
+        result = fit(recipe, folder, seed=seed, overrides={"phases.*.training.disable_tqdm": True})
+        seconds = time.process_time() - started
+        about = {"seconds": round(seconds, 2), "head_parameters": result.metrics["head_parameters"]}
+        inputs = self._inputs(result, cached)
+        found = {part: _steps(result.model, inputs[split]) for part, split in _PARTS}
+        logits = {part: values[0] for part, values in found.items()}
+        steps = {f"{part}_steps": values[1] for part, values in found.items()}
+        return Cell(about=about, **logits, **steps)
+
+    def _inputs(self, result: FitResult, cached: bool) -> dict[str, list[dict[str, torch.Tensor]]]:
+        """Batches of pooled states, or of tokens where the run has changed the encoder."""
+        held_out = DatasetDict({split: self.corpus[split] for _, split in _PARTS})
+        length = result.model.config.max_seq_length
+        batches: dict[str, list[dict[str, torch.Tensor]]] = {}
+        if cached:
+            pooled = pooled_dataset(result.model, result.tokenizer, held_out, max_length=length).with_format("torch")
+            for split, rows in pooled.items():
+                batches[split] = [{"pooled_embeds": part} for part in rows["pooled_embeds"][:].split(64)]
+            return batches
+        for split, rows in held_out.items():
+            texts = rows["text"][:]
+            batches[split] = [
+                dict(
+                    result.tokenizer(
+                        texts[start : start + 64], padding=True, truncation=True, max_length=length, return_tensors="pt"
+                    )
+                )
+                for start in range(0, len(texts), 64)
+            ]
+        return batches
+
+    def _pooled(self) -> dict[str, Array]:
+        """The pooled states of all layers, `(rows, layers * hidden)`, and the width of one layer."""
+        if self._states is None:
+            recipe = self.grid.recipe
+            encoder, revision = recipe.model["encoder"], recipe.model.get("revision")
+            pooling = recipe.model.get("pooling")
+            model = LiminalForPADRegression.from_encoder_pretrained(
+                encoder, revision, head="linear", pooled_layers="all", pooling=pooling
+            )
+            tokenizer = load_tokenizer(encoder, revision)
+            length = recipe.data.max_length
+            pooled = pooled_dataset(model.eval(), tokenizer, self.corpus, max_length=length).with_format("numpy")
+            self._states = {split: np.asarray(rows["pooled_embeds"][:]) for split, rows in pooled.items()}
+            self._width = model.config.hidden_size
+        return self._states
+
+    def _features(self, layers: str) -> dict[str, Array]:
+        """Pooled states with one global factor that brings them to a root mean square of 1 on train."""
+        states = self._pooled()
+        if layers == "last":
+            states = {split: values[:, -self._width :] for split, values in states.items()}
+        scale = 1 / np.sqrt(np.square(states["train"], dtype=np.float64).mean())
+        return {split: values * scale for split, values in states.items()}
+
+    # ---- systems without training by us ----
+
+    def _constant(self, system: System) -> Cell:
+        mean = np.ma.masked_equal(self.labels["train"], MISSING_LABEL).mean(axis=0).filled(0.0)
+        made = {part: np.tile(mean, (len(self.labels[split]), 1)) for part, split in _PARTS}
+        return Cell(about={"head_parameters": 3}, **made)
+
+    def _vader(self, system: System) -> Cell:
+        from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+        analyzer = SentimentIntensityAnalyzer()
+        compound = {
+            split: np.array([analyzer.polarity_scores(text)["compound"] for text in rows["text"][:]])
+            for split, rows in self.corpus.items()
+        }
+        target = self.labels["train"][:, 0]
+        known = target != MISSING_LABEL
+        slope, intercept = np.polyfit(compound["train"][known], target[known], 1)
+        made = {}
+        for part, split in _PARTS:
+            made[part] = np.full(self.labels[split].shape, np.nan)
+            made[part][:, 0] = slope * compound[split] + intercept
+        return Cell(about={"head_parameters": None}, **made)
+
+    def _ridge(self, system: System) -> Cell:
+        from sklearn.linear_model import Ridge
+
+        features = self._features(system.layers)
+
+        def fitted(alpha: float, target: Array, rows: NDArray[np.bool_]) -> Callable[[str], Array]:
+            model = Ridge(alpha=alpha, solver="cholesky").fit(features["train"][rows], target)
+            return lambda split: model.predict(features[split])
+
+        return self._chosen(fitted, ALPHAS, 3 * features["train"].shape[1] + 3)
+
+    def _svr(self, system: System) -> Cell:
+        from sklearn.metrics.pairwise import rbf_kernel
+        from sklearn.svm import SVR
+
+        features = self._features(system.layers)
+        # scikit-learn's gamma="scale"; the kernel once, for three dimensions and every C.
+        gamma = 1 / (features["train"].shape[1] * features["train"].var())
+        kernels = {split: rbf_kernel(values, features["train"], gamma) for split, values in features.items()}
+
+        def fitted(penalty: float, target: Array, rows: NDArray[np.bool_]) -> Callable[[str], Array]:
+            mean, deviation = target.mean(), target.std()
+            # epsilon is in units of the labels' standard deviation, too.
+            model = SVR(kernel="precomputed", C=penalty, epsilon=0.3, cache_size=500)
+            model.fit(kernels["train"][np.ix_(rows, rows)], (target - mean) / deviation)
+            return lambda split: model.predict(kernels[split][:, rows]) * deviation + mean
+
+        return self._chosen(fitted, PENALTIES, None)
+
+    def _chosen(
+        self,
+        fitted: Callable[[float, Array, NDArray[np.bool_]], Callable[[str], Array]],
+        settings: Sequence[float],
+        parameters: int | None,
+    ) -> Cell:
+        """Fits one model for each dimension and setting, and takes the setting with the best r on dev."""
+        made = {part: np.empty(self.labels[split].shape) for part, split in _PARTS}
+        chosen = {}
+        for place, dimension in enumerate(DIMENSIONS):
+            target = self.labels["train"][:, place]
+            rows = target != MISSING_LABEL
+            gold = self.labels["validation"][:, [place]]
+            models = {setting: fitted(setting, target[rows], rows) for setting in settings}
+            scores = {s: metrics.pearson(model("validation")[:, None], gold)[0] for s, model in models.items()}
+            chosen[dimension] = max(scores, key=lambda setting: scores[setting])
+            for part, split in _PARTS:
+                made[part][:, place] = models[chosen[dimension]](split)
+        return Cell(about={"head_parameters": parameters, "chosen": chosen}, **made)
+
+    # ---- the table ----
+
+    def table(self, seeds: Sequence[int], command: str) -> dict[str, Any]:
+        """The rows of all systems that have a cell, as plain values."""
+        cells = {}
+        for system in self.grid.systems:
+            paths = dict.fromkeys(self.path(system, seed) for seed in seeds)
+            cells[system.name] = [Cell.load(path) for path in paths if path.is_file()]
+        systems = [system for system in self.grid.systems if cells[system.name]]
+        rows = {system.name: self._row(cells[system.name]) | {"ours": system.ours} for system in systems}
+        reference = self._reference(rows)
+        if reference is not None:
+            # One draw for all systems: what is compared is compared on the same sentences.
+            counts = resample_counts(len(self.labels["test"]), RESAMPLES)
+            for name, row in rows.items():
+                row["difference"] = (
+                    None if name == reference else self._difference(cells[name], cells[reference], counts)
+                )
+        readout = None
+        if self.grid.readout in rows and cells[self.grid.readout][0].test_steps is not None:
+            readout = self._read_out(cells[self.grid.readout])
+        used = [cell.about for group in cells.values() for cell in group]
+        return {
+            "grid": self.grid.name,
+            "command": command,
+            "machines": sorted({about["machine"] for about in used}),
+            "seeds": sorted({about["seed"] for about in used if about["seed"] is not None}),
+            "rows_dev": len(self.labels["validation"]),
+            "rows_test": len(self.labels["test"]),
+            "human_ceiling": _rounded(self.ceiling),
+            "compared_with": reference,
+            "missing": [system.name for system in self.grid.systems if not cells[system.name]],
+            "systems": _rounded(rows),
+            "readout": _rounded(readout),
+        }
+
+    def _row(self, cells: list[Cell]) -> dict[str, Any]:
+        dev, test = self.labels["validation"], self.labels["test"]
+        named = {"r": metrics.pearson, "ccc": metrics.ccc, "mae": metrics.mae, "rmse": metrics.rmse}
+        named["sd_ratio"] = metrics.sd_ratio
+        row: dict[str, Any] = {}
+        for name, figure in named.items():
+            row[name] = _summary([_partly(figure, cell.test, test) for cell in cells])
+        row["ccc_fitted"] = _summary([_fitted_ccc(cell, dev, test) for cell in cells])
+        row["dev_r"] = _summary([_partly(metrics.pearson, cell.dev, dev) for cell in cells])
+        if self.ceiling is not None:
+            row["share_of_ceiling"] = None if row["r"]["mean"] is None else row["r"]["mean"] / self.ceiling["mean"]
+        row["head_parameters"] = cells[0].about["head_parameters"]
+        row["seconds"] = float(np.mean([cell.about["seconds"] for cell in cells]))
+        row["seeds"] = [cell.about["seed"] for cell in cells if cell.about["seed"] is not None]
+        row["chosen"] = cells[0].about.get("chosen")
+        return row
+
+    def _reference(self, rows: dict[str, dict[str, Any]]) -> str | None:
+        if self.grid.compare != BEST_PEER:
+            return self.grid.compare if self.grid.compare in rows else None
+        peers = [name for name, row in rows.items() if not row["ours"] and row["dev_r"]["mean"] is not None]
+        return max(peers, key=lambda name: rows[name]["dev_r"]["mean"]) if peers else None
+
+    def _difference(self, cells: list[Cell], others: list[Cell], counts: Array) -> dict[str, Any] | None:
+        """Mean r on test minus the other system's, each the mean over the seeds that both have."""
+        if np.isnan(cells[0].test).any():
+            return None
+        common = {cell.about["seed"] for cell in cells} & {cell.about["seed"] for cell in others}
+        if common - {None}:
+            cells, others = ([cell for cell in group if cell.about["seed"] in common] for group in (cells, others))
+        labels = self.labels["test"]
+        whole = np.ones((1, len(labels)))
+        point, drawn = (
+            np.mean([weighted_mean_r(cell.test, labels, weights) for cell in cells], axis=0)
+            - np.mean([weighted_mean_r(cell.test, labels, weights) for cell in others], axis=0)
+            for weights in (whole, counts)
+        )
+        low, high = np.percentile(drawn, [2.5, 97.5])
+        return {"mean_r": float(point[0]), "low": float(low), "high": float(high)}
+
+    def _read_out(self, cells: list[Cell]) -> list[dict[str, Any]]:
+        steps = []
+        for place in range(cells[0].test_steps.shape[1]):
+            dev = [metrics.pearson(cell.dev_steps[:, place], self.labels["validation"]) for cell in cells]
+            test = [cell.test_steps[:, place] for cell in cells]
+            figures = {
+                "r": _summary([metrics.pearson(values, self.labels["test"]) for values in test]),
+                "ccc": _summary([metrics.ccc(values, self.labels["test"]) for values in test]),
+                "mae": _summary([metrics.mae(values, self.labels["test"]) for values in test]),
+            }
+            steps.append({"step": place + 1, "dev_r": _summary(dev), **figures})
+        return steps
+
+
+_PARTS = (("dev", "validation"), ("test", "test"))
+
+
+@torch.inference_mode()
+def _steps(model: LiminalForPADRegression, batches: list[dict[str, torch.Tensor]]) -> tuple[Array, Array | None]:
+    """The predictions `(rows, 3)`, and the readout after each step `(rows, steps, 3)` where there are several."""
+    model.eval()
+    logits, steps = [], []
+    for batch in batches:
+        output = model(**batch)
+        logits.append(output.logits.double().numpy())
+        if output.pad_trajectory is not None and output.pad_trajectory.shape[1] > 1:
+            number = max(READ_OUT_STEPS, output.pad_trajectory.shape[1])
+            steps.append(model(**batch, num_outer_steps=number).pad_trajectory.double().numpy())
+    return np.concatenate(logits), np.concatenate(steps) if steps else None
+
+
+def machine() -> str:
+    """Kind of this machine: processor and number of cores."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        found = re.search(r"model name\s*:\s*(.+)", info.read_text(encoding="utf-8"))
+        name = found[1].replace("(R)", "").strip() if found else name
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def resample_counts(rows: int, number: int, seed: int = 0) -> Array:
+    """`(number, rows)`: how often each row was drawn in each bootstrap resample (Efron & Tibshirani 1993)."""
+    return np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=number).astype(np.float64)
+
+
+def weighted_mean_r(predictions: Array, labels: Array, weights: Array) -> Array:
+    """Mean Pearson r over the dimensions, for each row of weights.
+
+    With counts as weights it is the r of the resample, without drawing its rows.
+
+    Args:
+        predictions, labels: `(rows, 3)`; a label of -100 is left out.
+        weights: `(draws, rows)`.
+
+    Returns:
+        `(draws,)`.
+
+    Example:
+        >>> weighted_mean_r(np.array([[0.0], [1.0], [9.0]]), np.array([[1.0], [3.0], [0.0]]), np.array([[1.0, 1, 0]]))
+        array([1.])
+    """
+    total = np.zeros(len(weights))
+    for place in range(labels.shape[1]):
+        known = labels[:, place] != MISSING_LABEL
+        p, y, w = predictions[known, place], labels[known, place], weights[:, known]
+        w = w / w.sum(axis=1, keepdims=True)
+        p, y = p - p.mean(), y - y.mean()
+        mean_p, mean_y = w @ p, w @ y
+        spread = np.sqrt(np.clip(w @ p**2 - mean_p**2, 0, None) * np.clip(w @ y**2 - mean_y**2, 0, None))
+        # Rounding leaves a constant with a spread of 1e-17; its r is 0.
+        total += np.where(spread > 1e-12, (w @ (p * y) - mean_p * mean_y) / np.maximum(spread, 1e-12), 0.0)
+    return total / labels.shape[1]
+
+
+def mean_r(predictions: Array, labels: Array) -> float:
+    """Mean Pearson r over the dimensions that are predicted."""
+    return float(np.nanmean(_partly(metrics.pearson, predictions, labels)))
+
+
+def _partly(figure: Callable[[Any, Any], Array], predictions: Array, labels: Array) -> Array:
+    """The figure per dimension, NaN where nothing is predicted."""
+    absent = np.isnan(predictions).all(axis=0)
+    return np.where(absent, np.nan, figure(np.where(absent, 0.0, predictions), labels))
+
+
+def _fitted_ccc(cell: Cell, dev: Array, test: Array) -> Array:
+    absent = np.isnan(cell.test).all(axis=0)
+    filled = [np.where(absent, 0.0, values) for values in (cell.dev, cell.test)]
+    return np.where(absent, np.nan, metrics.affine_calibrated_ccc(filled[0], dev, filled[1], test))
+
+
+def _summary(values: list[Array]) -> dict[str, Any]:
+    """Mean over the seeds by dimension, their mean, and its standard deviation over the seeds."""
+    table = np.array(values)
+    means = table.mean(axis=1)
+    result: dict[str, Any] = dict(zip(DIMENSIONS, table.mean(axis=0).tolist(), strict=True))
+    result["mean"] = float(means.mean())
+    result["sd"] = float(means.std(ddof=1)) if len(means) > 1 else None
+    return {name: None if value is None or np.isnan(value) else value for name, value in result.items()}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return round(value, 5) if isinstance(value, float) else value
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _number(value: float | None, places: int = 3, sign: bool = False) -> str:
+    if value is None:
+        return "-"
+    text = f"{value:{'+' if sign else ''}.{places}f}"
+    return text.replace("0.", ".", 1) if text.lstrip("+-").startswith("0.") else text
+
+
+def _three(summary: dict[str, Any]) -> str:
+    return " / ".join(_number(summary[dimension]) for dimension in DIMENSIONS)
+
+
+def _with_sd(summary: dict[str, Any]) -> str:
+    return _number(summary["mean"]) + ("" if summary["sd"] is None else f" ± {_number(summary['sd'])}")
+
+
+def markdown(table: dict[str, Any]) -> str:
+    """The table for people; every figure in it is in the JSON beside it."""
+    reference = table["compared_with"]
+    heads = ["system", "r V / A / D", "mean r", "dev r", f"Δr to {reference} [95%]", "CCC (fitted on dev)", "MAE"]
+    heads += ["RMSE", "SD ratio", "of ceiling", "head parameters", "CPU s", "seeds"]
+    lines = [_line(heads), _line(["---"] * len(heads))]
+    for name, row in table["systems"].items():
+        gap = row.get("difference")
+        span = "" if gap is None else f" [{_number(gap['low'], 3, True)}, {_number(gap['high'], 3, True)}]"
+        share = row.get("share_of_ceiling")
+        cells = [
+            f"**{name}**" if row["ours"] else name,
+            _three(row["r"]),
+            _with_sd(row["r"]),
+            _with_sd(row["dev_r"]),
+            "-" if gap is None else _number(gap["mean_r"], 3, True) + span,
+            f"{_number(row['ccc']['mean'])} ({_number(row['ccc_fitted']['mean'])})",
+            _number(row["mae"]["mean"], 4),
+            _number(row["rmse"]["mean"], 4),
+            _number(row["sd_ratio"]["mean"], 2),
+            "-" if share is None else f"{share:.0%}",
+            "-" if row["head_parameters"] is None else f"{row['head_parameters']:,}",
+            f"{row['seconds']:.0f}",
+            ", ".join(map(str, row["seeds"])) or "-",
+        ]
+        lines.append(_line(cells))
+    ceiling = table["human_ceiling"]
+    lines += ["", _note(table)]
+    if ceiling is not None:
+        lines[-1] += f" Human ceiling: r {_three(ceiling)}, mean {_number(ceiling['mean'])}."
+    if table["missing"]:
+        lines[-1] += f" Not run yet: {'; '.join(table['missing'])}."
+    if table["readout"]:
+        heads = ["read out after step", "dev mean r", "test mean r", "r V / A / D", "CCC", "MAE"]
+        lines += ["", _line(heads), _line(["---"] * len(heads))]
+        for step in table["readout"]:
+            figures = [_with_sd(step["dev_r"]), _with_sd(step["r"]), _three(step["r"]), _number(step["ccc"]["mean"])]
+            lines.append(_line([str(step["step"]), *figures, _number(step["mae"]["mean"], 4)]))
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _note(table: dict[str, Any]) -> str:
+    seeds = ", ".join(map(str, table["seeds"])) or "none"
+    machines = " and ".join(table["machines"])
+    return (
+        f"`{table['command']}`; {machines}; seeds {seeds}; {table['rows_test']:,} test sentences. "
+        f"Δr: difference of the mean r on test, 95% of {RESAMPLES:,} paired bootstrap resamples (no seed variance in "
+        "it). CPU s: processor seconds of training, the encoder's states at hand."
+    )
+
+
+def fill(readme: Path) -> None:
+    """Copies each table to between its two markers, `<!-- table: PATH -->` and `<!-- end -->`.
+
+    Args:
+        readme: the text; paths in the markers start at its folder. A marker whose table does not exist stays as it is.
+    """
+
+    def filled(found: re.Match[str]) -> str:
+        path = readme.parent / found[2]
+        return f"{found[1]}\n{path.read_text(encoding='utf-8')}<!-- end -->" if path.is_file() else found[0]
+
+    text = readme.read_text(encoding="utf-8")
+    _write(readme, re.sub(r"(<!-- table: (\S+) -->)\n.*?<!-- end -->", filled, text, flags=re.DOTALL))
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Reads the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Run a benchmark grid and write its table.")
+    parser.add_argument("grid", type=Path, help="a file of scripts/grids/")
+    parser.add_argument("--seeds", default="0,1,2", help="whole numbers with commas (default: %(default)s)")
+    parser.add_argument("--work", type=Path, default=Path("runs/benchmark"), help="keeps the cells (%(default)s)")
+    parser.add_argument("--results", type=Path, default=Path("scripts/results"), help="gets the table (%(default)s)")
+    parser.add_argument("--only", action="append", metavar="NAME", help="run this system alone; may be repeated")
+    parser.add_argument("--readme", type=Path, help="copy the tables to between the markers in this file")
+    given = parser.parse_args(arguments)
+    logging.getLogger("liminal_hf").setLevel(logging.ERROR)
+    try:
+        seeds = [int(seed) for seed in given.seeds.split(",")]
+    except ValueError:
+        parser.error(f"--seeds takes whole numbers with commas, such as 0,1,2; got {given.seeds!r}")
+    try:
+        grid = Grid.from_yaml(given.grid)
+        names = [system.name for system in grid.systems]
+        unknown = set(given.only or []) - set(names)
+        if unknown:
+            raise ValueError(f"--only: the grid has no {sorted(unknown)}. It has: {', '.join(names)}.")
+        benchmark = Benchmark(grid, given.work)
+    except (ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    command = shlex.join(["python", "scripts/benchmark.py", given.grid.as_posix(), "--seeds", given.seeds])
+
+    def write() -> None:
+        table = benchmark.table(seeds, command)
+        _write(given.results / f"{grid.name}.json", json.dumps(table, indent=1, ensure_ascii=False) + "\n")
+        _write(given.results / f"{grid.name}.md", markdown(table))
+
+    benchmark.run([system for system in grid.systems if not given.only or system.name in given.only], seeds, write)
+    if given.readme:
+        fill(given.readme)
+    print(markdown(benchmark.table(seeds, command)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""Tests of `scripts/benchmark.py`: cells are kept, the table's figures are right, the README shows the tables.
+
+Needs scikit-learn and the packaged MiniLM for the tiny grid.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import benchmark  # noqa: E402
+
+from liminal_hf import metrics  # noqa: E402
+
+WORDS = {"good": 4.6, "fine": 3.8, "plain": 3.0, "poor": 2.2, "awful": 1.4}
+THINGS = ["soup", "train", "song", "letter", "garden", "window", "answer", "coat"]
+
+
+def write_tables(folder: Path) -> None:
+    """Sentences whose labels follow from their words, with a little noise."""
+    generator = np.random.default_rng(0)
+    for split, things in (("train", THINGS[:4]), ("dev", THINGS[4:6]), ("test", THINGS[6:])):
+        lines = ["text,V,A,D"]
+        for thing in things:
+            for word, value in WORDS.items():
+                v, a, d = value + generator.normal(0, 0.1), 3 + abs(value - 3) / 2, 3 + generator.normal(0, 0.2)
+                lines.append(f"This {thing} is {word}.,{v:.3f},{a:.3f},{d:.3f}")
+        (folder / f"{split}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@pytest.fixture
+def grid(tmp_path: Path, minilm: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A grid of four systems on forty sentences."""
+    monkeypatch.setenv("LIMINAL_CACHE_DIR", str(tmp_path / "cache"))
+    write_tables(tmp_path)
+    recipe = {
+        "model": {"encoder": str(minilm), "head": "v7", "pooling": "mean", "pooled_layers": "all", "latent_size": 8},
+        "data": {"files": {"train": "train.csv", "validation": "dev.csv", "test": "test.csv"}, "max_length": 16},
+        "phases": [
+            {
+                "name": "head",
+                "trainable": "head",
+                "cache": True,
+                "training": {"num_train_epochs": 2, "learning_rate": 1e-3},
+            }
+        ],
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    content = {
+        "recipe": "recipe.yaml",
+        "readout": "v7",
+        "systems": [
+            {"name": "constant", "kind": "constant"},
+            {"name": "ridge", "kind": "ridge", "layers": "last"},
+            {"name": "linear", "kind": "fit", "overrides": {"model.head": "linear"}},
+            {"name": "v7", "kind": "fit", "ours": True},
+        ],
+    }
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+def run(grid: Path, *more: str) -> dict[str, Any]:
+    folder = grid.parent
+    arguments = [str(grid), "--work", str(folder / "work"), "--results", str(folder / "results"), *more]
+    assert benchmark.main(arguments) == 0
+    return json.loads((folder / "results" / "tiny.json").read_text(encoding="utf-8"))
+
+
+def test_a_tiny_grid(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = run(grid, "--seeds", "0,1")
+    rows = table["systems"]
+    assert list(rows) == ["constant", "ridge", "linear", "v7"] and table["missing"] == []
+    assert rows["constant"]["r"]["mean"] == 0 and rows["constant"]["seeds"] == [] and rows["v7"]["seeds"] == [0, 1]
+    assert rows["ridge"]["r"]["pleasure"] > 0.5
+    assert rows["ridge"]["head_parameters"] == 3 * 384 + 3
+    assert rows["linear"]["r"]["sd"] is not None and rows["ridge"]["r"]["sd"] is None
+
+    peers = {name: row["dev_r"]["mean"] for name, row in rows.items() if not row["ours"]}
+    reference = table["compared_with"]
+    assert reference == max(peers, key=lambda name: peers[name]) and rows[reference]["difference"] is None
+    gap = rows["v7"]["difference"]
+    assert gap["mean_r"] == pytest.approx(rows["v7"]["r"]["mean"] - rows[reference]["r"]["mean"], abs=2e-5)
+    assert gap["low"] <= gap["mean_r"] <= gap["high"]
+
+    # The figures are those of the predictions in the cells.
+    found = benchmark.Benchmark(benchmark.Grid.from_yaml(grid), grid.parent / "work")
+    system = found.grid.systems[3]
+    cells = [benchmark.Cell.load(found.path(system, seed)) for seed in (0, 1)]
+    gold = found.labels["test"]
+    assert rows["v7"]["mae"]["arousal"] == pytest.approx(
+        np.mean([metrics.mae(cell.test, gold)[1] for cell in cells]), abs=1e-5
+    )
+    means = [metrics.mean_pearson(cell.test, gold) for cell in cells]
+    assert rows["v7"]["r"]["sd"] == pytest.approx(np.std(means, ddof=1), abs=1e-5)
+    # What is read out after the last trained step is the prediction.
+    assert cells[0].test_steps.shape == (10, benchmark.READ_OUT_STEPS, 3)
+    np.testing.assert_allclose(cells[0].test_steps[:, 4], cells[0].test, atol=1e-5)
+    assert table["readout"][4]["r"]["mean"] == pytest.approx(rows["v7"]["r"]["mean"], abs=1e-4)
+
+    def refuse(*arguments: Any) -> None:
+        raise AssertionError("A cell that was kept was computed again.")
+
+    monkeypatch.setattr(benchmark.Benchmark, "compute", refuse)
+    assert run(grid, "--seeds", "0,1") == table
+    with pytest.raises(AssertionError, match="computed again"):
+        run(grid, "--seeds", "0,1,2")
+    # Other labels are another cell.
+    text = (grid.parent / "test.csv").read_text(encoding="utf-8")
+    (grid.parent / "test.csv").write_text(text.replace("4.", "3.", 1), encoding="utf-8")
+    with pytest.raises(AssertionError, match="computed again"):
+        run(grid, "--only", "constant")
+
+
+def test_weights_are_resamples() -> None:
+    generator = np.random.default_rng(1)
+    labels = generator.normal(size=(60, 3))
+    predictions = labels + generator.normal(size=(60, 3))
+    predictions[:, 2] = 0.3
+    labels[5, 0] = -100
+    counts = benchmark.resample_counts(60, 4)
+    assert (counts.sum(axis=1) == 60).all()
+    for weights, found in zip(counts, benchmark.weighted_mean_r(predictions, labels, counts), strict=True):
+        rows = np.repeat(np.arange(60), weights.astype(int))
+        assert found == pytest.approx(metrics.mean_pearson(predictions[rows], labels[rows]), abs=1e-12)
+
+
+def test_a_dimension_that_is_not_predicted_has_no_figure() -> None:
+    labels = np.random.default_rng(0).normal(size=(20, 3))
+    predictions = np.full((20, 3), np.nan)
+    predictions[:, 0] = labels[:, 0] * 2 + 1
+    summary = benchmark._summary([benchmark._partly(metrics.pearson, predictions, labels)])
+    assert summary["pleasure"] == pytest.approx(1) and summary["arousal"] is None and summary["mean"] is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"recipe": "r.yaml"}, "needs the keys"),
+        ({"recipe": "r.yaml", "systems": [{"name": "a", "kind": "oracle"}]}, "known"),
+        ({"recipe": "r.yaml", "systems": [{"name": "a", "kind": "fit"}] * 2}, "name of its own"),
+        ({"recipe": "r.yaml", "compare": "b", "systems": [{"name": "a", "kind": "fit"}]}, "not 'b'"),
+    ],
+)
+def test_a_wrong_grid_is_explained(tmp_path: Path, content: dict[str, Any], message: str) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        benchmark.Grid.from_yaml(path)
+
+
+@pytest.mark.parametrize("name", ["frozen", "ablations"])
+def test_the_grids_of_the_repository_can_be_read(name: str) -> None:
+    grid = benchmark.Grid.from_yaml(ROOT / "scripts" / "grids" / f"{name}.yaml")
+    for system in grid.systems:
+        if system.kind == "fit":
+            grid.recipe.override(system.overrides)
+
+
+def test_tables_are_copied_between_their_markers(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("| new |\n", encoding="utf-8")
+    readme = tmp_path / "README.md"
+    readme.write_text(
+        "x\n<!-- table: a.md -->\nold\n<!-- end -->\ny\n<!-- table: b.md -->\nkept\n<!-- end -->\n", encoding="utf-8"
+    )
+    benchmark.fill(readme)
+    assert readme.read_text(encoding="utf-8") == (
+        "x\n<!-- table: a.md -->\n| new |\n<!-- end -->\ny\n<!-- table: b.md -->\nkept\n<!-- end -->\n"
+    )
+
+
+def test_the_readme_shows_the_tables_as_they_are() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"<!-- table: (\S+) -->\n(.*?)<!-- end -->", text, flags=re.DOTALL)
+    assert shown
+    for path, table in shown:
+        assert table == (ROOT / path).read_text(encoding="utf-8"), (
+            f"Run scripts/benchmark.py --readme README.md ({path})"
+        )
+        # And the Markdown is what the JSON says.
+        content = json.loads((ROOT / path).with_suffix(".json").read_text(encoding="utf-8"))
+        assert benchmark.markdown(content) == table
