@@ -122,7 +122,7 @@ def push(
         True
     """
     validate_repo_id(repo_id)
-    model, tokenizer, recorded, low_rank = _open(checkpoint_or_model, tokenizer)
+    model, tokenizer, recorded, low_rank = open_checkpoint(checkpoint_or_model, tokenizer)
     api = HfApi(library_name="liminal_hf", token=token)
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work) / "repository"
@@ -246,7 +246,7 @@ def local_paths(folder: str | Path, known: list[str] | None = None) -> list[str]
     return found
 
 
-def _open(
+def open_checkpoint(
     checkpoint_or_model: Any, tokenizer: PreTrainedTokenizerBase | None
 ) -> tuple[Any, PreTrainedTokenizerBase | None, dict[str, Any], dict[str, tuple[Tensor, Tensor]] | None]:
     """The model, its tokenizer, what its run recorded and, for a low-rank checkpoint, the change of the encoder."""
