@@ -30,7 +30,17 @@ from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 VOCABULARY = 60
+# Markers in transformers' own tests, which test_transformers_suite.py runs.
+FOREIGN_MARKERS = (
+    *("accelerate_tests", "flash_attn_test", "flash_attn_3_test", "flash_attn_4_test", "torch_compile_test"),
+    *("order", "slow"),
+)
 FAMILIES = ("bert", "roberta", "distilbert", "modernbert", "gpt2", "bloom", "t5", "llama", "qwen3")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name in FOREIGN_MARKERS:
+        config.addinivalue_line("markers", f"{name}: a marker of transformers' own tests")
 
 
 def tiny_config(family: str) -> PreTrainedConfig:

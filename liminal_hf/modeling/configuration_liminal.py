@@ -83,6 +83,7 @@ class LiminalConfig(PreTrainedConfig):
         "answer",
         "latent",
         "log_variance",
+        "last_hidden_state",
         "hidden_states",
         "attentions",
     ]

@@ -209,8 +209,8 @@ class LoopState:
     z: Tensor
     affect: Tensor | None
     memory: ConversationMemory
+    history: History
     confidences: list[Tensor] = field(default_factory=list)
-    history: History = field(default_factory=History)
     resonances: list[Tensor] = field(default_factory=list)
 
     @property
@@ -297,7 +297,9 @@ class LiminalV1(Head):
                 x.shape[0], self.config.memory_slots, x.shape[1], device=x.device, dtype=x.dtype
             )
         first = zeros if inputs.initial_answer is None else inputs.initial_answer
-        state = LoopState(x=x, y=first, z=zeros, affect=inputs.affect, memory=memory)
+        # torch.compile can follow this call, but not the same one as a default_factory.
+        history = History()
+        state = LoopState(x=x, y=first, z=zeros, affect=inputs.affect, memory=memory, history=history)
         trajectory = []
         for _ in range(inputs.num_outer_steps or self.config.num_outer_steps):
             for _ in range(inputs.num_inner_steps or self.config.num_inner_steps):

@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class LiminalModelOutput(ModelOutput):
         log_variance (`torch.FloatTensor` of shape `(batch, 3)`): of the last PAD, in units of the labels' standard
             deviation.
         memory (`ConversationMemory`): the conversation after this turn.
+        last_hidden_state (`torch.FloatTensor` of shape `(batch, length, hidden)`): the encoder's last layer.
         hidden_states, attentions (`tuple[torch.FloatTensor]`): the encoder's, when asked for.
     """
 
@@ -62,6 +63,7 @@ class LiminalModelOutput(ModelOutput):
     latent: Tensor | None = None
     log_variance: Tensor | None = None
     memory: ConversationMemory | None = None
+    last_hidden_state: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
@@ -423,7 +425,7 @@ class LiminalModel(LiminalPreTrainedModel):
         output_hidden_states: bool = False,
         output_attentions: bool = False,
         **kwargs: Any,
-    ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
         self._require_encoder("tokens")
         given = input_ids if input_ids is not None else inputs_embeds
         if given is None or (input_ids is not None and inputs_embeds is not None):
@@ -466,7 +468,7 @@ class LiminalModel(LiminalPreTrainedModel):
             # Where nothing has moved, the encoder's own tensors go out: a gradient can be asked of them.
             hidden_states = _map(_restore, hidden_states, place)
             attentions = _map(_restore_both, attentions, place)
-        return pooled, tokens, mask, hidden_states, attentions
+        return pooled, tokens, mask, _restore(output.last_hidden_state, place), hidden_states, attentions
 
     def _checked_mask(self, given: Tensor, input_ids: Tensor | None, mask: Tensor | None) -> Tensor:
         tracing = _is_tracing()
@@ -537,9 +539,9 @@ class LiminalModel(LiminalPreTrainedModel):
             output_hidden_states = bool(self.config.output_hidden_states)
         if output_attentions is None:
             output_attentions = bool(self.config.output_attentions)
-        tokens = token_mask = hidden_states = attentions = None
+        tokens = token_mask = last_hidden_state = hidden_states = attentions = None
         if pooled_embeds is None:
-            pooled, tokens, token_mask, hidden_states, attentions = self._encode(
+            pooled, tokens, token_mask, last_hidden_state, hidden_states, attentions = self._encode(
                 input_ids,
                 attention_mask,
                 token_type_ids,
@@ -585,6 +587,7 @@ class LiminalModel(LiminalPreTrainedModel):
             latent=output.latent,
             log_variance=output.log_variance,
             memory=output.memory,
+            last_hidden_state=last_hidden_state,
             hidden_states=hidden_states,
             attentions=attentions,
         )
@@ -680,7 +683,13 @@ class LiminalForPADRegression(LiminalPreTrainedModel):
             loss=loss,
             logits=output.pad_trajectory[:, -1].contiguous(),
             uncertainty=self._uncertainty(output.log_variance),
-            **{f.name: output[f.name] for f in fields(LiminalPADOutput) if f.name in output},
+            pad_trajectory=output.pad_trajectory,
+            confidences=output.confidences,
+            step_attentions=output.step_attentions,
+            reflection=output.reflection,
+            memory=output.memory,
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
         )
 
     def _uncertainty(self, log_variance: Tensor | None) -> Tensor | None:
