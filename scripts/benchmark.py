@@ -126,7 +126,8 @@ class Cell:
     Args:
         dev, test: `(rows, 3)` in label units.
         dev_steps, test_steps: `(rows, steps, 3)`, the readout after each step, where there are several.
-        about: `seed` (None without chance), `seconds` (of processor time), `head_parameters`, `chosen`, `machine`.
+        about: `seed` (None without chance), `seconds` (of processor time; None where unknown), `head_parameters`,
+            `chosen` (alpha or C), `machine`.
     """
 
     dev: Array
@@ -286,7 +287,7 @@ class Benchmark:
         states = self._pooled()
         if layers == "last":
             states = {split: values[:, -self._width :] for split, values in states.items()}
-        scale = 1 / np.sqrt(np.square(states["train"], dtype=np.float64).mean())
+        scale = np.float32(1 / np.sqrt(np.square(states["train"], dtype=np.float64).mean()))
         return {split: values * scale for split, values in states.items()}
 
     # ---- systems without training by us ----
@@ -410,7 +411,8 @@ class Benchmark:
         if self.ceiling is not None:
             row["share_of_ceiling"] = None if row["r"]["mean"] is None else row["r"]["mean"] / self.ceiling["mean"]
         row["head_parameters"] = cells[0].about["head_parameters"]
-        row["seconds"] = float(np.mean([cell.about["seconds"] for cell in cells]))
+        known = [cell.about["seconds"] for cell in cells if cell.about["seconds"] is not None]
+        row["seconds"] = float(np.mean(known)) if known else None
         row["seeds"] = [cell.about["seed"] for cell in cells if cell.about["seed"] is not None]
         row["chosen"] = cells[0].about.get("chosen")
         return row
@@ -589,7 +591,7 @@ def markdown(table: dict[str, Any]) -> str:
             _number(row["sd_ratio"]["mean"], 2),
             "-" if share is None else f"{share:.0%}",
             "-" if row["head_parameters"] is None else f"{row['head_parameters']:,}",
-            f"{row['seconds']:.0f}",
+            "-" if row["seconds"] is None else f"{row['seconds']:.0f}",
             ", ".join(map(str, row["seeds"])) or "-",
         ]
         lines.append(_line(cells))
