@@ -205,7 +205,8 @@ def predict(
 
     texts = _texts(text or [], file)
     console = Console()
-    table = Table("text", *DIMENSIONS, "octant", "confidence", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    columns = ("text", *DIMENSIONS, "octant", "confidence")
+    table = Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for row in _rows(model or DEFAULT_CHECKPOINT, texts):
         if as_json:
             _print_json(row)

@@ -50,13 +50,13 @@ def encode(
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
     texts = [checked_text(text, f"Text {index}") for index, text in enumerate(texts)]
+    model = LiminalModel.from_encoder_pretrained(
+        encoder, revision, head="linear", pooling=pooling, pooled_layers=pooled_layers
+    )
     source, source_revision = resolve_encoder(encoder, revision)
     tokenizer = AutoTokenizer.from_pretrained(source, revision=source_revision)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model = LiminalModel.from_encoder_pretrained(
-        encoder, revision, head="linear", pooling=pooling, pooled_layers=pooled_layers
-    )
     model.to(device).eval()
     # Texts of one length together: padding costs time.
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))

