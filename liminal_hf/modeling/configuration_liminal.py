@@ -61,6 +61,8 @@ class LiminalConfig(PreTrainedConfig):
         max_seq_length: tokens per text in pipelines and recipes; longer texts are truncated there.
         encoder_name_or_path, encoder_revision: where the encoder came from (a Hub id and a commit); a head-only
             checkpoint needs them, a full one keeps them for the record.
+        plugins: which installed distribution gave the head, the pooler or the loss, as 'name==version' by kind; the
+            model writes it, and whoever lacks the plugin is told what to install.
         weights_format: "full", or "head_only" for a folder whose encoder weights must be fetched from
             `encoder_name_or_path`.
 
@@ -119,6 +121,7 @@ class LiminalConfig(PreTrainedConfig):
         max_seq_length: int = 128,
         encoder_name_or_path: str | None = None,
         encoder_revision: str | None = None,
+        plugins: dict[str, str] | None = None,
         weights_format: str = "full",
         initializer_range: float = 0.02,
         config_version: int = CONFIG_VERSION,
@@ -161,6 +164,7 @@ class LiminalConfig(PreTrainedConfig):
         self.max_seq_length = max_seq_length
         self.encoder_name_or_path = encoder_name_or_path
         self.encoder_revision = encoder_revision
+        self.plugins = {} if plugins is None else dict(plugins)
         self.weights_format = weights_format
         self.initializer_range = initializer_range
         self.config_version = config_version

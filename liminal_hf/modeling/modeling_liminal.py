@@ -381,7 +381,7 @@ class LiminalModel(LiminalPreTrainedModel):
         self.encoder = (build_encoder(config.text_config) if encoder is None else encoder) if has_encoder else None
         self.pooler = LayerPooler(config) if has_encoder else None
         pooled_size = self.pooler.output_size if has_encoder else config.pooled_size
-        self.head = HEADS[config.head](config, pooled_size)
+        self.head = HEADS.entry_for(config, config.head)(config, pooled_size)
         self.pooled_size = pooled_size
         if has_encoder and any(True for _ in self.pooler.parameters()):
             self._keep_in_fp32_modules_strict = ["head", "pooler"]
@@ -620,7 +620,7 @@ class LiminalForPADRegression(LiminalPreTrainedModel):
         super().__init__(config)
         self.liminal = LiminalModel(config, encoder=encoder)
         self.num_labels = len(DIMENSIONS)
-        _ = LOSSES[config.loss]  # an unknown loss is an error now, not at the first step
+        LOSSES.entry_for(config, config.loss)  # an unknown loss is an error now, not at the first step
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:

@@ -125,7 +125,8 @@ class LayerPooler(nn.Module):
         super().__init__()
         num_states = config.num_hidden_layers + 1
         self.layers = config.pooled_layers
-        self.pool = POOLERS[config.pooling or family(config.text_config).pooling](config.hidden_size)
+        pooling = config.pooling or family(config.text_config).pooling
+        self.pool = POOLERS.entry_for(config, pooling)(config.hidden_size)
         self.mix = (
             LayerMix(num_states) if self.layers == "mix" or (self.layers == "all" and config.token_attention) else None
         )

@@ -57,8 +57,34 @@ class Registry(dict[str, Any]):
         )
 
     def plugin_distribution(self, name: str) -> str | None:
-        """The installed distribution that offers `name` as an entry point, as 'name==version'; None for our own."""
+        """The installed distribution that the entry `name` came from, as 'name==version'; None for our own."""
         for entry_point in entry_points(group=self.group, name=name):
-            if entry_point.dist is not None:
+            # A plugin can't take over a name that is already registered.
+            if entry_point.dist is not None and self[name] is entry_point.load():
                 return f"{entry_point.dist.name}=={entry_point.dist.version}"
         return None
+
+    def entry_for(self, config: Any, name: str) -> Any:
+        """The entry that a model with this config is built from; `config.plugins` notes the plugin that it came from.
+
+        Args:
+            config: a `LiminalConfig`.
+            name: the name that the config holds for this kind of entry.
+
+        Raises:
+            KeyError: the name is unknown; if the config notes a distribution for it, the message says to install that.
+        """
+        try:
+            entry = self[name]
+        except KeyError as error:
+            distribution = config.plugins.get(self.kind)
+            if distribution is None:
+                raise
+            raise KeyError(
+                f"This model was built with the {self.kind} {name!r} of {distribution}, which is not installed here. "
+                f"Install it: pip install '{distribution}'"
+            ) from error
+        distribution = self.plugin_distribution(name)
+        others = {kind: value for kind, value in config.plugins.items() if kind != self.kind}
+        config.plugins = others if distribution is None else {**others, self.kind: distribution}
+        return entry
