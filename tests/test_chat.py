@@ -95,7 +95,8 @@ def checkpoint(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(*arguments: str) -> Any:
-    pexpect = pytest.importorskip("pexpect", reason="needs a terminal: pip install pexpect")
+    import pexpect  # needs a pseudo-terminal
+
     environment = {**os.environ, "COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
     return pexpect.spawn(
         sys.executable, ["-m", "liminal_hf.cli", "chat", *arguments], encoding="utf-8", timeout=120, env=environment,

@@ -1,11 +1,15 @@
 """Conversations: chat messages through the pipeline, the state that a caller keeps, and training with context."""
 
+import importlib.util
 import json
 import math
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -18,6 +22,13 @@ from liminal_hf.metrics import mean_pearson
 from liminal_hf.modeling.conversation import ConversationState, read_message, stack
 from liminal_hf.modeling.memory import ConversationMemory
 from liminal_hf.training.conversations import ConversationTraining, read_turns, train_conversations
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "conversations.py"
+_spec = importlib.util.spec_from_file_location("measure_conversations", SCRIPT)
+assert _spec is not None and _spec.loader is not None
+measure = importlib.util.module_from_spec(_spec)
+sys.modules["measure_conversations"] = measure
+_spec.loader.exec_module(measure)
 
 QUARREL = [
     {"role": "user", "content": "Good morning, my parcel has not arrived."},
@@ -356,3 +367,56 @@ def test_memories_stack_by_row() -> None:
 
 def test_the_state_is_public() -> None:
     assert liminal_hf.ConversationState is ConversationState
+
+
+# ---- the measurement ----
+
+
+def test_a_mean_so_far_does_not_hold_the_turn_itself() -> None:
+    values = np.array([[1.0], [10.0], [3.0], [5.0]])
+    means, counts = measure.mean_so_far(values, ["a", "b", "a", "a"])
+    assert means[:, 0].tolist() == [0.0, 0.0, 1.0, 2.0]
+    assert counts.tolist() == [0.0, 0.0, 1.0, 2.0]
+
+
+def test_shrinking_is_fitted_on_validation_and_finds_what_is_there() -> None:
+    generator = np.random.default_rng(0)
+    turns = {"dialogue_id": [row // 8 for row in range(800)], "speaker": ["a"] * 800}
+    data: dict[str, Any] = {}
+    labels, logits = {}, {}
+    for name in ("validation", "test"):
+        data[name] = turns_of(turns)
+        mood = np.repeat(generator.normal(size=(100, 3)), 8, axis=0)
+        labels[name] = mood
+        logits[name] = mood + generator.normal(size=mood.shape)
+    moved = measure.shrink(logits, labels, data, "dialogue")
+    assert mean_pearson(moved, labels["test"]) > mean_pearson(logits["test"], labels["test"]) + 0.05
+
+
+def turns_of(columns: dict[str, list[Any]]) -> Any:
+    from datasets import Dataset
+
+    return Dataset.from_dict(columns)
+
+
+def test_the_measurement_runs_and_goes_on(
+    data_dir: Path, minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "meld").mkdir()
+    for name in ("train", "dev", "test"):
+        table = pd.read_csv(data_dir / "meld" / f"{name}_sent_emo.csv", keep_default_na=False)
+        first = table[table["Dialogue_ID"].isin(table["Dialogue_ID"].unique()[:12])]
+        assert first["Emotion"].nunique() == 7 or name != "test"
+        first.to_csv(tmp_path / "meld" / f"{name}_sent_emo.csv", index=False)
+    monkeypatch.setattr(measure, "RESAMPLES", 20)
+    arguments = ["--data-dir", tmp_path, "--work", tmp_path / "work", "--output", tmp_path, "--seeds", 1, "--epochs", 1]
+    monkeypatch.setattr(sys, "argv", ["conversations.py", *map(str, arguments)])
+    measure.main()
+    report = json.loads((tmp_path / "conversations.json").read_text(encoding="utf-8"))
+    assert report["ours"] in report["reading"] and len(report["reading"]) == len(measure.SYSTEMS) + 2
+    assert "difference" not in report["reading"][report["ours"]]
+    assert "| joy |" in (tmp_path / "conversations.md").read_text(encoding="utf-8")
+    assert "one memory a dialogue, seed 0" in capsys.readouterr().out
+    measure.main()
+    assert "seed 0" not in capsys.readouterr().out
+    assert json.loads((tmp_path / "conversations.json").read_text(encoding="utf-8")) == report
