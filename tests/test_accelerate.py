@@ -1,0 +1,199 @@
+"""Two processes give what one gives, and accelerate reads the configs of hub_configs/accelerate/.
+
+DDP runs for real, on two gloo processes. FSDP2 and DeepSpeed ZeRO-3 are only read: they need GPUs and are not run here.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
+from accelerate.utils import DistributedType
+from conftest import FAMILIES, tiny_model
+
+CONFIGS = Path(__file__).parents[1] / "hub_configs" / "accelerate"
+EVALUATED = 7
+
+
+def rows(number: int, seed: int) -> list[dict[str, Any]]:
+    """Texts of many lengths; some labels are missing, so that the processes hold different numbers of them."""
+    generator = torch.Generator().manual_seed(seed)
+    result = []
+    for row in range(number):
+        length = int(torch.randint(3, 12, (), generator=generator))
+        labels = torch.rand(3, generator=generator) * 2 - 1
+        if row % 4 < 2 and row < 6:
+            labels[row % 3] = -100
+        ids = torch.randint(3, 60, (length,), generator=generator).tolist()
+        result.append({"input_ids": ids, "labels": labels.tolist()})
+    return result
+
+
+def collate(batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    length = max(len(row["input_ids"]) for row in batch)
+    ids = [row["input_ids"] + [0] * (length - len(row["input_ids"])) for row in batch]
+    mask = [[1] * len(row["input_ids"]) + [0] * (length - len(row["input_ids"])) for row in batch]
+    labels = torch.tensor([row["labels"] for row in batch])
+    return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask), "labels": labels}
+
+
+def work(output: Path) -> None:
+    """What each process runs: trains with several outer steps and with one, evaluates; the first writes the results."""
+    from transformers import Trainer, TrainingArguments
+
+    from liminal_hf.metrics import compute_metrics
+
+    results = {}
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    for steps in (3, 1):
+        model = tiny_model("bert", num_outer_steps=steps, head_dropout=0.0)
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        arguments = TrainingArguments(
+            output_dir=str(output.parent / f"run-{world}-{steps}"),
+            per_device_train_batch_size=4 // world,
+            # 7 rows: the last batch is uneven for one process and for two.
+            per_device_eval_batch_size=4 // world,
+            gradient_accumulation_steps=2,
+            num_train_epochs=2,
+            learning_rate=0.05,
+            optim="sgd",
+            max_grad_norm=0.0,
+            lr_scheduler_type="constant",
+            # The default head leaves nothing unused; with one step the Trainer's default has to find RINSE.
+            ddp_find_unused_parameters=False if steps > 1 else None,
+            ddp_backend="gloo" if world > 1 else None,
+            use_cpu=True,
+            dataloader_drop_last=False,
+            label_names=["labels"],
+            report_to="none",
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            seed=0,
+        )
+        trainer = Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=rows(16, seed=1),
+            eval_dataset=rows(EVALUATED, seed=2),
+            data_collator=collate,
+            compute_metrics=compute_metrics,
+        )
+        trainer.train()
+        prediction = trainer.predict(trainer.eval_dataset)
+        results[f"K={steps}"] = {
+            "world_size": torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1,
+            "backend": torch.distributed.get_backend() if torch.distributed.is_initialized() else None,
+            "updates": trainer.state.global_step,
+            "logits": prediction.predictions[0].tolist(),
+            "metrics": {name: value for name, value in prediction.metrics.items() if "_per_second" not in name},
+            "weights": {name: value.detach().double().tolist() for name, value in model.named_parameters()},
+        }
+    if int(os.environ.get("RANK", "0")) == 0:
+        output.write_text(json.dumps(results))
+
+
+def launch(processes: int, folder: Path) -> dict[str, Any]:
+    output = folder / f"{processes}.json"
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CONFIGS.parents[1])}
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        environment.pop(name, None)
+    done = subprocess.run(
+        [*command, __file__, str(output)], env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(output.read_text())
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("ddp")
+    return {processes: launch(processes, folder) for processes in (1, 2)}
+
+
+@pytest.mark.parametrize("steps", [3, 1])
+def test_two_processes_train_and_evaluate_as_one(results: dict[int, dict[str, Any]], steps: int) -> None:
+    one, two = (results[processes][f"K={steps}"] for processes in (1, 2))
+    assert (one["world_size"], one["backend"]) == (1, None)
+    assert (two["world_size"], two["backend"]) == (2, "gloo")
+    assert one["updates"] == two["updates"] == 4
+    for name, value in one["weights"].items():
+        np.testing.assert_allclose(two["weights"][name], value, atol=1e-5, rtol=0, err_msg=name)
+    # Rows in their order, none twice, although two processes share 7 rows.
+    assert np.shape(two["logits"]) == (EVALUATED, 3)
+    np.testing.assert_allclose(two["logits"], one["logits"], atol=1e-5, rtol=0)
+    # The loss is a mean over each process's batches; everything else is computed on the gathered rows.
+    compared = set(one["metrics"]) - {"test_loss", "test_runtime", "test_model_preparation_time"}
+    assert {"test_love", "test_ccc_mean", "test_mae_pleasure"} <= compared
+    for name in compared:
+        assert two["metrics"][name] == pytest.approx(one["metrics"][name], abs=1e-5), name
+
+
+@pytest.mark.parametrize(("steps", "modules"), [(3, set()), (2, set()), (1, {"liminal.head.rinse"})])
+def test_what_a_step_leaves_unused(steps: int, modules: set[str]) -> None:
+    """Plain DDP stops at a parameter without a gradient; the comment in ddp.yaml tells of the one case that has some."""
+    model = tiny_model("bert", num_outer_steps=steps)
+    model(**collate(rows(4, seed=1))).loss.backward()
+    unused = [name for name, value in model.named_parameters() if value.grad is None]
+    assert {name.rsplit(".", 2)[0] for name in unused} == modules
+
+
+def read(name: str) -> ClusterConfig:
+    config = load_config_from_file(str(CONFIGS / name))
+    assert isinstance(config, ClusterConfig)
+    return config
+
+
+def test_ddp_config_is_read() -> None:
+    config = read("ddp.yaml")
+    assert config.distributed_type == DistributedType.MULTI_GPU
+    assert config.num_processes == 2 and not config.use_cpu
+
+
+def test_fsdp2_config_is_read_and_its_options_exist() -> None:
+    """Read, not run: there is no GPU here."""
+    from accelerate.commands.launch import launch_command_parser
+
+    config = read("fsdp2.yaml")
+    assert config.distributed_type == DistributedType.FSDP
+    assert config.fsdp_config["fsdp_version"] == 2
+    # accelerate passes over an option that it does not know without a word.
+    known = {action.dest for action in launch_command_parser()._actions}
+    assert set(config.fsdp_config) <= known
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fsdp_wraps_the_layers_of_the_encoder(family: str) -> None:
+    """The classes that accelerate wraps when a config names none are the encoder's layers, never the head's parts."""
+    model = tiny_model(family)
+    names = model._no_split_modules
+    wrapped = [name for name, module in model.named_modules() if type(module).__name__ in names]
+    assert all(name.startswith("liminal.encoder.") for name in wrapped)
+    if family != "distilbert":  # names no layers of its own
+        assert len([name for name in wrapped if name.rpartition(".")[2].isdigit()]) == 2
+
+
+def test_deepspeed_config_is_read_and_its_options_exist() -> None:
+    """Read, not run: there is neither a GPU nor deepspeed here."""
+    from accelerate.commands.launch import launch_command_parser
+
+    config = read("deepspeed_zero3.yaml")
+    assert config.distributed_type == DistributedType.DEEPSPEED
+    assert config.deepspeed_config["zero_stage"] == 3
+    known = {action.dest for action in launch_command_parser()._actions}
+    assert set(config.deepspeed_config) <= known
+
+
+if __name__ == "__main__":
+    work(Path(sys.argv[1]))
