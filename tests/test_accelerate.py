@@ -142,7 +142,7 @@ def test_two_processes_train_and_evaluate_as_one(results: dict[int, dict[str, An
 
 @pytest.mark.parametrize(("steps", "modules"), [(3, set()), (2, set()), (1, {"liminal.head.rinse"})])
 def test_what_a_step_leaves_unused(steps: int, modules: set[str]) -> None:
-    """Plain DDP stops at a parameter without a gradient; the comment in ddp.yaml tells of the one case that has some."""
+    """Plain DDP stops at a parameter without a gradient; the comment in ddp.yaml tells of the one such case."""
     model = tiny_model("bert", num_outer_steps=steps)
     model(**collate(rows(4, seed=1))).loss.backward()
     unused = [name for name, value in model.named_parameters() if value.grad is None]
