@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import math
+import os
+import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -175,10 +177,36 @@ def test_options_reach_the_turns(pad: Pipeline) -> None:
     assert numbers(pad(long, max_length=8)[0]) == pytest.approx(numbers(pad("so " * 6, max_length=8)), abs=1e-5)
 
 
-def test_a_checkpoints_own_code_has_conversations(minilm: Path, tmp_path: Path) -> None:
+STRANGER = """
+import json, sys
+sys.modules["liminal_hf"] = None  # importing it would fail, as where it is not installed
+from transformers import pipeline
+folder, path, messages = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+pad = pipeline("pad-regression", model=folder, trust_remote_code=True)
+row = pad(messages[:1], memory=True)[0]
+row["memory"].save(path)
+row = pad(messages[1], memory=type(row["memory"]).load(path))
+row.pop("memory")
+print(json.dumps(row))
+"""
+
+
+def test_a_checkpoints_own_code_reads_conversations(minilm: Path, tmp_path: Path) -> None:
     built = build(minilm)
-    built.model.save_pretrained(tmp_path)
-    assert (tmp_path / "conversation.py").is_file()
+    built.save_pretrained(tmp_path / "model")
+    messages = [QUARREL[2], QUARREL[4]]
+    done = subprocess.run(
+        [sys.executable, "-c", STRANGER, str(tmp_path / "model"), str(tmp_path / "state"), json.dumps(messages)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert_same([json.loads(done.stdout.strip().splitlines()[-1])], built(messages)[1:])
+    # The package reads what a checkpoint's own code kept.
+    assert ConversationState.load(tmp_path / "state").turns == 1
 
 
 @pytest.mark.parametrize(
