@@ -24,6 +24,7 @@ from transformers import (
     DataCollatorWithPadding,
     PreTrainedTokenizerBase,
     TrainingArguments,
+    default_data_collator,
     set_seed,
 )
 
@@ -296,7 +297,7 @@ class _Run:
             arguments,
             train_dataset=self._with_teachers(splits["train"]),
             eval_dataset=splits["validation"],
-            processing_class=self.tokenizer,
+            data_collator=self._collator(phase),
             callbacks=[EmotionalLogCallback(self.folder.emotional_log, epochs_before)],
             **common,
         )
@@ -381,6 +382,10 @@ class _Run:
             )
         return self._prepared[kind]
 
+    def _collator(self, phase: Phase) -> Any:
+        # Given the tokenizer itself, the Trainer would write its special tokens into the encoder's config.
+        return default_data_collator if phase.cache else DataCollatorWithPadding(self.tokenizer)
+
     def _pooled(self) -> DatasetDict:
         self.model.to(self.processes.device)
         with self.processes.main_process_first():
@@ -420,7 +425,7 @@ class _Run:
             training_arguments(last, self.folder.phases, self.recipe.seed),
             train_dataset=splits["train"],
             eval_dataset=splits["validation"],
-            processing_class=self.tokenizer,
+            data_collator=self._collator(last),
         )
         self._calibrate(trainer, splits)
         metrics: dict[str, Any] = {

@@ -1,0 +1,71 @@
+"""Every recipe in hub_configs/ is read, built on a tiny encoder of its family, trained for a step, saved and loaded."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from training_kit import encoder_with_tokenizer, tables
+from transformers import AutoModelForSequenceClassification, pipeline
+
+from liminal_hf.training.fit import fit
+from liminal_hf.training.recipe import Recipe
+
+FOLDER = Path(__file__).parents[1] / "hub_configs"
+RECIPES = sorted(FOLDER.glob("*.yaml"))
+# The family of each encoder, by its Hub id.
+FAMILY = {
+    "sentence-transformers/all-MiniLM-L6-v2": "bert",
+    "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2": "bert",
+    "openai-community/gpt2": "gpt2",
+    "distilbert/distilgpt2": "gpt2",
+    "bigscience/bloom-560m": "bloom",
+    "FacebookAI/roberta-large": "roberta",
+    "Qwen/Qwen3-0.6B": "qwen3",
+}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_says_what_it_is(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    header = text[: text.index("name:")]
+    assert all(line.startswith("#") for line in header.splitlines() if line)
+    assert "# To expect: " in header and "# Time: " in header
+    assert not re.search(r"(MEASURED|TIME)_", header), "a placeholder is left"
+    recipe = Recipe.from_yaml(path)
+    assert recipe.name == path.stem
+    assert recipe.hub.license == "cc-by-sa-4.0", "EmoBank's licence"
+    assert recipe.model["encoder"] in FAMILY
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_trains_a_step_on_its_family(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIMINAL_CACHE_DIR", str(tmp_path / "cache"))
+    corpus = tmp_path / "goemotions"
+    corpus.mkdir()
+    for split in ("train", "dev", "test"):
+        (corpus / f"{split}.tsv").write_text("".join(f"w{n} w1\t{n}\tid{n}\n" for n in range(28)), encoding="utf-8")
+    recipe = Recipe.from_yaml(path)
+    recipe = recipe.override(
+        {
+            "model.encoder": str(encoder_with_tokenizer(tmp_path / "encoder", FAMILY[recipe.model["encoder"]])),
+            "model.revision": None,
+            "data.dataset": None,
+            "data.files": tables(tmp_path / "tables", train=24),
+            "phases.*.training.max_steps": 1,
+            "phases.*.training.use_cpu": True,
+            "phases.*.training.disable_tqdm": True,
+        }
+    )
+    result = fit(recipe, tmp_path / "run", data_dir=tmp_path)
+    trained = [report["name"] for report in result.metrics["phases"]]
+    assert trained == [phase.name for phase in recipe.phases]
+    assert all(report["steps"] == 1 for report in result.metrics["phases"])
+    loaded = AutoModelForSequenceClassification.from_pretrained(result.output_dir / "model").eval()
+    batch = result.tokenizer(["w1 w2", "w3 w4 w5 w6"], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        found, expected = loaded(**batch).logits, result.model(**batch).logits
+    assert bool(found.isfinite().all()) and torch.equal(found, expected)
+    row = pipeline("pad-regression", model=str(result.output_dir / "model"))("w1 w2")
+    row = row[0] if isinstance(row, list) else row
+    assert row["pleasure"] == pytest.approx(float(found[0, 0].clamp(-1, 1)), abs=1e-5)

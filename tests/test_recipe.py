@@ -1,0 +1,212 @@
+"""Recipes: what is read, what is coerced, what is refused and how the refusal reads."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from liminal_hf.training.recipe import Recipe, RecipeError
+
+
+def content(**changes: Any) -> dict[str, Any]:
+    base: dict[str, Any] = {
+        "model": {"encoder": "gpt2", "head": "v7"},
+        "data": {"dataset": "emobank"},
+        "phases": [{"name": "head", "trainable": "head", "training": {"learning_rate": 1e-3}}],
+    }
+    return {**base, **changes}
+
+
+def changed(**overrides: Any) -> Recipe:
+    """The base recipe with values by dotted key (__ for the dot)."""
+    return Recipe.from_dict(content()).override({key.replace("__", "."): value for key, value in overrides.items()})
+
+
+def test_defaults_are_written_out_and_read_back(tmp_path: Path) -> None:
+    recipe = Recipe.from_dict(content(hub={"repo_id": "me/mine", "private": False}, peft={"r": 8}))
+    path = tmp_path / "copy.yaml"
+    path.write_text(recipe.to_yaml(), encoding="utf-8")
+    again = Recipe.from_yaml(path)
+    assert again == recipe
+    assert (again.hub.repo_id, again.peft.r, again.peft.alpha, again.seed) == ("me/mine", 8, 32, 0)
+
+
+def test_a_recipe_takes_its_name_from_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content()), encoding="utf-8")
+    assert Recipe.from_yaml(path).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("where", "given", "expected"),
+    [
+        ("phases.0.training.learning_rate", "1e-3", 1e-3),  # YAML reads it as a string
+        ("phases.0.training.num_train_epochs", 3, 3.0),
+        ("phases.0.training.per_device_train_batch_size", "16", 16),
+        ("phases.0.training.bf16", "true", True),
+        ("phases.0.training.lr_scheduler_type", "cosine", "cosine"),
+        ("model.head_dropout", "5e-1", 0.5),
+        ("model.latent_size", 64.0, 64),
+    ],
+)
+def test_values_take_the_type_of_their_field(where: str, given: object, expected: object) -> None:
+    node: Any = Recipe.from_dict(content()).override({where: given}).to_dict()
+    for key in where.split("."):
+        node = node[int(key)] if isinstance(node, list) else node[key]
+    assert node == expected and type(node) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        ("modle", {}, "The recipe has no 'modle'. Did you mean 'model'?"),
+        ("model.latent_siz", 8, "model has no 'latent_siz'. Did you mean 'latent_size'?"),
+        ("model.label_mean", [0, 0, 0], "model has no 'label_mean'."),
+        ("model.head", "v9", "model.head: Unknown head 'v9'."),
+        ("model.pooling", "meen", "Did you mean 'mean'?"),
+        ("model.loss", "msee", "Did you mean 'mse'?"),
+        ("phases.0.model.loss", "msee", "phases.0.model.loss: Unknown loss 'msee'"),
+        ("model.latent_size", "wide", "model.latent_size: Input should be a valid integer"),
+        ("model.encoder", "", "model.encoder is missing"),
+        ("data.max_len", 3, "data has no 'max_len'. Did you mean 'max_length'?"),
+        ("data.dataset", "emobnk", "data.dataset: Input should be 'emobank'"),
+        ("data.max_length", 0, "data.max_length must be in 2..1000000, got 0."),
+        ("data.scale", [5, 1], "data.scale must be [low, high]"),
+        ("data.labels", ["V", "A"], "name the three columns"),
+        ("data.files", {"trian": "x"}, "got 'trian'"),
+        ("phases", [], "at least one phase"),
+        ("phases.0.name", "a/b", "phases.0.name names a folder"),
+        ("phases.0.objective", "goemotion", "phases.0.objective: Input should be 'pad' or 'goemotions'"),
+        ("phases.0.ema_decay", 1, "phases.0.ema_decay must be a number in 0..1"),
+        ("phases.0.ema_decay", "much", "phases.0.ema_decay: Input should be a valid number"),
+        ("phases.0.layer_decay", 0, "phases.0.layer_decay"),
+        ("phases.0.seeds", [1, 1], "phases.0.seeds"),
+        ("phases.0.training.learning_rat", 1, "phases.0.training has no 'learning_rat'. Did you mean 'learning_rate'?"),
+        ("phases.0.training.learning_rate", "fast", "phases.0.training.learning_rate: Input should be a valid number"),
+        ("phases.0.training.learning_rate", float("nan"), "must be finite"),
+        ("phases.0.training.lr_scheduler_type", "cosin", "phases.0.training.lr_scheduler_type: Input should be 'lin"),
+        ("phases.0.training.seed", 3, "phases.0.training.seed is not for a recipe: write `seed:` at the top"),
+        ("phases.0.training.output_dir", "/etc", "phases.0.training.output_dir is not for a recipe"),
+        ("phases.0.training.push_to_hub", True, "liminal push"),
+        ("phases.0.training.hub_model_id", "a/b", "phases.0.training has no 'hub_model_id'"),
+        (
+            "phases.0.training.deepspeed",
+            "/etc/passwd",
+            "phases.0.training.deepspeed: Input should be a valid dictionary",
+        ),
+        ("phases.0.training.accelerator_config", "x.json", "accelerator_config: Input should be a valid dictionary"),
+        ("seed", "many", "seed: Input should be a valid integer"),
+        ("peft.r", 0, "peft.r must be in 1..4096, got 0."),
+        ("distill", {"teachers": []}, "distill.teachers"),
+        ("distill", {"teachers": ["a"], "weight": 2}, "distill.weight must be in 0..1"),
+    ],
+)
+def test_what_is_wrong_is_named_with_what_is_right(where: str, value: object, message: str) -> None:
+    with pytest.raises(RecipeError) as found:
+        Recipe.from_dict(content()).override({where: value})
+    assert message in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"trainable": "all"}, "`cache: true` keeps the states of a frozen encoder"),
+        ({"model": {"pooled_layers": "mix"}}, "learned in training"),
+        ({"model": {"pooling": "attention"}}, "learned in training"),
+        ({"model": {"token_attention": True}}, "reads the tokens"),
+    ],
+)
+def test_a_cache_of_what_is_learned_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        Recipe.from_dict(content(phases=[{"name": "one", "trainable": "head", "cache": True, **fields}]))
+
+
+def test_fields_of_an_earlier_phase_count_in_a_later_one() -> None:
+    phases = [
+        {"name": "one", "trainable": "all", "model": {"token_attention": True}},
+        {"name": "two", "trainable": "head", "cache": True},
+    ]
+    with pytest.raises(RecipeError, match=r"phases\.1: `cache: true`"):
+        Recipe.from_dict(content(phases=phases))
+    phases[1]["model"] = {"token_attention": False}
+    assert len(Recipe.from_dict(content(phases=phases)).phases) == 2
+
+
+def test_contradictions_are_refused() -> None:
+    with pytest.raises(RecipeError, match="either `dataset: emobank` or `files:`"):
+        Recipe.from_dict(content(data={}))
+    with pytest.raises(RecipeError, match="either `dataset: emobank` or `files:`"):
+        Recipe.from_dict(content(data={"dataset": "emobank", "files": {"train": "a.csv"}}))
+    with pytest.raises(RecipeError, match="`train` is missing"):
+        Recipe.from_dict(content(data={"files": {"test": "a.csv"}}))
+    with pytest.raises(RecipeError, match="no head to keep"):
+        Recipe.from_dict(content(phases=[{"name": "e", "objective": "goemotions", "trainable": "all"}]))
+    with pytest.raises(RecipeError, match="trains the encoder"):
+        Recipe.from_dict(content(phases=[{"name": "e", "objective": "goemotions", "trainable": "head"}]))
+    with pytest.raises(RecipeError, match="a name of its own"):
+        Recipe.from_dict(content(phases=[{"name": "one"}, {"name": "one"}]))
+    with pytest.raises(RecipeError, match="phases is missing"):
+        Recipe.from_dict({"model": {"encoder": "gpt2"}, "data": {"dataset": "emobank"}})
+
+
+def test_several_faults_are_told_at_once() -> None:
+    with pytest.raises(RecipeError) as found:
+        Recipe.from_dict(content(sed=1, data={"dataset": "emobank", "max_length": "long"}))
+    assert "no 'sed'. Did you mean 'seed'?" in str(found.value) and "data.max_length" in str(found.value)
+
+
+def test_paths_start_at_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    recipe = content(data={"files": {"train": "mine.csv"}}, distill={"teachers": ["../teacher"]})
+    (home / "r.yaml").write_text(yaml.safe_dump(recipe))
+    monkeypatch.chdir(tmp_path)
+    read = Recipe.from_yaml("home/r.yaml")
+    assert read.data.files == {"train": str(home / "mine.csv")}
+    assert read.distill is not None and read.distill.teachers == [str(tmp_path / "teacher")]
+    assert Recipe.from_dict(read.to_dict()) == read
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "!!python/object/apply:os.system ['touch SPOILED']",
+        "model: !!python/object/new:os.system ['touch SPOILED']",
+        "model: !!python/name:os.system",
+        "name: {[}",
+    ],
+)
+def test_a_recipe_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.yaml").write_text(text)
+    with pytest.raises(RecipeError, match="is not plain YAML"):
+        Recipe.from_yaml(tmp_path / "evil.yaml")
+    assert not (tmp_path / "SPOILED").exists()
+
+
+def test_a_file_that_is_no_recipe_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="There is no recipe at"):
+        Recipe.from_yaml(tmp_path / "none.yaml")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(RecipeError, match="must hold a mapping with the keys"):
+        Recipe.from_yaml(tmp_path / "list.yaml")
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00name")
+    with pytest.raises(RecipeError, match="is not plain YAML"):
+        Recipe.from_yaml(tmp_path / "bytes.yaml")
+    (tmp_path / "huge.yaml").write_text("a: " + "x" * 1_000_001)
+    with pytest.raises(RecipeError, match="at most 1000000"):
+        Recipe.from_yaml(tmp_path / "huge.yaml")
+
+
+def test_overrides_reach_phases_by_name_place_and_all() -> None:
+    recipe = Recipe.from_dict(content(phases=[{"name": "one"}, {"name": "two"}]))
+    assert [p.training for p in recipe.override({"phases.two.training.max_steps": 5}).phases] == [{}, {"max_steps": 5}]
+    assert recipe.override({"phases.0.layer_decay": 0.5}).phases[0].layer_decay == 0.5
+    assert all(p.ema_decay == 0.9 for p in recipe.override({"phases.*.ema_decay": 0.9}).phases)
+    assert recipe.override({"distill.teachers": ["a"]}).distill is not None
+    with pytest.raises(RecipeError, match=r"there is no 'three' in \['one', 'two'\]"):
+        recipe.override({"phases.three.name": "x"})
+    with pytest.raises(RecipeError, match="inside a plain value"):
+        recipe.override({"seed.much": 1})
+    assert recipe.phases[1].training == {}, "the recipe itself does not change"
