@@ -661,6 +661,8 @@ def main(arguments: list[str] | None = None) -> int:
         seeds = [int(seed) for seed in given.seeds.split(",")]
     except ValueError:
         parser.error(f"--seeds takes whole numbers with commas, such as 0,1,2; got {given.seeds!r}")
+    if given.readme and not given.readme.is_file():
+        parser.error(f"--readme: there is no file {given.readme}")
     try:
         grid = Grid.from_yaml(given.grid)
         names = [system.name for system in grid.systems]
