@@ -620,7 +620,7 @@ def _note(table: dict[str, Any]) -> str:
     return (
         f"`{table['command']}`; {machines}; seeds {seeds}; {table['rows_test']:,} test sentences. "
         f"Δr: difference of the mean r on test, 95% of {RESAMPLES:,} paired bootstrap resamples (no seed variance in "
-        "it). CPU s: processor seconds of training, the encoder's states at hand."
+        "it), over the seeds that both have. CPU s: processor seconds of training, the encoder's states at hand."
     )
 
 
