@@ -1,0 +1,417 @@
+"""From a checkpoint to ONNX and back: an export with dynamic shapes, optionally in 8 bits, and a runtime for it.
+
+Requires the extra `onnx` (onnx, onnxruntime, onnxscript) and, for the export, torch >= 2.11. The runtime needs neither
+torch's weights nor the encoder: a folder with model.onnx, the tokenizer and the config is all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from ..modeling.configuration_liminal import LiminalConfig
+from ..modeling.modeling_liminal import LiminalForPADRegression
+from ..modeling.pipeline_liminal import checked_text
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+MODEL_FILE = "model.onnx"
+_DATA_FILE = "model.onnx.data"
+_MEMORY_FIELDS = ("slots", "count", "turn", "pad")
+# One protobuf file can't pass 2 GB; larger weights go beside it.
+_LARGEST_FILE = 1_800_000_000
+_INSTALL = "ONNX needs more packages: pip install 'liminal_hf[onnx]'"
+
+
+def export_onnx(
+    checkpoint_or_model: str | os.PathLike | LiminalForPADRegression,
+    folder: str | os.PathLike,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    memory: bool = False,
+    quantize: Literal["int8"] | None = None,
+) -> Path:
+    """Writes a model as ONNX, for any batch size and any length that its encoder takes.
+
+    Inputs are `input_ids` and `attention_mask`, int64 `(batch, length)`; outputs are those of `LiminalPADOutput` that
+    the head has. K and n are the config's. The result is compared with torch before it is written.
+
+    Args:
+        checkpoint_or_model: folder or Hub id of a checkpoint, or a model (a PEFT model: merge it first).
+        folder: where to write model.onnx, config.json and the tokenizer; created if it does not exist.
+        tokenizer: default the checkpoint's; a model given as an object needs it for `OnnxPAD.predict`.
+        memory: whether the conversation is an input, `memory.slots`, `memory.count`, `memory.turn`, `memory.pad` as in
+            `ConversationMemory`, and an output, the same names after `new_`. Without it the model is stateless.
+        quantize: "int8" keeps the weights of the encoder's linear layers in 8-bit integers, a scale per channel, and
+            rounds their inputs as they come (dynamic quantization); head, embeddings and attention stay in float.
+
+    Returns:
+        The path of model.onnx.
+
+    Raises:
+        ValueError: the model has no encoder, no memory where one is asked for, or `quantize` is unknown.
+        ImportError: the extra is not installed; the message has the line to type.
+        RuntimeError: the ONNX model does not give what torch gives.
+
+    Example:
+        >>> from transformers import BertConfig
+        >>> bert = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+        >>> model = LiminalForPADRegression(LiminalConfig(text_config=bert, latent_size=8, num_outer_steps=1))
+        >>> export_onnx(model, "tiny-onnx").name
+        'model.onnx'
+    """
+    if quantize not in (None, "int8"):
+        raise ValueError(f'quantize must be None or "int8", got {quantize!r}.')
+    try:
+        import onnx_ir
+        import onnxruntime  # noqa: F401  (the comparison needs it)
+    except ImportError as error:
+        raise ImportError(f"{_INSTALL} ({error})") from error
+    if isinstance(checkpoint_or_model, LiminalForPADRegression):
+        model = checkpoint_or_model
+    elif isinstance(checkpoint_or_model, str | os.PathLike):
+        model = LiminalForPADRegression.from_pretrained(checkpoint_or_model)
+        if tokenizer is None:
+            tokenizer = AutoTokenizer.from_pretrained(checkpoint_or_model)
+    else:
+        raise ValueError(
+            "export_onnx takes a checkpoint or a LiminalForPADRegression, got "
+            f"{type(checkpoint_or_model).__name__}. An adapted model: export peft_model.merge_and_unload()."
+        )
+    if model.liminal.encoder is None:
+        raise ValueError("This model has no encoder (text_config=None): there are no texts that its ONNX could read.")
+    if memory and not model.liminal.head.has_memory:
+        raise ValueError(f"Head {model.config.head!r} has no memory. Heads with one: v6, v7. Leave memory=True out.")
+    if any(parameter.device.type != "cpu" or parameter.dtype != torch.float32 for parameter in model.parameters()):
+        model = copy.deepcopy(model).cpu().float()
+    was_training = model.training
+    model.eval()
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        program = _export(model, memory)
+        # Beside the target, so that moving it there is one step and never leaves half a model.
+        with tempfile.TemporaryDirectory(dir=folder) as staging, _quiet():
+            written = Path(staging) / MODEL_FILE
+            large = sum(tensor.nbytes for tensor in _weights(program)) > _LARGEST_FILE
+            to_quantize = _encoder_linears(program)
+            _strip_traces(program)
+            onnx_ir.save(program, str(written), external_data=_DATA_FILE if large else None)
+            _compare(model, written, memory)
+            if quantize == "int8":
+                written = _quantize(written, to_quantize, large)
+            for file in written.parent.glob(f"{MODEL_FILE}*"):
+                file.replace(folder / file.name)
+    finally:
+        model.train(was_training)
+    config = copy.deepcopy(model.config)
+    # The folder holds neither torch weights nor code, and a folder of this machine means nothing elsewhere.
+    config.auto_map = {}
+    config.text_config._name_or_path = ""
+    config.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    return folder / MODEL_FILE
+
+
+class OnnxPAD:
+    """PAD from a folder that `export_onnx` wrote, on onnxruntime.
+
+    Args:
+        folder: the folder.
+        threads: cores to use; default all.
+        providers: onnxruntime's execution providers in order of preference; default the CPU.
+
+    Raises:
+        FileNotFoundError: the folder has no model.onnx.
+        ImportError: onnxruntime is not installed.
+
+    Example:
+        >>> from transformers import BertConfig
+        >>> bert = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+        >>> model = LiminalForPADRegression(LiminalConfig(text_config=bert, latent_size=8, num_outer_steps=1))
+        >>> _ = export_onnx(model, "tiny-onnx")
+        >>> tokens = np.ones((3, 5), dtype=np.int64)
+        >>> OnnxPAD("tiny-onnx").run({"input_ids": tokens, "attention_mask": tokens})["logits"].shape
+        (3, 3)
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike, *, threads: int | None = None, providers: Sequence[str] | None = None
+    ) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ImportError(f"{_INSTALL} ({error})") from error
+        file = Path(folder) / MODEL_FILE
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{folder} has no {MODEL_FILE}. Write one: liminal export CHECKPOINT --format onnx, or "
+                "liminal_hf.export.onnx.export_onnx(checkpoint, folder)."
+            )
+        options = onnxruntime.SessionOptions()
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        self.session = onnxruntime.InferenceSession(
+            str(file), options, providers=list(providers or ["CPUExecutionProvider"])
+        )
+        self.config = LiminalConfig.from_pretrained(folder)
+        self.input_names = [value.name for value in self.session.get_inputs()]
+        self.output_names = [value.name for value in self.session.get_outputs()]
+        self.tokenizer: Any = None
+        if (Path(folder) / "tokenizer_config.json").is_file():
+            self.tokenizer = AutoTokenizer.from_pretrained(folder)
+            if self.tokenizer.pad_token_id is None:
+                # GPT-2 has none; the mask hides the padding, so that any token will do.
+                self.tokenizer.pad_token = self.tokenizer.eos_token
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether the conversation is an input and an output."""
+        return "memory.slots" in self.input_names
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One call of the model on arrays.
+
+        Args:
+            inputs: `input_ids` and `attention_mask`, int64 `(batch, length)`, and the memory of a model with one.
+
+        Returns:
+            All outputs by name: `logits` `(batch, 3)` in label units, and what else the head has.
+        """
+        values = self.session.run(None, {name: inputs[name] for name in self.input_names})
+        return dict(zip(self.output_names, values, strict=True))
+
+    def predict(
+        self, texts: Sequence[str], batch_size: int = 32, max_length: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """PAD of texts that have nothing to do with each other.
+
+        Args:
+            texts: the texts.
+            batch_size: texts per call; in float, no result depends on it.
+            max_length: tokens per text, longer ones are truncated; default the config's `max_seq_length`.
+
+        Returns:
+            `logits` `(number of texts, 3)` in label units, float32, and `uncertainty` of the same shape where the head
+            has it.
+
+        Raises:
+            ValueError: a text that is empty or no text; the message says which.
+        """
+        texts = [checked_text(text, f"Text {index}") for index, text in enumerate(texts)]
+        result: dict[str, np.ndarray] = {
+            name: np.empty((len(texts), 3), dtype=np.float32)
+            for name in ("logits", "uncertainty")
+            if name in self.output_names
+        }
+        # Texts of one length together: padding costs time.
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            inputs = self._tokens([texts[row] for row in rows], max_length)
+            if self.has_memory:
+                inputs.update(self.initial_memory(len(rows)))
+            output = self.run(inputs)
+            for name, values in result.items():
+                values[rows] = output[name]
+        return result
+
+    def turn(
+        self, texts: Sequence[str], memory: Mapping[str, np.ndarray] | None = None, max_length: int | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """The next turn of each of several conversations.
+
+        Args:
+            texts: one turn per conversation.
+            memory: what the turn before returned; None before the first.
+            max_length: as in `predict`.
+
+        Returns:
+            All outputs by name, and the memory to pass on.
+
+        Raises:
+            ValueError: the model was exported without memory, or a text is empty.
+        """
+        memory = self.initial_memory(len(texts)) if memory is None else memory
+        texts = [checked_text(text, f"Text {index}") for index, text in enumerate(texts)]
+        output = self.run({**self._tokens(texts, max_length), **memory})
+        return output, {f"memory.{field}": output.pop(f"new_memory.{field}") for field in _MEMORY_FIELDS}
+
+    def initial_memory(self, batch_size: int = 1) -> dict[str, np.ndarray]:
+        """The memory before the first turn, by input name.
+
+        Raises:
+            ValueError: the model was exported without memory.
+        """
+        if not self.has_memory:
+            raise ValueError("This model was exported without memory: export it with memory=True.")
+        slots = (batch_size, self.config.memory_slots, self.config.latent_size)
+        return {
+            "memory.slots": np.zeros(slots, dtype=np.float32),
+            "memory.count": np.zeros(batch_size, dtype=np.int64),
+            "memory.turn": np.zeros(batch_size, dtype=np.int64),
+            "memory.pad": np.zeros((batch_size, 3), dtype=np.float32),
+        }
+
+    def _tokens(self, texts: list[str], max_length: int | None) -> dict[str, np.ndarray]:
+        if self.tokenizer is None:
+            raise ValueError("This folder has no tokenizer: export it with tokenizer=..., or give tokens to `run`.")
+        batch = self.tokenizer(
+            texts,
+            padding=True,
+            truncation=True,
+            max_length=max_length or self.config.max_seq_length,
+            return_attention_mask=True,
+            return_tensors="np",
+        )
+        return {name: batch[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
+
+
+def _sample(model: LiminalForPADRegression, memory: bool, rows: int, length: int) -> dict[str, Any]:
+    """Inputs with padding on the first row, and a memory with something in it."""
+    generator = torch.Generator().manual_seed(length)
+    mask = torch.ones(rows, length, dtype=torch.long)
+    mask[0, length // 2 :] = 0
+    inputs: dict[str, Any] = {
+        "input_ids": torch.randint(model.config.vocab_size, (rows, length), generator=generator),
+        "attention_mask": mask,
+    }
+    if memory:
+        inputs["memory"] = model.initial_memory(rows)
+        inputs["memory"] = model(**inputs).memory
+    return inputs
+
+
+@torch.no_grad()
+def _export(model: LiminalForPADRegression, memory: bool) -> onnx_ir.Model:
+    """The graph, with our names on inputs and outputs and nothing that no one reads."""
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+    from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
+
+    dynamic = torch.export.Dim.DYNAMIC
+    shapes: dict[str, Any] = {name: {0: dynamic, 1: dynamic} for name in ("input_ids", "attention_mask")}
+    if memory:
+        shapes["memory"] = [{0: dynamic} for _ in _MEMORY_FIELDS]
+    with _quiet():
+        exported: Any = OnnxExporter().export(
+            model, _sample(model, memory, rows=2, length=7), OnnxConfig(dynamic_shapes=shapes)
+        )
+    # transformers 5.16 gives torch's ONNXProgram, later versions an ExportedModel around the graph.
+    program = exported.program if hasattr(exported, "program") else exported.model
+    graph = program.graph
+    for value in graph.inputs:
+        value.name = value.name.removeprefix("input.")
+    for value in list(graph.outputs):
+        value.name = value.name.removeprefix("output.")
+        if value.name.startswith("memory."):
+            value.name = f"new_{value.name}"
+            if not memory:
+                graph.outputs.remove(value)
+    RemoveUnusedNodesPass()(program)
+    return program
+
+
+def _encoder_linears(program: onnx_ir.Model) -> list[str]:
+    """Names of the nodes that multiply with a weight of the encoder."""
+    names = []
+    for node in program.graph.all_nodes():
+        scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes", "")
+        if node.op_type in ("MatMul", "Gemm") and "'liminal.encoder'" in scopes:
+            names.append(str(node.name))
+    return names
+
+
+def _weights(program: onnx_ir.Model) -> Iterator[Any]:
+    for graph in program.graphs():
+        for value in graph.initializers.values():
+            yield value.const_value
+
+
+def _strip_traces(program: onnx_ir.Model) -> None:
+    """Removes where in whose source each node was traced: paths of this machine, and a good part of a small file."""
+    for graph in program.graphs():
+        graph.metadata_props.clear()
+        graph.doc_string = None
+        for value in (*graph.inputs, *graph.outputs, *graph.initializers.values()):
+            value.metadata_props.clear()
+        for node in graph:
+            node.metadata_props.clear()
+            node.doc_string = None
+            for value in node.outputs:
+                value.metadata_props.clear()
+
+
+@torch.no_grad()
+def _compare(model: LiminalForPADRegression, file: Path, memory: bool) -> None:
+    """Runs both on other shapes than were traced."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    inputs = _sample(model, memory, rows=3, length=11)
+    expected = model(**inputs).logits.numpy()
+    arrays = {name: inputs[name].numpy() for name in ("input_ids", "attention_mask")}
+    if memory:
+        arrays |= {f"memory.{field}": inputs["memory"][field].numpy() for field in _MEMORY_FIELDS}
+    (found,) = session.run(["logits"], arrays)
+    difference = float(np.abs(found - expected).max())
+    if not difference <= 1e-3 * max(model.config.label_std):
+        raise RuntimeError(
+            f"The ONNX model differs from torch by {difference:.2g}, so it was not written. This encoder does not "
+            "export faithfully with these versions of torch, transformers and onnxscript; another version may."
+        )
+
+
+def _quantize(file: Path, nodes: list[str], large: bool) -> Path:
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    graph = onnx.load(file, load_external_data=False)
+    # quantize_dynamic transposes the weight of a Gemm (GPT-2's linears) and then trips over its old shape.
+    weights = {initializer.name for initializer in graph.graph.initializer}
+    kept = [info for info in graph.graph.value_info if info.name not in weights]
+    del graph.graph.value_info[:]
+    graph.graph.value_info.extend(kept)
+    onnx.save(graph, file)
+    target = file.parent / "int8"
+    target.mkdir()
+    quantize_dynamic(
+        file,
+        target / MODEL_FILE,
+        # It turns a Gemm into a MatMul of this name first.
+        nodes_to_quantize=[name for node in nodes for name in (node, f"{node}_MatMul")],
+        op_types_to_quantize=["MatMul"],
+        per_channel=True,
+        # 7 bits: processors without VNNI add products in 16 bits, which 8 would overflow. Measured on EmoBank, the bit
+        # costs nothing; unsigned weights would not overflow either, and are no faster than float.
+        reduce_range=True,
+        weight_type=QuantType.QInt8,
+        use_external_data_format=large,
+    )
+    return target / MODEL_FILE
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hides what the exporters say about their own operators, on standard output and in the logs."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
