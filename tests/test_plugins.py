@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import tiny_model
 
+import liminal_hf
 from liminal_hf import HEADS, LOSSES, POOLERS
 
 MODULE = '''
@@ -123,7 +125,7 @@ def build_wheel(folder: Path) -> Path:
 
 def run(code: str, argument: Path, *extra_path: Path) -> subprocess.CompletedProcess[str]:
     here = Path(__file__).parent
-    path = ":".join(map(str, (here.parent, here, *extra_path)))
+    path = os.pathsep.join(map(str, (Path(liminal_hf.__file__).parents[1], here, *extra_path)))
     return subprocess.run(
         [sys.executable, "-c", code, str(argument)],
         capture_output=True,

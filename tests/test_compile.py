@@ -1,0 +1,108 @@
+"""torch.compile without a graph break and torch.export with a free batch and length, memory in and out."""
+
+import pytest
+import torch
+from conftest import VOCABULARY, tiny_model
+from torch import nn
+
+from liminal_hf import ConversationMemory, LiminalForPADRegression
+
+TOLERANCE = {"atol": 1e-5, "rtol": 0}
+
+
+def batch(rows: int, length: int) -> dict[str, torch.Tensor]:
+    """Tokens with padding on the left in one row and on the right in another."""
+    generator = torch.Generator().manual_seed(rows)
+    ids = torch.randint(3, VOCABULARY, (rows, length), generator=generator)
+    mask = torch.ones_like(ids)
+    mask[0, :2] = 0
+    mask[-1, -3:] = 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def some_memory(model: LiminalForPADRegression, rows: int) -> ConversationMemory:
+    """The memory after one turn, of another text than the one that is tested."""
+    return model(**batch(rows, 5), memory=model.initial_memory(rows)).memory
+
+
+# The default backend writes and compiles C++, most of a minute for one graph; "aot_eager" takes the same one graph and
+# runs it as it is.
+@torch.no_grad()
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("head", "backend"), [("v7", "inductor"), ("v7", "aot_eager"), ("v6", "aot_eager")])
+def test_compiles_as_one_graph(head: str, backend: str) -> None:
+    torch._dynamo.reset()
+    steps = 1 if backend == "inductor" else 2
+    model = tiny_model("bert", head=head, num_outer_steps=steps)
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=backend)
+    for rows, length in [(3, 9), (4, 12)]:
+        inputs = batch(rows, length)
+        memory = some_memory(model, rows)
+        eager, fast = model(**inputs, memory=memory), compiled(**inputs, memory=memory)
+        torch.testing.assert_close(fast.logits, eager.logits, **TOLERANCE)
+        torch.testing.assert_close(dict(fast.memory), dict(eager.memory), **TOLERANCE)
+        assert fast.keys() == eager.keys()
+        # What was remembered matters, so that equality above means something.
+        assert (eager.logits - model(**inputs).logits).abs().max() > 1e-4
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("head", ["v7", "v6"])
+def test_compiles_without_a_memory_and_with_every_layer(head: str) -> None:
+    torch._dynamo.reset()
+    model = tiny_model("bert", head=head, pooled_layers="all", token_attention=head == "v7", num_outer_steps=2)
+    # transformers puts its hooks for hidden states on an encoder at the first call, which it can't while compiling.
+    model(**batch(2, 6))
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
+    for rows, length in [(3, 9), (4, 12)]:
+        inputs = batch(rows, length)
+        torch.testing.assert_close(compiled(**inputs).logits, model(**inputs).logits, **TOLERANCE)
+
+
+def test_the_training_step_compiles_as_one_graph() -> None:
+    torch._dynamo.reset()
+    model = tiny_model("bert", num_outer_steps=2)
+    inputs = {**batch(3, 9), "labels": torch.linspace(-1, 1, 9).view(3, 3), "num_items_in_batch": torch.tensor(9)}
+    model(**inputs).loss.backward()
+    expected = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    torch.compile(model, fullgraph=True, backend="aot_eager")(**inputs).loss.backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], **TOLERANCE)
+
+
+class Exportable(nn.Module):
+    """Tensors in, tensors out, as a runtime outside of Python sees the model."""
+
+    def __init__(self, model: LiminalForPADRegression) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        slots: torch.Tensor,
+        count: torch.Tensor,
+        turn: torch.Tensor,
+        pad: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
+        memory = ConversationMemory(slots=slots, count=count, turn=turn, pad=pad)
+        output = self.model(input_ids=input_ids, attention_mask=attention_mask, memory=memory)
+        return (output.logits, *output.memory.to_tuple())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("family", "head"), [("bert", "v7"), ("bert", "v6"), ("gpt2", "v7"), ("t5", "v7"), ("modernbert", "v6")]
+)
+def test_exports_with_a_free_batch_and_length(family: str, head: str) -> None:
+    model = tiny_model(family, head=head, num_outer_steps=2, pooled_layers="mix")
+    rows, length = torch.export.Dim("rows", min=2, max=64), torch.export.Dim("length", min=2, max=60)
+    free = {name: {0: rows} for name in ("slots", "count", "turn", "pad")}
+    free.update({name: {0: rows, 1: length} for name in ("input_ids", "attention_mask")})
+    example = {**batch(3, 9), **some_memory(model, 3)}
+    program = torch.export.export(Exportable(model), (), example, dynamic_shapes=free).module()
+    for number, size in [(3, 9), (2, 31), (7, 4)]:
+        inputs = {**batch(number, size), **some_memory(model, number)}
+        torch.testing.assert_close(program(**inputs), Exportable(model)(**inputs), **TOLERANCE)
