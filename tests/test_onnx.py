@@ -1,0 +1,189 @@
+"""The ONNX export against torch: families, other shapes than traced, conversations, 8 bits on the real MiniLM."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import MINILM, tiny_model
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from liminal_hf import DEFAULT_CHECKPOINT, LiminalConfig, LiminalForPADRegression
+from liminal_hf.data import load_emobank
+from liminal_hf.metrics import pearson
+
+pytest.importorskip("onnxruntime", reason="needs ONNX: pip install 'liminal_hf[onnx]'")
+onnx = pytest.importorskip("onnx", reason="needs ONNX: pip install 'liminal_hf[onnx]'")
+
+from liminal_hf.export.onnx import OnnxPAD, export_onnx  # noqa: E402
+
+SHAPES = [(1, 1), (1, 5), (5, 16), (3, 40)]
+TEXTS = [
+    "I won!",
+    "Go away and never come back.",
+    "It is Tuesday.",
+    "Help me, please! There is a bear in the kitchen and it has eaten all of the honey that we kept for the winter.",
+    "Thank you so much for everything that you have done for us.",
+    "ok",
+]
+
+
+def batch(rows: int, length: int) -> dict[str, Tensor]:
+    """Random tokens, with padding on the right of the last row and on the left of the first of several."""
+    generator = torch.Generator().manual_seed(rows * 100 + length)
+    mask = torch.ones(rows, length, dtype=torch.long)
+    mask[-1, length // 2 + 1 :] = 0
+    if rows > 1:
+        mask[0, : length // 2] = 0
+    return {"input_ids": torch.randint(3, 60, (rows, length), generator=generator) * mask, "attention_mask": mask}
+
+
+def arrays(values: dict[str, Tensor], prefix: str = "") -> dict[str, np.ndarray]:
+    return {f"{prefix}{name}": value.numpy() for name, value in values.items()}
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "modernbert", "t5"])
+@torch.no_grad()
+def test_onnx_gives_what_torch_gives_in_every_shape_with_memory(family: str, tmp_path: Path) -> None:
+    model = tiny_model(family, num_outer_steps=3, label_std=[0.3, 0.4, 0.5], label_mean=[0.1, 0.0, -0.1])
+    # A memory that has its say, or the comparison would be blind to it.
+    model.liminal.head.soul_kernel.memory_gate.fill_(3.0)
+    model.liminal.head.soul_kernel.bond.weight.mul_(5)
+    path = export_onnx(model, tmp_path, memory=True)
+    assert path == tmp_path / "model.onnx"
+    onnx_model = OnnxPAD(tmp_path, threads=1)
+    for rows, length in SHAPES:
+        memory = model.initial_memory(rows)
+        state = onnx_model.initial_memory(rows)
+        for turn in range(3):
+            tokens = batch(rows, max(1, length - turn))
+            expected = model(**tokens, memory=memory)
+            found = onnx_model.run({**arrays(tokens), **state})
+            for name in ("logits", "uncertainty", "pad_trajectory", "confidences", "step_attentions", "reflection"):
+                np.testing.assert_allclose(found[name], expected[name].numpy(), atol=1e-5, rtol=0, err_msg=name)
+            for name, value in expected.memory.items():
+                np.testing.assert_allclose(found[f"new_memory.{name}"], value.numpy(), atol=1e-5, rtol=0, err_msg=name)
+            memory = expected.memory
+            state = {f"memory.{name}": found[f"new_memory.{name}"] for name in memory}
+        assert (model(**tokens).logits - expected.logits).abs().max() > 1e-3
+
+
+def test_the_files_hold_nothing_of_this_machine_and_the_model_is_left_as_it_was(tmp_path: Path) -> None:
+    model = tiny_model("bert", num_outer_steps=2).train()
+    model.config.text_config._name_or_path = str(tmp_path)
+    export_onnx(model, tmp_path / "onnx")
+    assert model.training and model.liminal.encoder.training
+    files = sorted(file.name for file in (tmp_path / "onnx").iterdir())
+    assert files == ["config.json", "model.onnx"]
+    for file in (tmp_path / "onnx").iterdir():
+        content = file.read_bytes()
+        for trace in (str(tmp_path), "site-packages", str(Path(__file__).parents[1]), "stack_trace"):
+            assert trace.encode() not in content, (file.name, trace)
+    # Only standard operators, so that any ONNX runtime can read it.
+    proto = onnx.load(tmp_path / "onnx" / "model.onnx")
+    assert {node.domain for node in proto.graph.node} <= {"", "ai.onnx"}
+    assert [value.name for value in proto.graph.input] == ["input_ids", "attention_mask"]
+    assert not any("memory" in value.name for value in proto.graph.output)
+    onnx.checker.check_model(proto, full_check=True)
+    with pytest.raises(ValueError, match="no tokenizer"):
+        OnnxPAD(tmp_path / "onnx").predict(["Hello."])
+    with pytest.raises(ValueError, match="memory=True"):
+        OnnxPAD(tmp_path / "onnx").initial_memory()
+
+
+@pytest.fixture(scope="module")
+def minilm_onnx(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default checkpoint on the real MiniLM."""
+    folder = tmp_path_factory.mktemp("onnx")
+    export_onnx(DEFAULT_CHECKPOINT, folder)
+    return folder
+
+
+def test_predict_on_minilm_matches_torch_whatever_the_batch(minilm_onnx: Path) -> None:
+    model = LiminalForPADRegression.from_pretrained(DEFAULT_CHECKPOINT)
+    tokenizer = AutoTokenizer.from_pretrained(DEFAULT_CHECKPOINT)
+    onnx_model = OnnxPAD(minilm_onnx, threads=1)
+    for size in (1, 4, 32):
+        found = onnx_model.predict(TEXTS, batch_size=size)
+        assert sorted(found) == ["logits", "uncertainty"]
+        for row, text in enumerate(TEXTS):
+            with torch.no_grad():
+                expected = model(**tokenizer(text, return_tensors="pt"))
+            np.testing.assert_allclose(found["logits"][row], expected.logits[0].numpy(), atol=1e-5, rtol=0)
+            np.testing.assert_allclose(found["uncertainty"][row], expected.uncertainty[0].numpy(), atol=1e-5, rtol=0)
+    long = onnx_model.predict([TEXTS[3] * 20], max_length=16)["logits"]
+    assert np.array_equal(long, onnx_model.predict([TEXTS[3] * 40], max_length=16)["logits"])
+    assert onnx_model.predict([])["logits"].shape == (0, 3)
+    with pytest.raises(ValueError, match="Text 1 is empty"):
+        onnx_model.predict(["a", " "])
+
+
+def test_int8_loses_next_to_nothing_on_emobank(minilm_onnx: Path, data_dir: Path, tmp_path: Path) -> None:
+    export_onnx(DEFAULT_CHECKPOINT, tmp_path, quantize="int8")
+    test = load_emobank(data_dir)["test"]
+    texts, labels = list(test["text"]), np.array(test["labels"])
+    floating = OnnxPAD(minilm_onnx).predict(texts)["logits"]
+    whole = OnnxPAD(tmp_path).predict(texts)["logits"]
+    difference = np.abs(floating - whole)
+    lost = float(pearson(floating, labels).mean() - pearson(whole, labels).mean())
+    print(f"int8 against float: max {difference.max():.4f}, mean {difference.mean():.4f}, mean r lost {lost:.4f}")
+    assert 0 < difference.mean() < 0.1 * floating.std()
+    assert lost < 0.005
+    sizes = [(folder / "model.onnx").stat().st_size for folder in (minilm_onnx, tmp_path)]
+    assert sizes[1] < 0.7 * sizes[0]
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    head = {name: kind for name, kind in types.items() if name.startswith("liminal.head.")}
+    assert len(head) > 20 and set(head.values()) == {onnx.TensorProto.FLOAT}
+    # Six linear layers in each of six layers, and no other weight.
+    assert sum(kind == onnx.TensorProto.INT8 and name.endswith("_quantized") for name, kind in types.items()) == 36
+
+
+def test_int8_reaches_the_transposed_weights_of_gpt2(tmp_path: Path) -> None:
+    model = tiny_model("gpt2", num_outer_steps=2)
+    export_onnx(model, tmp_path, quantize="int8")
+    types = {tensor.name: tensor.data_type for tensor in onnx.load(tmp_path / "model.onnx").graph.initializer}
+    # c_attn, c_proj, c_fc and c_proj in each of two layers.
+    assert sum(kind == onnx.TensorProto.INT8 and name.endswith("_quantized") for name, kind in types.items()) == 8
+    tokens = batch(5, 16)
+    with torch.no_grad():
+        expected = model(**tokens).logits.numpy()
+    assert 0 < np.abs(OnnxPAD(tmp_path).run(arrays(tokens))["logits"] - expected).max() < 0.1 * expected.std()
+
+
+@torch.no_grad()
+def test_a_conversation_in_texts(minilm: Path, tmp_path: Path) -> None:
+    tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(minilm)
+    config = LiminalForPADRegression.from_encoder_pretrained(MINILM, latent_size=16, num_outer_steps=2).config
+    config.text_config.num_hidden_layers = 1
+    torch.manual_seed(0)
+    model = LiminalForPADRegression(LiminalConfig.from_dict(json.loads(config.to_json_string(use_diff=False)))).eval()
+    torch.nn.init.normal_(model.liminal.head.pad_head[2].weight, std=0.1)
+    export_onnx(model, tmp_path, tokenizer=tokenizer, memory=True)
+    onnx_model = OnnxPAD(tmp_path)
+    memory, state = model.initial_memory(2), None
+    for texts in (TEXTS[:2], TEXTS[2:4], TEXTS[4:6]):
+        output, state = onnx_model.turn(texts, state)
+        expected = model(**tokenizer(texts, padding=True, return_tensors="pt"), memory=memory)
+        memory = expected.memory
+        np.testing.assert_allclose(output["logits"], expected.logits.numpy(), atol=1e-5, rtol=0)
+    assert state is not None and state["memory.turn"].tolist() == [3, 3]
+    # Texts on their own are first turns.
+    first = onnx_model.turn(TEXTS)[0]["logits"]
+    np.testing.assert_allclose(onnx_model.predict(TEXTS)["logits"], first, atol=1e-5, rtol=0)
+
+
+def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
+    model = tiny_model("bert")
+    with pytest.raises(ValueError, match="got 'int4'"):
+        export_onnx(model, tmp_path, quantize="int4")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no encoder"):
+        export_onnx(LiminalForPADRegression(LiminalConfig(pooled_size=8)), tmp_path)
+    with pytest.raises(ValueError, match="'linear' has no memory"):
+        export_onnx(tiny_model("bert", head="linear"), tmp_path, memory=True)
+    with pytest.raises(ValueError, match="got BertModel"):
+        export_onnx(model.liminal.encoder, tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(FileNotFoundError, match=r"has no model\.onnx"):
+        OnnxPAD(tmp_path)
