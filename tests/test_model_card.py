@@ -248,6 +248,7 @@ def test_a_plugin_is_named_with_its_distribution(tmp_path: Path, monkeypatch: py
     dist.mkdir()
     (dist / "METADATA").write_text("Metadata-Version: 2.1\nName: calm-head\nVersion: 1.2\n")
     (dist / "entry_points.txt").write_text("[liminal_hf.heads]\ncalm = calm_head:Head\n")
+    (tmp_path / "calm_head.py").write_text("class Head: ...\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     calm = LiminalConfig(pooled_size=8, head="calm")
     assert plugins(calm) == [("head", "calm", "calm-head==1.2")]
