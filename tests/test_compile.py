@@ -33,7 +33,7 @@ def some_memory(model: LiminalForPADRegression, rows: int) -> ConversationMemory
 def test_compiles_as_one_graph(head: str, backend: str) -> None:
     torch._dynamo.reset()
     steps = 1 if backend == "inductor" else 2
-    model = tiny_model("bert", head=head, num_outer_steps=steps)
+    model = tiny_model("bert", head=head, num_outer_steps=steps, num_inner_steps=1)
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=backend)
     for rows, length in [(3, 9), (4, 12)]:
         inputs = batch(rows, length)
@@ -47,10 +47,9 @@ def test_compiles_as_one_graph(head: str, backend: str) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("head", ["v7", "v6"])
-def test_compiles_without_a_memory_and_with_every_layer(head: str) -> None:
+def test_compiles_without_a_memory_and_with_every_layer() -> None:
     torch._dynamo.reset()
-    model = tiny_model("bert", head=head, pooled_layers="all", token_attention=head == "v7", num_outer_steps=2)
+    model = tiny_model("bert", pooled_layers="all", token_attention=True, num_outer_steps=2)
     # transformers puts its hooks for hidden states on an encoder at the first call, which it can't while compiling.
     model(**batch(2, 6))
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
