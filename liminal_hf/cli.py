@@ -480,12 +480,24 @@ def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder; it must be empty or new.")],
     head_only: Annotated[bool, typer.Option("--head-only", help="Leave the encoder out: a few MB.")] = False,
     handler: Annotated[bool, typer.Option("--handler", help="Also write what an Inference Endpoint needs.")] = False,
+    form: Annotated[str, typer.Option("--format", help='"hub", or "onnx".')] = "hub",
+    int8: Annotated[bool, typer.Option("--int8", help="ONNX: weights of 8 bits in the encoder.")] = False,
+    memory: Annotated[bool, typer.Option("--memory", help="ONNX: a memory goes in and comes back.")] = False,
 ) -> None:
-    """Write the folder that `push` would upload: full weights, code, tokenizer, card."""
+    """Write the folder that `push` would upload (weights, code, tokenizer, card), or an ONNX model."""
     from .export.hub import open_checkpoint, write_repository
 
+    if form not in ("hub", "onnx"):
+        raise ValueError(f"--format is hub or onnx, got {form!r}.")
+    if (form == "hub" and (int8 or memory)) or (form == "onnx" and (head_only or handler)):
+        raise ValueError("--int8 and --memory go with --format onnx, --head-only and --handler with --format hub.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} is not an empty folder. Give another one: -o FOLDER")
+    if form == "onnx":
+        from .export.onnx import export_onnx
+
+        print(export_onnx(find_checkpoint(checkpoint), output, memory=memory, quantize="int8" if int8 else None))
+        return
     model, tokenizer, facts, low_rank = open_checkpoint(find_checkpoint(checkpoint), None)
     write_repository(
         model, output, tokenizer=tokenizer, facts=facts, head_only=head_only, handler=handler, low_rank=low_rank

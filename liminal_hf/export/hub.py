@@ -4,7 +4,6 @@ Requires torch, transformers and huggingface_hub. What travels: safetensors, con
 tokenizer and the model card. What stays home: pickles, the state of a training run, paths of this machine.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -27,7 +26,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from ..modeling.configuration_liminal import LiminalConfig
-from ..modeling.encoders import resolve_encoder
+from ..modeling.encoders import file_sha256, resolve_encoder
 from ..modeling.modeling_liminal import LiminalForPADRegression
 from . import handler as handler_module
 from . import reload
@@ -190,7 +189,7 @@ def write_repository(
             model.save_head_only(folder, low_rank=low_rank)
         else:
             model.save_pretrained(folder)
-        weights = {path.name: _sha256(path) for path in sorted(folder.glob("*.safetensors"))}
+        weights = {path.name: file_sha256(path) for path in sorted(folder.glob("*.safetensors"))}
         known = {"encoder_license": _encoder_license(config), **(facts or {}), "weights_sha256": weights}
         build_card(config, known).save(folder / "README.md")
     finally:
@@ -313,14 +312,6 @@ def _encoder_license(config: LiminalConfig) -> str | None:
     except OSError:
         return None
     return None if card is None else ModelCard.load(card, ignore_metadata_errors=True).data.get("license")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _verify(model: Any, tokenizer: Any, repo_id: str, commit: str, token: str | None, work: Path) -> None:

@@ -201,7 +201,7 @@ def resolve_encoder(name_or_path: str, revision: str | None = None) -> tuple[str
     folder = Path(spec.origin).parent / packaged.subfolder
     weights = folder / "model.safetensors"
     if weights not in _verified:
-        if not weights.is_file() or _sha256(weights) != packaged.sha256:
+        if not weights.is_file() or file_sha256(weights) != packaged.sha256:
             logger.warning("The packaged copy of %s is not the published file; using the Hub instead.", name_or_path)
             return name_or_path, revision
         _verified.add(weights)
@@ -219,7 +219,8 @@ def _same_commit(asked: str, commit: str) -> bool:
     return len(asked) >= 7 and commit.startswith(asked)
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """The file's sha256 in hexadecimal, read in pieces."""
     with path.open("rb") as file:
         if hasattr(hashlib, "file_digest"):
             return hashlib.file_digest(file, "sha256").hexdigest()

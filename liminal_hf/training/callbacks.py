@@ -4,7 +4,6 @@ Requires torch, safetensors and transformers. Each callback works with the stock
 """
 
 import csv
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -17,6 +16,8 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from ..modeling.encoders import file_sha256
 
 RAW_WEIGHTS = "raw_weights.safetensors"
 MANIFEST = "manifest.json"
@@ -236,7 +237,7 @@ class ManifestCallback(TrainerCallback):
         """Writes the manifest."""
         if state.is_world_process_zero:
             folder = checkpoint_folder(args, state)
-            files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
+            files = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
             write_text(folder / MANIFEST, json.dumps(files, indent=1))
 
 
@@ -264,15 +265,6 @@ def is_whole(checkpoint: Path) -> bool:
     """Whether every file that the checkpoint's manifest lists is there, unchanged."""
     try:
         files = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-        return all(sha256(checkpoint / name) == digest for name, digest in files.items())
+        return all(file_sha256(checkpoint / name) == digest for name, digest in files.items())
     except (OSError, ValueError, AttributeError):
         return False
-
-
-def sha256(path: Path) -> str:
-    """The file's sha256, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -25,7 +25,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .callbacks import sha256, write_text
+from ..modeling.encoders import file_sha256
+from .callbacks import write_text
 from .recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class PhaseResult:
         save_file(self.weights, part / _WEIGHTS)
         if self.pairs:
             save_file(self.pairs, part / _PAIRS)
-        digests = {path.name: sha256(path) for path in sorted(part.iterdir())}
+        digests = {path.name: file_sha256(path) for path in sorted(part.iterdir())}
         content = {"report": self.report, "fields": self.fields, "sha256": digests}
         write_text(part / _REPORT, json.dumps(content, indent=2) + "\n")
         shutil.rmtree(folder, ignore_errors=True)
@@ -81,7 +82,7 @@ class PhaseResult:
         try:
             content = json.loads((folder / _REPORT).read_text(encoding="utf-8"))
             for name, digest in content["sha256"].items():
-                if sha256(folder / name) != digest:
+                if file_sha256(folder / name) != digest:
                     raise ValueError(f"{name} has changed since it was written")
             pairs = load_file(folder / _PAIRS) if _PAIRS in content["sha256"] else {}
             return cls(content["report"], load_file(folder / _WEIGHTS), pairs, content["fields"])
