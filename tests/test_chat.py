@@ -1,6 +1,7 @@
 """`liminal chat`: the rule of the sharp turn, the trend, and a conversation through a terminal."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -100,8 +101,13 @@ def start(*arguments: str) -> Any:
     environment = {**os.environ, "COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
     return pexpect.spawn(
         sys.executable, ["-m", "liminal_hf.cli", "chat", *arguments], encoding="utf-8", timeout=120, env=environment,
-        dimensions=(24, 200),
+        dimensions=(24, 200), preexec_fn=hear_interrupts,
     )  # fmt: skip
+
+
+def hear_interrupts() -> None:
+    """A shell starts its background jobs deaf to Ctrl-C, and their children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def end(terminal: Any) -> None:
