@@ -28,7 +28,7 @@ for version in "${versions[@]}"; do
   echo "== transformers $version, torch $torch: installing"
   "${PYTHON:-python3}" -m venv "$folder/$version"
   "$python" -m pip install --quiet --disable-pip-version-check "torch==$torch" "transformers==$version" ".[offline]" \
-    "pytest>=8.3" "pytest-timeout>=2.3" "pytest-xdist>=3.6" "parameterized>=0.9" setuptools
+    "pytest>=9.0" "pytest-timeout>=2.3" "pytest-xdist>=3.6" "parameterized>=0.9" setuptools
   echo "== transformers $version, torch $torch: pytest ${tests[*]}"
   # By this command the installed package is tested; `python -m pytest` would take the folder beside it.
   if "$folder/$version/bin/pytest" --numprocesses=2 --dist=loadscope -q -r fE --cache-clear "${tests[@]}"; then
