@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from .modeling.configuration_liminal import DIMENSIONS
+from .modeling.configuration_liminal import DIMENSIONS, MISSING_LABEL
 
-MISSING_LABEL = -100.0
 OUTPUTS = ("logits", "confidences", "uncertainty")
 Array = NDArray[np.float64]
 

@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset, DatasetDict, Features, List, Value
 
+from ..modeling.configuration_liminal import MISSING_LABEL
+
 logger = logging.getLogger(__name__)
 
-MISSING_LABEL = -100.0
 _MISSING_WORDS = {"", "na", "n/a", "nan", "none", "null", "-"}
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _JSON_LINES = {".jsonl", ".ndjson"}

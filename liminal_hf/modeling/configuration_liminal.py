@@ -10,6 +10,8 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto import CONFIG_MAPPING
 
 DIMENSIONS = ("pleasure", "arousal", "dominance")
+# Marks a label that is not there, as in the Trainer.
+MISSING_LABEL = -100
 CONFIG_VERSION = 1
 # The published heads refine the latent four times between answers; ours was measured to need one.
 _INNER_STEPS = {"v1": 4, "v2": 4, "v3": 4, "v4": 4, "v6": 4}

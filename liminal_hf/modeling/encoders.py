@@ -25,14 +25,12 @@ class EncoderFamily:
 
     Args:
         pooling: name of the pooler that suits the family when nothing else is asked for.
-        padding_side: on which side its tokenizer usually pads; any side gives the same answer here.
         lora_targets: names of the linear layers that a low-rank adapter goes on.
         reserved_positions: how many of its learned absolute positions can't hold a token; None where positions are
             relative or rotary, and a longer text is slow but not an error.
     """
 
     pooling: str = "mean"
-    padding_side: str = "right"
     lora_targets: tuple[str, ...] | str = "all-linear"
     reserved_positions: int | None = None
 
@@ -43,23 +41,19 @@ class EncoderFamily:
 
 
 _BERT_LAYERS = ("query", "key", "value", "dense")
-_ROBERTA = EncoderFamily("mean", "right", _BERT_LAYERS, reserved_positions=2)
-_LLAMA = EncoderFamily(
-    "last_token", "left", ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-)
+_ROBERTA = EncoderFamily("mean", _BERT_LAYERS, reserved_positions=2)
+_LLAMA = EncoderFamily("last_token", ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"))
 FAMILIES: dict[str, EncoderFamily] = {
-    "bert": EncoderFamily("mean", "right", _BERT_LAYERS, reserved_positions=0),
+    "bert": EncoderFamily("mean", _BERT_LAYERS, reserved_positions=0),
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
-    "mpnet": EncoderFamily("mean", "right", ("q", "k", "v", "o", "dense"), reserved_positions=2),
-    "distilbert": EncoderFamily(
-        "mean", "right", ("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"), reserved_positions=0
-    ),
-    "modernbert": EncoderFamily("mean", "right", ("Wqkv", "Wo", "Wi")),
-    "deberta-v2": EncoderFamily("mean", "right", ("query_proj", "key_proj", "value_proj", "dense")),
-    "t5": EncoderFamily("mean", "right", ("q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo")),
-    "gpt2": EncoderFamily("last_token", "left", ("c_attn", "c_proj", "c_fc"), reserved_positions=0),
-    "bloom": EncoderFamily("last_token", "left", ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")),
+    "mpnet": EncoderFamily("mean", ("q", "k", "v", "o", "dense"), reserved_positions=2),
+    "distilbert": EncoderFamily("mean", ("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"), reserved_positions=0),
+    "modernbert": EncoderFamily("mean", ("Wqkv", "Wo", "Wi")),
+    "deberta-v2": EncoderFamily("mean", ("query_proj", "key_proj", "value_proj", "dense")),
+    "t5": EncoderFamily("mean", ("q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo")),
+    "gpt2": EncoderFamily("last_token", ("c_attn", "c_proj", "c_fc"), reserved_positions=0),
+    "bloom": EncoderFamily("last_token", ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")),
     "llama": _LLAMA,
     "mistral": _LLAMA,
     "qwen2": _LLAMA,

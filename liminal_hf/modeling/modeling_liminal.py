@@ -23,7 +23,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_liminal import DIMENSIONS, LiminalConfig
+from .configuration_liminal import DIMENSIONS, MISSING_LABEL, LiminalConfig
 from .encoders import build_encoder, family, hub_revision, load_encoder
 from .heads import HEADS, HeadInput, HeadOutput
 from .losses import LOSSES
@@ -32,7 +32,6 @@ from .pooling import LayerPooler
 
 logger = logging.getLogger(__name__)
 
-MISSING_LABEL = -100
 _LOW_RANK = "low_rank."
 _WEIGHTS = "model.safetensors"
 

@@ -16,8 +16,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..data.conversations import Turns, lanes
 from ..metrics import mean_pearson
+from ..modeling.configuration_liminal import MISSING_LABEL
 from ..modeling.memory import ConversationMemory, mean_of_last
-from ..modeling.modeling_liminal import MISSING_LABEL, LiminalForPADRegression
+from ..modeling.modeling_liminal import LiminalForPADRegression
 
 
 @dataclass

@@ -30,8 +30,9 @@ from transformers import (
 
 from ..adapters import lora_config, low_rank_deltas
 from ..data import load_emobank, load_goemotions, load_table, pooled_dataset
+from ..modeling.configuration_liminal import MISSING_LABEL
 from ..modeling.encoders import family, resolve_encoder
-from ..modeling.modeling_liminal import MISSING_LABEL, LiminalForPADRegression
+from ..modeling.modeling_liminal import LiminalForPADRegression
 from .callbacks import EmotionalLogCallback, is_whole, last_checkpoint, write_text
 from .emotions import EmotionClassifier, macro_f1
 from .recipe import Phase, Recipe
