@@ -656,7 +656,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", action="append", metavar="NAME", help="run this system alone; may be repeated")
     parser.add_argument("--readme", type=Path, help="copy the tables to between the markers in this file")
     given = parser.parse_args(arguments)
-    logging.getLogger("liminal_hf").setLevel(logging.ERROR)
     try:
         seeds = [int(seed) for seed in given.seeds.split(",")]
     except ValueError:
@@ -688,4 +687,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # Not in main: who calls it keeps their own logging.
+    logging.getLogger("liminal_hf").setLevel(logging.ERROR)
     sys.exit(main())
