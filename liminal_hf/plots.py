@@ -522,9 +522,13 @@ def _conversation(source: Source) -> "Figure":
 
 
 def _probe(source: Source) -> "Figure":
-    """A table with the columns encoder, layer, dimension, r, low, high."""
+    """The JSON of `liminal probe`, or a table with the columns encoder, layer, dimension, r, low, high."""
     path = Path(source)
-    table = _read_table(path)
+    if path.suffix == ".json" and path.is_file():
+        layers = json.loads(path.read_text(encoding="utf-8"))["layers"]
+        table = {name: [row[name] for row in layers] for name in layers[0]}
+    else:
+        table = _read_table(path)
     _need_columns(table, ("encoder", "layer", "dimension", "r", "low", "high"), path)
     encoders = list(dict.fromkeys(str(name) for name in table["encoder"]))
     layers = _numbers(table, "layer", str(path)).astype(int)
@@ -539,7 +543,7 @@ def _probe(source: Source) -> "Figure":
             place = encoders.index(str(table["encoder"][row])), layers[row], DIMENSIONS.index(table["dimension"][row])
             array[place] = value
     r, low, high = figures
-    return visualization.probe_heatmap(r, low, high, encoders, subject=_subject(source))
+    return visualization.probe_curves(r, low, high, encoders, subject=_subject(source))
 
 
 def _results(source: Source) -> "Figure":

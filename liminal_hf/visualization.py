@@ -3,7 +3,7 @@
 Requires numpy; each figure needs matplotlib (`pip install 'liminal_hf[plot]'`). Nothing here touches pyplot or its
 global state, so that figures can be drawn in any thread and without a display. Colours are Okabe and Ito's (2008),
 which colour-blind readers can tell apart; markers and line styles say the same again for print in black and white.
-All figures are 800 px wide at their own 100 dots per inch.
+All figures are 800 px wide at their own 100 dots per inch; those that take a `width` (in inches) also fit a phone.
 
 In every function PAD stands in label units, columns pleasure, arousal, dominance; a gold value of -100 is missing, and
 its dimension of that row is left out. `subject` says in the title what the data come from. A wrong shape, a NaN or an
@@ -12,6 +12,7 @@ empty array is a `ValueError` that names the argument.
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 Array = NDArray[np.float64]
 
@@ -56,20 +58,29 @@ _OCTANTS = (
     ("bored", "---"),
 )
 _RANGE = (-1.0, 1.0)
+_WIDTH = 8.0
 
 
 # ---------------------------------------------------------------------------------------------------- what all share
 
 
-def _new_figure(height: float, title: str, subject: str | None, *, width: float = 8.0) -> Figure:
+def _new_figure(height: float, title: str, subject: str | None, *, width: float = _WIDTH) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError("Figures need matplotlib, which is not installed: pip install 'liminal_hf[plot]'") from None
     figure = Figure(figsize=(width, height), dpi=100, layout="constrained", facecolor="white")
     lines = [title] if not subject else [title, _shown(subject, 90)]
+    if width < _WIDTH:
+        lines = [part for line in lines for part in textwrap.wrap(line, round(11 * width))]
     figure.suptitle("\n".join(lines), fontsize=12, parse_math=False)
     return figure
+
+
+def _wide_enough(width: float) -> float:
+    if not 3.5 <= width <= 20:
+        raise ValueError(f"`width` must lie in 3.5..20 inches, got {width!r}.")
+    return width
 
 
 def _style(axes: Axes, *, xlabel: str, ylabel: str, title: str | None = None, grid: str | None = "both") -> None:
@@ -187,6 +198,11 @@ def _ccc(predicted: Array, gold: Array) -> float:
     spread = predicted.var() + gold.var() + (predicted.mean() - gold.mean()) ** 2
     covariance = ((predicted - predicted.mean()) * (gold - gold.mean())).mean()
     return float(2 * covariance / spread) if spread > 0 else float("nan")
+
+
+def _octant_of(point: Array, middle: float) -> str:
+    signs = "".join("+" if value >= middle else "-" for value in point)
+    return next(name for name, known in _OCTANTS if known == signs)
 
 
 def _number(value: float) -> str:
@@ -874,9 +890,19 @@ def step_attention(attention: ArrayLike, *, subject: str | None = None) -> Figur
     whose = f", mean of {_texts(len(weights))}" if averaged else ""
     matrix = weights.mean(axis=0) if averaged else weights
     steps = len(matrix)
-    to_come = np.triu(np.ones((steps, steps), dtype=bool), 1) & (matrix == 0)
     figure = _new_figure(5.6, f"Attention over the {steps} refinement steps{whose}", subject)
     axes = figure.subplots()
+    image = _draw_attention(axes, matrix)
+    bar = figure.colorbar(image, ax=axes)
+    bar.set_label("attention weight (no unit, 0 to 1)", fontsize=10)
+    bar.ax.tick_params(labelsize=9)
+    return figure
+
+
+def _draw_attention(axes: Axes, matrix: Array) -> AxesImage:
+    """A heat map of step over step; steps to come are grey."""
+    steps = len(matrix)
+    to_come = np.triu(np.ones((steps, steps), dtype=bool), 1) & (matrix == 0)
     axes.set_facecolor("#F4F4F4")
     image = axes.imshow(np.ma.masked_array(matrix, to_come), cmap="cividis", vmin=0, vmax=1)
     if steps <= 12:
@@ -885,9 +911,79 @@ def step_attention(attention: ArrayLike, *, subject: str | None = None) -> Figur
     axes.set_xticks(ticks, [str(i + 1) for i in ticks])
     axes.set_yticks(ticks, [str(i + 1) for i in ticks])
     _style(axes, xlabel="step looked at (grey: not there yet)", ylabel="step that asks", grid=None)
-    bar = figure.colorbar(image, ax=axes)
-    bar.set_label("attention weight (no unit, 0 to 1)", fontsize=10)
-    bar.ax.tick_params(labelsize=9)
+    return image
+
+
+def refinement(
+    trajectory: ArrayLike,
+    confidences: ArrayLike | None = None,
+    attention: ArrayLike | None = None,
+    *,
+    uncertainty: ArrayLike | None = None,
+    value_range: tuple[float, float] = _RANGE,
+    width: float = _WIDTH,
+    subject: str | None = None,
+) -> Figure:
+    """How one text is read: PAD and confidence after each refinement step, and which earlier step each looks back to.
+
+    Args:
+        trajectory: `(K, 3)`, the answer after each step (`pad_trajectory` of the model).
+        confidences: `(K,)` in 0..1.
+        attention: `(K, K)` in 0..1, as in `step_attention`.
+        uncertainty: `(3,)`, standard deviations of the last answer, drawn as whiskers there.
+        value_range: lowest and highest possible label.
+        width: in inches, at least 3.5; a narrow figure has its panels one below the other.
+
+    Example:
+        >>> figure = refinement([[.1, 0, 0], [.2, .1, 0]], [.4, .6], [[1, 0], [.3, .7]])
+        >>> figure.get_suptitle()
+        'One text in 2 refinement steps: exuberant at the end'
+    """
+    points = _array("trajectory", trajectory, ("K", 3))
+    steps = len(points)
+    sure = None if confidences is None else _array("confidences", confidences, (steps,), low=0, high=1 + 1e-6)
+    weights = None if attention is None else _array("attention", attention, (steps, steps), low=0, high=1 + 1e-4)
+    doubt = None if uncertainty is None else _array("uncertainty", uncertainty, (3,), low=0)
+    middle = sum(value_range) / 2
+    narrow = _wide_enough(width) < _WIDTH
+    title = f"One text in {steps} refinement step{'s'[: steps != 1]}: {_octant_of(points[-1], middle)} at the end"
+    lower = sure is not None
+    if narrow:
+        heights = [3.0, *([1.9] if lower else []), *([3.4] if weights is not None else [])]
+        figure = _new_figure(0.7 + sum(heights), title, subject, width=width)
+        panels = list(np.atleast_1d(figure.subplots(len(heights), 1, height_ratios=heights)))
+        top, rest = panels[0], panels[1:]
+        below, looks = rest.pop(0) if lower else None, rest.pop() if rest else None
+    else:
+        figure = _new_figure(4.9, title, subject, width=width)
+        grid = figure.add_gridspec(2 if lower else 1, 1 if weights is None else 2, height_ratios=[1.7, 1][: 1 + lower])
+        top = figure.add_subplot(grid[0, 0])
+        below = figure.add_subplot(grid[1, 0]) if lower else None
+        looks = None if weights is None else figure.add_subplot(grid[:, 1])
+
+    x = np.arange(1, steps + 1)
+    for column, (name, (colour, marker, dashes)) in enumerate(zip(_DIMENSIONS, _DIMENSION_STYLES, strict=True)):
+        top.plot(x, points[:, column], color=colour, marker=marker, linestyle=dashes, linewidth=1.8, label=name)
+        if doubt is not None:
+            # Side by side, so that one does not hide another.
+            at = steps + 0.25 + 0.17 * column
+            top.errorbar(at, points[-1, column], yerr=doubt[column], color=colour, marker=marker, capsize=3)
+    top.axhline(middle, color=GREY, linewidth=0.8)
+    beside = "" if doubt is None else "\n(whisker at the end: ± 1 predicted sd)"
+    _style(top, xlabel=f"refinement step k{beside}", ylabel=f"PAD ({_span(value_range)})")
+    _whole_ticks(top, steps)
+    top.set_xlim(0.6, steps + (0.4 if doubt is None else 0.8))
+    place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2}
+    top.legend(fontsize=9, frameon=False, ncols=3, handlelength=1.6, columnspacing=0.9, handletextpad=0.4, **place)
+    if below is not None:
+        below.plot(x, sure, color=BLACK, marker="D", markersize=4)
+        _style(below, xlabel="refinement step k", ylabel="confidence\n(no unit, 0 to 1)")
+        _whole_ticks(below, steps)
+        below.set(xlim=top.get_xlim(), ylim=(0, 1.04))
+        figure.align_ylabels([top, below])
+    if looks is not None:
+        _draw_attention(looks, weights)
+        looks.set_title("attention (no unit, 0 to 1)", fontsize=10.5)
     return figure
 
 
@@ -1038,6 +1134,7 @@ def conversation_trajectory(
     speakers: Sequence[str] | None = None,
     sharp: ArrayLike | None = None,
     value_range: tuple[float, float] = _RANGE,
+    width: float = _WIDTH,
     subject: str | None = None,
 ) -> Figure:
     """PAD over the turns of a conversation, with uncertainty bands, the octant of each turn and the sharp turns.
@@ -1048,6 +1145,7 @@ def conversation_trajectory(
         speakers: a name per turn; each speaker has its own marker.
         sharp: `(turns,)` of booleans; None marks those of `sharp_turns`.
         value_range: lowest and highest possible label; the octants divide it in the middle (Mehrabian 1996).
+        width: in inches, at least 3.5.
 
     Example:
         >>> figure = conversation_trajectory([[.2, 0, 0], [-.3, .2, -.1]], [[.1, .1, .1]] * 2)
@@ -1064,15 +1162,14 @@ def conversation_trajectory(
         else _array("sharp", sharp, (turns,), low=0, high=1).astype(bool)
     )
     middle = sum(value_range) / 2
-    octants = ["".join("+" if value >= middle else "-" for value in point) for point in points]
-    rows = {signs: row for row, (_, signs) in enumerate(_OCTANTS)}
-    octant_rows = [rows[signs] for signs in octants]
-    first, last = (_OCTANTS[octant_rows[i]][0] for i in (0, -1))
+    names_of_octants = [name for name, _ in _OCTANTS]
+    octant_rows = [names_of_octants.index(_octant_of(point, middle)) for point in points]
+    first, last = (names_of_octants[octant_rows[i]] for i in (0, -1))
     count = int(marked.sum())
     title = f"Conversation of {turns} turns: from {first} to {last}, {count or 'no'} sharp turn{'s'[: count != 1]}"
     if turns == 1:
         title = f"Conversation of one turn: {first}"
-    figure = _new_figure(8.2, title, subject)
+    figure = _new_figure(8.2, title, subject, width=_wide_enough(width))
     panels = figure.subplots(4, 1, sharex=True, height_ratios=[1, 1, 1, 1.35])
     x = np.arange(1, turns + 1)
     people = list(dict.fromkeys(names))
@@ -1122,7 +1219,7 @@ def conversation_trajectory(
     if count:
         handles.append(Line2D([], [], color=VERMILLION, linestyle=":", label="sharp turn"))
     if handles:
-        columns = min(5, len(handles))
+        columns = min(int(width / 1.6), len(handles))
         _plain(figure.legend(handles=handles, fontsize=9.5, frameon=False, loc="outside lower center", ncols=columns))
     return figure
 
@@ -1130,7 +1227,14 @@ def conversation_trajectory(
 # -------------------------------------------------------------------------------------------------- comparing systems
 
 
-def probe_heatmap(
+_LINES = tuple(
+    (colour, marker, dashes)
+    for dashes in ("-", "--", "-.")
+    for colour, marker in zip((BLUE, VERMILLION, GREEN, BLACK, PURPLE, ORANGE, SKY), "os^DvPX", strict=True)
+)
+
+
+def probe_curves(
     r: ArrayLike,
     low: ArrayLike,
     high: ArrayLike,
@@ -1138,76 +1242,118 @@ def probe_heatmap(
     *,
     subject: str | None = None,
 ) -> Figure:
-    """How much PAD each layer of each encoder carries: cross-validated r per dimension, best layer with its interval.
+    """How much PAD each layer of each encoder carries: cross-validated r by layer and dimension, with its interval.
 
     Args:
-        r, low, high: `(encoders, layers, 3)`, r in -1..1 and its interval; layer 0 is the embedding. An encoder with
-            fewer layers than another has NaN beyond its last.
-        encoders: a name per encoder.
+        r, low, high: `(encoders, layers, 3)`, r in -1..1 and its 95% interval; layer 0 is the embedding. An encoder
+            with fewer layers than another has NaN beyond its last.
+        encoders: a name per encoder, at most 21.
 
     Example:
         >>> r = np.full((1, 3, 3), .5)
-        >>> figure = probe_heatmap(r, r - .02, r + .02, ["MiniLM"])
-        >>> [text.get_text() for text in figure.axes[0].texts][0]
-        '.50'
+        >>> figure = probe_curves(r, r - .02, r + .02, ["MiniLM"])
+        >>> figure.axes[0].lines[0].get_ydata().tolist()
+        [0.5, 0.5, 0.5]
     """
     beyond = "a layer that the encoder does not have"
     values = _array("r", r, ("encoders", "layers", 3), low=-1, high=1, gaps=beyond)
     lows = _array("low", low, values.shape, low=-1, high=1, gaps=beyond)
     highs = _array("high", high, values.shape, low=-1, high=1, gaps=beyond)
     names = _labels("encoders", encoders, len(values))
+    if len(names) > len(_LINES):
+        raise ValueError(f"`encoders` may have at most {len(_LINES)} names in one figure, got {len(names)}.")
     absent = np.any(np.all(np.isnan(values), axis=1), axis=1)
     if absent.any():
         raise ValueError(f"`r` has no layer at all for {names[int(absent.argmax())]!r}.")
-    count, layers, _ = values.shape
     mean = values.mean(axis=2)
     top = np.unravel_index(np.nanargmax(mean), mean.shape)
-    where = f"{_shown(names[top[0]], 30)}, layer {top[1]}"
-    title = f"PAD read from each layer by a ridge: most in {where}, mean r {mean[top]:.2f}"
-    figure = _new_figure(1.6 + 3 * (0.42 * count + 0.62), title, subject)
-    from matplotlib.patches import Rectangle
+    where = f"{_shown(names[top[0]].rpartition('/')[2], 28)}, layer {top[1]}"
+    title = f"PAD read from each layer by a ridge: mean r at most {_number(mean[top])} ({where})"
+    figure = _new_figure(4.2 + 0.2 * -(-len(names) // 2), title, subject)
+    panels = figure.subplots(1, 3, sharey=True)
+    layers = np.arange(values.shape[1])
+    for column, (axes, dimension) in enumerate(zip(panels, _DIMENSIONS, strict=True)):
+        for row, (name, (colour, marker, dashes)) in enumerate(zip(names, _LINES, strict=False)):
+            own = values[row, :, column]
+            ends = lows[row, :, column], highs[row, :, column]
+            axes.fill_between(layers, *ends, color=colour, alpha=0.18, linewidth=0)
+            line = {"color": colour, "linestyle": dashes, "marker": marker, "markersize": 4.5, "linewidth": 1.6}
+            axes.plot(layers, own, label=_shown(name, 44), **line)
+            best = int(np.nanargmax(own))
+            axes.plot(best, own[best], "o", markersize=11, fillstyle="none", color=colour)
+        axes.set_xticks(_evenly(len(layers), 8))
+        _style(axes, xlabel="layer (0: embedding)", ylabel="", title=dimension)
+    panels[0].set_ylabel("cross-validated Pearson r (no unit)", fontsize=10)
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
 
-    panels = figure.subplots(3, 1, sharex=True)
-    bottom, ceiling = np.floor(10 * np.nanmin(values) - 0.01) / 10, np.ceil(10 * np.nanmax(values) + 0.01) / 10
+    handles = [
+        *panels[0].get_legend_handles_labels()[0],
+        Patch(color=GREY, alpha=0.25, label="95% interval"),
+        Line2D([], [], color=GREY, marker="o", markersize=11, fillstyle="none", linestyle="", label="best layer"),
+    ]
+    _plain(figure.legend(handles=handles, fontsize=9.5, frameon=False, loc="outside lower center", ncols=2))
+    return figure
 
-    def short(value: float) -> str:
-        return f"{value:.2f}".replace("0.", ".").replace("-", MINUS)
 
-    for column, (axes, name) in enumerate(zip(panels, _DIMENSIONS, strict=True)):
-        table = values[:, :, column]
-        image = axes.imshow(np.ma.masked_invalid(table), aspect="auto", cmap="cividis", vmin=bottom, vmax=ceiling)
-        for row in range(count):
-            best = int(np.nanargmax(table[row]))
-            for layer in range(layers if layers <= 14 else 0):
-                if not np.isnan(table[row, layer]):
-                    bright = (table[row, layer] - bottom) / (ceiling - bottom) > 0.55
-                    axes.text(
-                        layer,
-                        row,
-                        short(table[row, layer]),
-                        ha="center",
-                        va="center",
-                        fontsize=9,
-                        color="black" if bright else "white",
-                        weight="bold" if layer == best else "normal",
-                    )
-            axes.add_patch(
-                Rectangle((best - 0.46, row - 0.44), 0.92, 0.88, fill=False, edgecolor=VERMILLION, linewidth=1.8)
-            )
-            ends = ", ".join(short(side[row, best, column]) for side in (lows, highs))
-            interval = f"{best}: {short(table[row, best])} [{ends}]"
-            axes.text(layers - 0.4, row, interval, ha="left", va="center", fontsize=9)
-        axes.set_yticks(range(count), [_shown(name, 24) for name in names], parse_math=False)
-        _style(axes, xlabel="", ylabel="", grid=None)
-        axes.set_title(name, fontsize=10.5, loc="left")
-        axes.text(layers - 0.4, -0.55, "best layer: r [95% interval]", va="bottom", fontsize=9)
-        axes.set_xlim(-0.5, layers - 0.5 + 0.36 * layers)
-        axes.spines["bottom"].set_bounds(-0.5, layers - 0.5)
-    panels[-1].set_xticks(_evenly(layers))
-    panels[-1].set_xlabel("layer (0: embedding); box: best layer", fontsize=10, x=0.37)
-    bar = figure.colorbar(image, ax=list(panels), fraction=0.04)
-    bar.set_label("Pearson r (no unit)", fontsize=10)
-    bar.ax.tick_params(labelsize=9)
+def phrase_map(
+    points: ArrayLike,
+    phrases: Sequence[str],
+    encoders: Sequence[str],
+    *,
+    value_range: tuple[float, float] = _RANGE,
+    subject: str | None = None,
+) -> Figure:
+    """Where several encoders place the same phrases in the plane of pleasure and arousal.
+
+    Each encoder has its own marker, with the phrase's number in it; a thin line joins what is the same phrase.
+
+    Args:
+        points: `(encoders, phrases, 3)`, PAD in label units.
+        phrases: a text per phrase, at most 24.
+        encoders: a name per encoder, at most 7.
+        value_range: lowest and highest possible label.
+
+    Example:
+        >>> figure = phrase_map([[[.3, .2, .1], [-.4, .1, 0]]], ["Hooray!", "Oh no."], ["MiniLM"])
+        >>> [text.get_text() for text in figure.axes[0].texts]
+        ['1', '2']
+    """
+    places = _array("points", points, ("encoders", "phrases", 3))
+    names = _labels("encoders", encoders, len(places))
+    texts = _labels("phrases", phrases, places.shape[1])
+    for argument, given, most in (("encoders", names, 7), ("phrases", texts, 24)):
+        if len(given) > most:
+            raise ValueError(f"`{argument}` may have at most {most} in one figure, got {len(given)}.")
+    title = f"Where {'one encoder places' if len(names) == 1 else f'{len(names)} encoders place'} the same phrases"
+    figure = _new_figure(max(5.2, 1.9 + 0.28 * len(texts) + 0.25 * len(names)), title, subject)
+    left, right = figure.subplots(1, 2, width_ratios=[1.55, 1])
+    middle = sum(value_range) / 2
+    left.axhline(middle, color=GREY, linewidth=0.8, zorder=0)
+    left.axvline(middle, color=GREY, linewidth=0.8, zorder=0)
+    for phrase in range(len(texts)):
+        left.plot(places[:, phrase, 0], places[:, phrase, 1], color=GREY, linewidth=0.8, alpha=0.6, zorder=1)
+    for own, name, (colour, marker, _) in zip(places, names, _LINES, strict=False):
+        left.scatter(own[:, 0], own[:, 1], s=200, marker=marker, color=colour, linewidth=0, label=name, zorder=2)
+        dark = colour not in (ORANGE, SKY, PURPLE)
+        for number, (pleasure, arousal, _) in enumerate(own, start=1):
+            text = {"fontsize": 8, "color": "white" if dark else "black", "zorder": 3}
+            left.text(pleasure, arousal, str(number), ha="center", va="center_baseline", **text)
+    for setter, column in ((left.set_xlim, 0), (left.set_ylim, 1)):
+        low, high = _limits(places[:, :, column], np.array([middle]), floor=0.2)
+        setter(low - 0.04 * (high - low), high + 0.04 * (high - low))
+    _style(left, xlabel=f"pleasure ({_span(value_range)})", ylabel=f"arousal ({_span(value_range)})")
+    right.set_axis_off()
+    style: dict[str, Any] = {"va": "top", "fontsize": 9.5, "linespacing": 1.7, "parse_math": False}
+    numbers = "\n".join(str(number + 1) for number in range(len(texts)))
+    right.text(0.06, 1, numbers, ha="right", transform=right.transAxes, **style)
+    right.text(0.1, 1, "\n".join(_shown(text, 34) for text in texts), transform=right.transAxes, **style)
+    handles, _ = left.get_legend_handles_labels()
+    shown = [_shown(name, 44) for name in names]
+    legend = figure.legend(handles, shown, fontsize=9.5, frameon=False, loc="outside lower center", ncols=2)
+    for handle in legend.legend_handles:
+        handle.set_sizes([70])  # type: ignore[attr-defined]
+    _plain(legend)
     return figure
 
 

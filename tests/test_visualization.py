@@ -44,6 +44,7 @@ DOUBT = np.full((TURNS, 3), 0.1)
 SPEAKERS = ["Ana", "Ben", "Ana"] * 3
 PROBE = np.linspace(0.2, 0.7, 2 * 4 * 3).reshape(2, 4, 3)
 PROBE[1, 3] = np.nan
+PLACES = np.stack([PAD[:3], PAD[3:6]])
 
 FIGURES: dict[str, Callable[..., Figure]] = {
     "training_curves": lambda **k: v.training_curves(EPOCH, TRAIN, VALIDATION, HOPE, FAITH, LOVE, RATE, **k),
@@ -57,7 +58,9 @@ FIGURES: dict[str, Callable[..., Figure]] = {
     "confidence_evolution": lambda **k: v.confidence_evolution(CONFIDENCES, **k),
     "steps_curve": lambda **k: v.steps_curve({"mean": [0.4, 0.5, 0.52]}, trained_steps=2, **k),
     "conversation_trajectory": lambda **k: v.conversation_trajectory(PAD, DOUBT, speakers=SPEAKERS, **k),
-    "probe_heatmap": lambda **k: v.probe_heatmap(PROBE, PROBE - 0.02, PROBE + 0.02, ["MiniLM", "BERT"], **k),
+    "refinement": lambda **k: v.refinement(PAD[:STEPS], CONFIDENCES[0], ATTENTION[0], uncertainty=DOUBT[0], **k),
+    "probe_curves": lambda **k: v.probe_curves(PROBE, PROBE - 0.02, PROBE + 0.02, ["MiniLM", "BERT"], **k),
+    "phrase_map": lambda **k: v.phrase_map(PLACES, ["a", "$b$", "c"], ["MiniLM", "BERT"], **k),
     "results_bars": lambda **k: v.results_bars(
         ["a", "b"], [0.4, 0.5], [0.38, 0.47], [0.42, np.nan], references={"human ceiling": 0.75}, **k
     ),
@@ -374,19 +377,54 @@ def test_conversations_of_any_length_and_any_names() -> None:
     drawn(v.conversation_trajectory(np.tile(PAD, (20, 1))[:140], speakers=names * 10, sharp=[True] * 140))
 
 
-def test_probe_marks_the_best_layer_with_its_interval() -> None:
-    figure = FIGURES["probe_heatmap"]()
-    for column, axes in enumerate(figure.axes[:3]):
-        image = axes.images[0].get_array()
-        np.testing.assert_allclose(np.ma.filled(image, np.nan), PROBE[:, :, column])
-        boxes = [(round(box.get_x() + 0.46), round(box.get_y() + 0.44)) for box in rectangles(axes)]
-        assert boxes == [(3, 0), (2, 1)]
-    texts = [text.get_text() for text in figure.axes[0].texts]
-    best = PROBE[0, 3, 0]
-    assert f"3: {best:.2f} [{best - 0.02:.2f}, {best + 0.02:.2f}]".replace("0.", ".") in texts
-    assert "MiniLM" not in figure.get_suptitle() and "BERT, layer 2" in figure.get_suptitle()
+def test_probe_draws_each_layer_with_its_interval_and_marks_the_best() -> None:
+    figure = FIGURES["probe_curves"]()
+    assert "mean r at most 0.61 (BERT, layer 2)" in figure.get_suptitle()
+    for column, axes in enumerate(figure.axes):
+        lines = {line.get_label(): line for line in axes.lines if line.get_label() in ("MiniLM", "BERT")}
+        np.testing.assert_array_equal(lines["MiniLM"].get_ydata(), PROBE[0, :, column])
+        np.testing.assert_array_equal(lines["BERT"].get_ydata(), PROBE[1, :, column])
+        rings = [line for line in axes.lines if line.get_markersize() == 11]
+        assert [ring.get_xdata()[0] for ring in rings] == [3, 2]
+        heights = axes.collections[0].get_paths()[0].vertices[:, 1]
+        assert heights.min() == PROBE[0, 0, column] - 0.02 and heights.max() == PROBE[0, 3, column] + 0.02
     deep = np.full((1, 49, 3), 0.5)
-    drawn(v.probe_heatmap(deep, deep, deep, ["a model with a very long name indeed, longer than the figure"]))
+    drawn(v.probe_curves(deep, deep, deep, ["a model with a very long name indeed, longer than the figure"]))
+
+
+def test_the_phrases_lie_where_each_encoder_puts_them() -> None:
+    figure = FIGURES["phrase_map"]()
+    plane = figure.axes[0]
+    for encoder, collection in enumerate(plane.collections):
+        np.testing.assert_array_equal(collection.get_offsets(), PLACES[encoder, :, :2])
+    numbered = [(text.get_text(), text.get_position()) for text in plane.texts]
+    assert numbered[3] == ("1", tuple(PLACES[1, 0, :2]))
+    assert [text.get_text() for text in figure.axes[1].texts] == ["1\n2\n3", "a\n$b$\nc"]
+    names = [f"encoder {number}" for number in range(7)]
+    drawn(v.phrase_map(np.tile(PLACES, (4, 8, 1))[:7], ["a phrase of some length, which is cut"] * 24, names))
+
+
+def test_one_text_is_shown_step_by_step() -> None:
+    for width, panels in ((8.0, 3), (3.7, 3)):
+        figure = v.refinement(PAD[:STEPS], CONFIDENCES[0], ATTENTION[0], uncertainty=DOUBT[0], width=width)
+        assert len(figure.axes) == panels and drawn(figure).shape[1] == round(100 * width)
+        top, below, looks = figure.axes
+        np.testing.assert_array_equal(top.lines[0].get_ydata(), PAD[:STEPS, 0])
+        np.testing.assert_array_equal(below.lines[0].get_ydata(), CONFIDENCES[0])
+        np.testing.assert_array_equal(np.ma.filled(looks.images[0].get_array(), 0), ATTENTION[0])
+        renderer = renderer_of(figure)
+        boxes = [axes.get_window_extent(renderer) for axes in figure.axes]
+        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
+        assert figure.get_tightbbox(renderer).x1 <= width + 0.01, "something is cut off"
+    assert len(v.refinement(PAD[:1]).axes) == 1
+    drawn(v.refinement(PAD[:1], [0.5], width=3.7))
+
+
+def test_a_conversation_fits_a_phone() -> None:
+    figure = v.conversation_trajectory(PAD, DOUBT, speakers=SPEAKERS, width=3.7)
+    assert drawn(figure).shape[1] == 370
+    box = figure.get_tightbbox(renderer_of(figure))
+    assert box.x0 >= -0.01 and box.x1 <= 3.71
 
 
 def test_results_have_intervals_and_reference_lines() -> None:
@@ -466,7 +504,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "speakers": (lambda: v.conversation_trajectory(PAD, speakers=["Ana"]), "`speakers` must be a sequence of 9 names"),
     "frames": (lambda: v.breathing_animation([1], [1], [1], frames=1), "`frames` must be a whole number in 2..600"),
     "points": (lambda: v.emotional_field(PREDICTED, GOLD, max_points=0), "`max_points`"),
-    "probe": (lambda: v.probe_heatmap(PROBE * NAN, PROBE, PROBE, ["a", "b"]), "`r` has no layer at all for 'a'"),
+    "too narrow": (lambda: v.conversation_trajectory(PAD, width=2), r"`width` must lie in 3.5..20 inches, got 2"),
+    "many phrases": (lambda: v.phrase_map(np.zeros((1, 25, 3)), ["a"] * 25, ["b"]), "at most 24 in one figure, got 25"),
+    "probe": (lambda: v.probe_curves(PROBE * NAN, PROBE, PROBE, ["a", "b"]), "`r` has no layer at all for 'a'"),
     "interval": (lambda: v.results_bars(["a"], [0.5], [0.6], [0.7]), "low <= value <= high must hold; 'a'"),
     "reference": (lambda: v.results_bars(["a"], [0.5], [0.4], [0.6], references={"x": NAN}), "`references`"),
     "encoder": (lambda: v.architecture(" "), "`encoder` is empty"),
