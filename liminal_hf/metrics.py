@@ -353,6 +353,57 @@ def bootstrap_interval(
     return Interval(float(statistic(predictions, labels)), float(low), float(high))
 
 
+def bootstrap_intervals(
+    predictions: ArrayLike, labels: ArrayLike, n: int = 1000, seed: int = 0
+) -> dict[str, list[float]]:
+    """95% percentile bootstraps over rows of the figures that a model card shows, all on the same resamples.
+
+    A resample is a weight per row, and each figure a quotient of weighted sums, so that 1,000 resamples of 1,000 rows
+    take a fraction of a second. Like `bootstrap_interval`, it holds no seed variance.
+
+    Args:
+        predictions, labels: as in `pearson`, with three columns.
+        n: number of resamples.
+        seed: of the resampling.
+
+    Returns:
+        `[low, high]` by the names of `compute_metrics`: `pearson_*`, `ccc_*`, `mae_*`, `rmse_*` with the dimensions
+        and `mean`. A dimension without labels has none.
+
+    Example:
+        >>> generator = np.random.default_rng(0)
+        >>> labels = generator.normal(size=(200, 3))
+        >>> low, high = bootstrap_intervals(labels + generator.normal(size=(200, 3)), labels)["pearson_mean"]
+        >>> 0.6 < low < high < 0.8
+        True
+    """
+    predictions, labels, present = _checked(predictions, labels)
+    # One shift for both keeps their differences, and the squares exact. What is missing becomes 0 and weighs nothing.
+    shift = np.where(present, labels, 0).sum(0) / present.sum(0).clip(1)
+    p, y = (np.where(present, values - shift, 0.0) for values in (predictions, labels))
+    per_row = np.concatenate([present, p, y, p * p, y * y, p * y, np.abs(p - y)], axis=1).astype(np.float64)
+    sums = np.stack([np.bincount(rows, minlength=len(y)) @ per_row for rows in _resamples(len(y), n, seed)])
+    count, *sums = np.split(sums, 7, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean_p, mean_y, pp, yy, py, error = (values / count for values in sums)
+        var_p, var_y, covariance = pp - mean_p**2, yy - mean_y**2, py - mean_p * mean_y
+        varies = (var_p > 1e-12 * pp) & (var_y > 1e-12 * yy)
+        figures = {
+            "pearson": np.where(varies, covariance / np.sqrt(var_p * var_y), np.where(count > 0, 0.0, np.nan)),
+            "ccc": np.where(varies, 2 * covariance / (var_p + var_y + (mean_p - mean_y) ** 2), 0.0 * mean_p),
+            "mae": error,
+            "rmse": np.sqrt((pp - 2 * py + yy).clip(0)),
+        }
+    intervals = {}
+    for name, values in figures.items():
+        known = present.any(axis=0)
+        columns = dict(zip(DIMENSIONS, values.T, strict=True)) | {"mean": np.nanmean(values[:, known], axis=1)}
+        for column, resampled in columns.items():
+            if not np.isnan(resampled).all():
+                intervals[f"{name}_{column}"] = [float(end) for end in np.nanpercentile(resampled, [2.5, 97.5])]
+    return intervals
+
+
 def paired_bootstrap(
     pred_a: ArrayLike,
     pred_b: ArrayLike,

@@ -1,6 +1,8 @@
 """`fit` from recipe to folder: phases, adapters, averages, distillation, calibration, faults."""
 
 import json
+import platform
+import re
 from pathlib import Path
 
 import filelock
@@ -11,6 +13,7 @@ from safetensors.torch import load_file
 from training_kit import WORDS, phase, same_weights, small_recipe, tables, texts_and_labels
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from liminal_hf.export.model_card import build_card, run_facts
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression
 from liminal_hf.training.fit import FitResult, fit, predict_texts
 from liminal_hf.training.recipe import Recipe
@@ -35,6 +38,15 @@ def test_a_run_leaves_a_finished_folder(tmp_path: Path) -> None:
     assert len((folder / "emotional_log.csv").read_text().splitlines()) == 9
     assert result.metrics["test"]["pearson_mean"] > 0.5, "the words say what the labels are"
     assert result.metrics["rows"] == {"train": 48, "validation": 24, "test": 24}
+    assert re.search(r", \d+ cores$", result.metrics["hardware"]) or "GPU" in result.metrics["hardware"]
+    for split in ("validation", "test"):
+        intervals = result.metrics["intervals"][split]
+        assert set(intervals) == {n for n in result.metrics[split] if re.match("pearson|ccc|mae|rmse", n)}
+        for name, (low, high) in intervals.items():
+            assert low < result.metrics[split][name] < high
+    card = build_card(result.model.config, run_facts(folder))
+    assert card.data.eval_results[0].metric_args["confidence_interval_95"]
+    assert result.metrics["hardware"] in card.content and platform.node() not in result.metrics["hardware"]
 
     loaded = AutoModelForSequenceClassification.from_pretrained(folder / "model")
     assert same_weights(loaded, result.model)

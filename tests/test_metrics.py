@@ -219,3 +219,32 @@ def test_the_constant_on_emobank_scores_what_the_protocol_says(data_dir) -> None
     constant = np.tile(train.mean(axis=0), (len(test), 1))
     assert metrics.mae(constant, test).round(4).tolist() == [0.1225, 0.0952, 0.0782]
     assert metrics.pearson(constant, test).tolist() == [0, 0, 0]
+
+
+def test_all_intervals_at_once_are_those_of_one_by_one() -> None:
+    """The sums over weighted rows give what each figure gives on the drawn rows, also where labels are missing."""
+    labels = LABELS.copy()
+    labels[::7, 1] = -100
+    found = metrics.bootstrap_intervals(PREDICTIONS, labels, n=200, seed=3)
+    assert len(found) == 16
+    for name in ("pearson", "ccc", "mae", "rmse"):
+        figure = getattr(metrics, name)
+        for column, dimension in enumerate([*metrics.DIMENSIONS, "mean"]):
+
+            def statistic(p, y, figure=figure, column=column):
+                return figure(p, y).mean() if column == 3 else figure(p, y)[column]
+
+            slow = metrics.bootstrap_interval(PREDICTIONS, labels, statistic, n=200, seed=3)
+            assert found[f"{name}_{dimension}"] == pytest.approx([slow.low, slow.high], abs=1e-9)
+
+
+@pytest.mark.filterwarnings("error")
+def test_intervals_of_what_does_not_vary_or_is_not_there() -> None:
+    labels = LABELS.copy()
+    labels[:, 0] = -100
+    found = metrics.bootstrap_intervals(np.full_like(labels, 0.3), labels, n=20)
+    assert "pearson_pleasure" not in found and "mae_pleasure" not in found
+    assert found["pearson_arousal"] == found["ccc_dominance"] == found["pearson_mean"] == [0.0, 0.0]
+    assert found["mae_mean"][0] > 0
+    one = metrics.bootstrap_intervals([[0.1, 0.2, 0.3]], [[0.1, 0.2, 0.5]], n=5)
+    assert one["mae_dominance"] == pytest.approx([0.2, 0.2]) and one["pearson_mean"] == [0, 0]

@@ -30,13 +30,14 @@ from transformers import (
 
 from ..adapters import lora_config, low_rank_deltas
 from ..data import load_emobank, load_goemotions, load_table, pooled_dataset
+from ..metrics import bootstrap_intervals
 from ..modeling.configuration_liminal import MISSING_LABEL
 from ..modeling.encoders import family, resolve_encoder
 from ..modeling.modeling_liminal import LiminalForPADRegression
 from .callbacks import EmotionalLogCallback, is_whole, last_checkpoint, write_text
 from .emotions import EmotionClassifier, macro_f1
 from .recipe import Phase, Recipe
-from .run_folder import PhaseResult, RunFolder, versions
+from .run_folder import PhaseResult, RunFolder, hardware, versions
 from .trainer import ROW, LiminalTrainer
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ class FitResult:
         model: the trained model, on the CPU, in evaluation mode.
         tokenizer: its tokenizer.
         metrics: what `metrics.json` holds: `validation` and, where it was evaluated, `test` (by metric name), `rows`,
-            `parameters`, `phases` (name, seed, seconds, steps, best metric, history), `seed`, `seconds`, `versions`.
+            `parameters`, `phases` (name, seed, seconds, steps, best metric, history), `seed`, `seconds`, `hardware`,
+            `versions`, and `intervals` (by split and name, see `metrics.bootstrap_intervals`).
         output_dir: the run's folder; the checkpoint is in `output_dir / "model"`.
     """
 
@@ -432,10 +434,10 @@ class _Run:
         metrics: dict[str, Any] = {
             "recipe": self.recipe.name,
             "seed": self.recipe.seed,
-            "validation": _evaluate(trainer, splits["validation"]),
+            "intervals": {},
         }
-        if self.recipe.evaluate_test and "test" in splits:
-            metrics["test"] = _evaluate(trainer, splits["test"])
+        for split in ("validation", "test") if self.recipe.evaluate_test and "test" in splits else ("validation",):
+            metrics[split], metrics["intervals"][split] = _evaluate(trainer, splits[split])
         reports = [result.report for result in results]
         seconds = sum(one["seconds"] for report in reports for one in report.get("seeds", [report]))
         metrics |= {
@@ -444,6 +446,7 @@ class _Run:
             "head_parameters": sum(value.numel() for value in self.model.liminal.head.parameters()),
             "seconds": round(seconds + time.monotonic() - started, 2),
             "device": str(self.processes.device),
+            "hardware": hardware(),
             "versions": versions(),
             "phases": reports,
         }
@@ -548,14 +551,21 @@ def predict_texts(
 
 
 def _predictions(trainer: LiminalTrainer, rows: Dataset) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    output = trainer.predict(rows)
+    return _arrays(trainer.predict(rows))
+
+
+def _arrays(output: Any) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     found = output.predictions if isinstance(output.predictions, tuple) else (output.predictions,)
     # What `keys_to_ignore_at_inference` leaves: logits, confidences, uncertainty. No head has the third alone.
     uncertainty = found[2] if len(found) == 3 else None
     return found[0].astype(np.float64), uncertainty, np.asarray(output.label_ids, dtype=np.float64)
 
 
-def _evaluate(trainer: LiminalTrainer, rows: Dataset) -> dict[str, float]:
-    found = trainer.predict(rows, metric_key_prefix="eval").metrics or {}
+def _evaluate(trainer: LiminalTrainer, rows: Dataset) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Metrics of a split, and their bootstrap intervals."""
+    output = trainer.predict(rows, metric_key_prefix="eval")
     timing = ("runtime", "per_second", "preparation_time")
-    return {name.removeprefix("eval_"): float(value) for name, value in found.items() if not name.endswith(timing)}
+    figures = (output.metrics or {}).items()
+    metrics = {name.removeprefix("eval_"): float(value) for name, value in figures if not name.endswith(timing)}
+    predictions, _, labels = _arrays(output)
+    return metrics, bootstrap_intervals(predictions, labels)

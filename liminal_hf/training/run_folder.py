@@ -6,7 +6,9 @@ Requires accelerate, datasets, filelock, safetensors and transformers.
 import hashlib
 import json
 import logging
+import os
 import platform
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -211,6 +213,24 @@ def versions() -> dict[str, str]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
+
+
+def hardware() -> str:
+    """What a run was computed on: the accelerators, else the processor and its cores. Nothing names the machine.
+
+    Example:
+        >>> "\\n" in hardware()
+        False
+    """
+    processes = PartialState().num_processes
+    if torch.cuda.is_available():
+        return f"{processes} x {torch.cuda.get_device_name()}"
+    name, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if info.is_file():
+        found = re.search(r"model name\s*:\s*(.+)", info.read_text(encoding="utf-8"))
+        name = found[1].replace("(R)", "").strip() if found else name
+    cores = f"{name}, {os.cpu_count()} cores"
+    return cores if processes == 1 else f"{cores}, {processes} processes"
 
 
 def _identity(recipe: Recipe, data: DatasetDict) -> dict[str, str]:
