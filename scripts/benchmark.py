@@ -24,7 +24,6 @@ import hashlib
 import json
 import logging
 import os
-import platform
 import re
 import shlex
 import shutil
@@ -50,6 +49,7 @@ from liminal_hf.modeling.configuration_liminal import DIMENSIONS
 from liminal_hf.modeling.modeling_liminal import MISSING_LABEL, LiminalForPADRegression
 from liminal_hf.training.fit import FitResult, fit, load_tokenizer
 from liminal_hf.training.recipe import Recipe
+from liminal_hf.training.run_folder import hardware
 
 Array = NDArray[np.float64]
 KINDS = ("constant", "vader", "ridge", "svr", "fit")
@@ -205,7 +205,7 @@ class Benchmark:
                 if not cached:
                     print(f"[{number}/{len(cells)}] {what} ...", flush=True)
                     cell = self.compute(system, seed, self.work / "fits" / path.stem)
-                    cell.about |= {"seed": seed if system.kind == "fit" else None, "machine": machine()}
+                    cell.about |= {"seed": seed if system.kind == "fit" else None, "machine": hardware()}
                     cell.save(path)
                     shutil.rmtree(self.work / "fits" / path.stem, ignore_errors=True)
             cell = Cell.load(path)
@@ -469,16 +469,6 @@ def _steps(model: LiminalForPADRegression, batches: list[dict[str, torch.Tensor]
             number = max(READ_OUT_STEPS, output.pad_trajectory.shape[1])
             steps.append(model(**batch, num_outer_steps=number).pad_trajectory.double().numpy())
     return np.concatenate(logits), np.concatenate(steps) if steps else None
-
-
-def machine() -> str:
-    """Kind of this machine: processor and number of cores."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        found = re.search(r"model name\s*:\s*(.+)", info.read_text(encoding="utf-8"))
-        name = found[1].replace("(R)", "").strip() if found else name
-    return f"{name}, {os.cpu_count()} cores"
 
 
 def resample_counts(rows: int, number: int, seed: int = 0) -> Array:
