@@ -9,10 +9,12 @@ import filelock
 import numpy as np
 import pytest
 import torch
+from datasets import DatasetDict
 from safetensors.torch import load_file
 from training_kit import WORDS, phase, same_weights, small_recipe, tables, texts_and_labels
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from liminal_hf.data import load_table, pooled_dataset
 from liminal_hf.export.model_card import build_card, run_facts
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression
 from liminal_hf.training.fit import FitResult, fit, predict_texts
@@ -286,3 +288,25 @@ def test_test_is_left_alone_when_it_is_not_asked_for(tmp_path: Path) -> None:
 def test_an_unknown_resume_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'auto' or 'never'"):
         fit(small_recipe(tmp_path), tmp_path / "run", resume="yes")  # type: ignore[arg-type]
+
+
+def test_splits_and_their_states_can_be_given(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path)
+    usual = fit(recipe, tmp_path / "usual")
+    splits = load_table(recipe.data.files)
+    states = pooled_dataset(usual.model, usual.tokenizer, splits, max_length=32)
+    given = fit(recipe, tmp_path / "given", data=states)
+    assert same_weights(given.model, usual.model)
+    assert given.metrics["test"]["pearson_mean"] == pytest.approx(usual.metrics["test"]["pearson_mean"], abs=1e-6)
+
+    # The column is what is read: other states make another model, without the encoder being asked.
+    turned = states.map(lambda row: {"pooled_embeds": [-value for value in row["pooled_embeds"]]})
+    assert not same_weights(fit(recipe, tmp_path / "turned", data=turned).model, usual.model)
+    narrow = states.map(lambda row: {"pooled_embeds": row["pooled_embeds"][:5]})
+    with pytest.raises(ValueError, match="have 5 numbers"):
+        fit(recipe, tmp_path / "narrow", data=narrow)
+    # A recipe that trains the encoder reads the texts.
+    whole = recipe.override({"phases.*.trainable": "all", "phases.*.cache": False})
+    fit(whole, tmp_path / "whole", data=narrow)
+    with pytest.raises(ValueError, match="'validation'"):
+        fit(recipe, tmp_path / "half", data=DatasetDict(train=splits["train"]))

@@ -30,6 +30,7 @@ from transformers import (
 
 from ..adapters import lora_config, low_rank_deltas
 from ..data import load_emobank, load_goemotions, load_table, pooled_dataset
+from ..data.embedding_cache import COLUMN
 from ..metrics import bootstrap_intervals
 from ..modeling.configuration_liminal import MISSING_LABEL
 from ..modeling.encoders import family, resolve_encoder
@@ -81,6 +82,7 @@ def fit(
     resume: Literal["auto", "never"] = "auto",
     data_dir: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
+    data: DatasetDict | None = None,
 ) -> FitResult:
     """Trains what a recipe says, and leaves a finished checkpoint.
 
@@ -96,9 +98,13 @@ def fit(
         resume: "auto" goes on with what is there; "never" deletes this run's earlier files and starts anew.
         data_dir: folder with the corpora; default `LIMINAL_DATA_DIR`, then the public source.
         overrides: values by dotted key, see `Recipe.override`.
+        data: the splits themselves (`train`, `validation`, perhaps `test`, with `text` and `labels` in -1..1), instead
+            of those that the recipe names. With a column `pooled_embeds`, as `pooled_dataset` adds it, a recipe that
+            leaves the encoder frozen takes its cached states from there.
 
     Raises:
         RecipeError: the recipe can't be followed.
+        ValueError: `data` lacks a split or a column, or its states are not those of the recipe's encoder and pooling.
         RunInProgressError: another process trains in this folder.
         RunMismatchError: the folder holds a run of another recipe, seed or data.
         NonFiniteLossError: the loss is NaN or infinite; the message names the rows.
@@ -120,14 +126,17 @@ def fit(
         raise ValueError(f"fit: resume must be 'auto' or 'never', got {resume!r}.")
     folder = RunFolder(output_dir)
     with folder.locked():
-        return _Run(recipe, folder, data_dir).walk(anew=resume == "never")
+        return _Run(recipe, folder, data_dir, data).walk(anew=resume == "never")
 
 
 class _Run:
-    def __init__(self, recipe: Recipe, folder: RunFolder, data_dir: str | Path | None) -> None:
+    def __init__(
+        self, recipe: Recipe, folder: RunFolder, data_dir: str | Path | None, given: DatasetDict | None
+    ) -> None:
         self.recipe = recipe
         self.folder = folder
         self.data_dir = data_dir
+        self.given = given
         self.processes = PartialState()
         self._prepared: dict[str, DatasetDict] = {}
 
@@ -206,6 +215,10 @@ class _Run:
 
     def _measure_scale(self) -> None:
         """One global factor that brings the pooled states of (up to 512) training texts to a root mean square of 1."""
+        if COLUMN in self.data["train"].column_names:
+            known = np.asarray(self.data["train"].select(range(min(512, len(self.data["train"]))))[COLUMN])
+            self.model.config.pooled_scale = _unit_scale(np.square(known, dtype=np.float64).sum(), known.size)
+            return
         texts = self.data["train"]["text"][:512]
         square, number = 0.0, 0
         self.model.eval().to(self.processes.device)
@@ -215,7 +228,7 @@ class _Run:
                 states = self.model.liminal.pool(**batch.to(self.processes.device)).double()
             square, number = square + float(states.square().sum()), number + states.numel()
         self.model.to("cpu")
-        self.model.config.pooled_scale = float(f"{math.sqrt(number / max(square, 1e-12)):.6g}")
+        self.model.config.pooled_scale = _unit_scale(square, number)
 
     def _take(self, result: PhaseResult) -> None:
         """Puts a phase's outcome into the model that started it."""
@@ -352,6 +365,15 @@ class _Run:
     # ---- data ----
 
     def _load_data(self) -> DatasetDict:
+        if self.given is not None:
+            for split in ("train", "validation"):
+                if split not in self.given or not {"text", "labels"} <= set(self.given[split].column_names):
+                    found = {name: rows.column_names for name, rows in self.given.items()}
+                    raise ValueError(f"data needs the split {split!r} with the columns text and labels; got {found}.")
+            if any(phase.trainable != "head" for phase in self.recipe.phases):  # the states would soon be old
+                columns = ["text", "labels"]
+                return DatasetDict({name: rows.select_columns(columns) for name, rows in self.given.items()})
+            return self.given
         data = self.recipe.data
         if data.files is None:
             return load_emobank(self.data_dir)
@@ -391,9 +413,18 @@ class _Run:
 
     def _pooled(self) -> DatasetDict:
         self.model.to(self.processes.device)
-        with self.processes.main_process_first():
-            pooled = pooled_dataset(self.model, self.tokenizer, self.data, max_length=self.model.config.max_seq_length)
-        columns = ["pooled_embeds", "labels"]
+        if all(COLUMN in rows.column_names for rows in self.data.values()):
+            pooled, width = self.data, len(self.data["train"][0][COLUMN])
+            if width != self.model.liminal.pooled_size:
+                raise ValueError(
+                    f"The states in data[...][{COLUMN!r}] have {width} numbers, and this recipe's encoder and pooling "
+                    f"give {self.model.liminal.pooled_size}. Pool them with the recipe's own encoder, or remove them."
+                )
+        else:
+            length = self.model.config.max_seq_length
+            with self.processes.main_process_first():
+                pooled = pooled_dataset(self.model, self.tokenizer, self.data, max_length=length)
+        columns = [COLUMN, "labels"]
         numbered = {
             split: rows.select_columns(columns).add_column(ROW, list(range(len(rows))))
             for split, rows in pooled.items()
@@ -518,6 +549,10 @@ def training_arguments(phase: Phase, output_dir: str | Path, seed: int) -> Train
         settings["metric_for_best_model"] = "pearson_mean" if phase.objective == "pad" else "macro_f1"
         settings["greater_is_better"] = True
     return TrainingArguments(output_dir=str(output_dir), seed=seed, data_seed=seed, **settings)
+
+
+def _unit_scale(square: float, number: int) -> float:
+    return float(f"{math.sqrt(number / max(square, 1e-12)):.6g}")
 
 
 def load_tokenizer(encoder: str, revision: str | None = None) -> PreTrainedTokenizerBase:
