@@ -382,8 +382,8 @@ def bootstrap_intervals(
     shift = np.where(present, labels, 0).sum(0) / present.sum(0).clip(1)
     p, y = (np.where(present, values - shift, 0.0) for values in (predictions, labels))
     per_row = np.concatenate([present, p, y, p * p, y * y, p * y, np.abs(p - y)], axis=1).astype(np.float64)
-    sums = np.stack([np.bincount(rows, minlength=len(y)) @ per_row for rows in _resamples(len(y), n, seed)])
-    count, *sums = np.split(sums, 7, axis=1)
+    drawn = np.stack([np.bincount(rows, minlength=len(y)) @ per_row for rows in _resamples(len(y), n, seed)])
+    count, *sums = np.split(drawn, 7, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean_p, mean_y, pp, yy, py, error = (values / count for values in sums)
         var_p, var_y, covariance = pp - mean_p**2, yy - mean_y**2, py - mean_p * mean_y

@@ -192,21 +192,49 @@ print(push({str(checkpoint)!r}, {REPO!r}).verified)
 
 
 def test_model_push_to_hub(hub: HubServer, checkpoint: Path, tmp_path: Path) -> None:
+    """One line uploads what `push` uploads: the card of the run, the tokenizer; a stranger loads it."""
     code = f"""
 model = LiminalForPADRegression.from_pretrained({str(checkpoint / "model")!r})
 model.push_to_hub({REPO!r}, private=True)
-AutoTokenizer.from_pretrained({str(checkpoint / "model")!r}).push_to_hub({REPO!r})
 """
     run(hub, tmp_path, OURS + code)
     files = hub.files(REPO)
-    assert set(files) >= CODE | {"README.md", "config.json", "model.safetensors", "tokenizer.json"}
-    assert not [name for name in files if name.endswith((".bin", ".pt", ".pkl"))]
+    assert set(files) == CODE | {
+        ".gitattributes", "README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"
+    }  # fmt: skip
+    assert sorted(json.loads(files["config.json"])["auto_map"]) == [
+        "AutoConfig", "AutoModel", "AutoModelForSequenceClassification",
+    ]  # fmt: skip
+    card = files["README.md"].decode()
+    assert "generated" not in card and f'pipeline("pad-regression", model="{REPO}"' in card
+    metadata = yaml.safe_load(card.split("---\n")[1])
+    assert metadata["weights_sha256"] == {"model.safetensors": hashlib.sha256(files["model.safetensors"]).hexdigest()}
+    assert metadata["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.5
     code = f"""
 model = AutoModelForSequenceClassification.from_pretrained({REPO!r}, trust_remote_code=True).eval()
 print(json.dumps(predict(model, AutoTokenizer.from_pretrained({REPO!r}, trust_remote_code=True))))
 """
     expected = logits(LiminalForPADRegression.from_pretrained(checkpoint / "model").eval())
     assert json.loads(run(hub, tmp_path, STRANGER + PREDICT + code)) == expected
+    # Trained further, the figures of that run are not its own any more; a tokenizer and words of the owner's stay.
+    code = f"""
+from huggingface_hub import HfApi
+tokenizer = AutoTokenizer.from_pretrained({REPO!r}, trust_remote_code=True)
+tokenizer.add_tokens(['newword'])
+tokenizer.push_to_hub({REPO!r})
+model = LiminalForPADRegression.from_pretrained({str(checkpoint / "model")!r})
+with torch.no_grad():
+    model.liminal.head.skip.bias.add_(1)
+model.push_to_hub({REPO!r})
+HfApi().upload_file(path_or_fileobj=b'---\\nlicense: mit\\n---\\nMine.', path_in_repo='README.md', repo_id={REPO!r})
+model.push_to_hub({REPO!r})
+"""
+    run(hub, tmp_path, OURS + code)
+    # The last push changes nothing, so it makes no commit.
+    cards = [commit.files["README.md"].content.decode() for commit in list(hub.repos[REPO].commits.values())[-2:]]
+    assert "weights_sha256" in cards[0] and "model-index" not in cards[0]
+    assert cards[1] == "---\nlicense: mit\n---\nMine."
+    assert "newword" in hub.files(REPO)["tokenizer.json"].decode()
     # Private: without a token it is as if it were not there.
     (tmp_path / "other").mkdir()
     refused = hub.run(STRANGER + PREDICT + code, tmp_path / "other", token=None)
@@ -334,11 +362,14 @@ model.freeze_encoder()
 rows = [dict(tokenizer(text), labels=[0.5, 0.0, -0.5]) for text in {TEXTS!r}]
 arguments = TrainingArguments(
     'out', num_train_epochs=2, save_strategy='epoch', push_to_hub=True, hub_model_id={REPO!r}, learning_rate=0.01,
-    report_to='none', use_cpu=True,
+    report_to='none', use_cpu=True, eval_strategy='epoch', seed=7,
 )
-trainer = LiminalTrainer(model, arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+data = Dataset.from_list(rows)
+trainer = LiminalTrainer(model, arguments, train_dataset=data, eval_dataset=data, processing_class=tokenizer)
 trainer.train()
-trainer.push_to_hub()
+(Path('out') / 'runs').mkdir()
+(Path('out') / 'runs' / 'events.out.tfevents.1.myhost').write_bytes(b'x')
+trainer.push_to_hub(license='mit', tags='mine')
 model.eval()
 with torch.no_grad():
     print(json.dumps(model(**tokenizer({TEXTS!r}, padding=True, return_tensors='pt')).logits.double().tolist()))
@@ -352,6 +383,14 @@ with torch.no_grad():
         assert [n for n, blob in commit.files.items() if blob.lfs] == ["model.safetensors"]
         assert not [n for n in commit.files if n.endswith((".bin", ".pt", ".pth", ".pkl")) or "checkpoint" in n]
         assert len(commit.files["model.safetensors"].content) == size
+        assert not [n for n in commit.files if "tfevents" in n]
+        card = commit.files["README.md"].content.decode()
+        weights = hashlib.sha256(commit.files["model.safetensors"].content).hexdigest()
+        assert yaml.safe_load(card.split("---\n")[1])["weights_sha256"]["model.safetensors"] == weights
+    metadata = yaml.safe_load(card.split("---\n")[1])
+    assert metadata["license"] == "mit" and "mine" in metadata["tags"] and "| Seeds | 7 |" in card
+    assert metadata["model-index"][0]["results"][0]["dataset"]["split"] == "validation"
+    assert "train 2, validation 2" in card or "own data, validation split (2 sentences)" in card
     code = f"""
 model = AutoModelForSequenceClassification.from_pretrained({REPO!r}, trust_remote_code=True).eval()
 print(json.dumps(predict(model, AutoTokenizer.from_pretrained({REPO!r}, trust_remote_code=True))))

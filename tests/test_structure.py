@@ -28,11 +28,11 @@ ROOMS: dict[str, set[str]] = {
     "chat": {"modeling"},
     "adapters": {"modeling"},
     "data": {"modeling"},
-    "training": {"modeling", "metrics", "data", "adapters"},
     "export": {"modeling", "metrics", "data", "adapters"},
+    "training": {"modeling", "metrics", "data", "adapters", "export"},
     "scoring": {"modeling", "metrics", "data", "export"},
     "plots": {"modeling", "metrics", "data", "scoring", "visualization"},
-    "demo": {"modeling", "metrics", "data", "encoding", "scoring", "plots", "visualization"},
+    "demo": {"modeling", "chat", "visualization"},
 }
 # The two ends: the face offers everything (lazily), the command line opens every room.
 ROOMS["cli"] = ROOMS["__init__"] = set(ROOMS)

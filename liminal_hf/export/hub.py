@@ -5,6 +5,7 @@ tokenizer and the model card. What stays home: pickles, the state of a training 
 """
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 from huggingface_hub import HfApi, ModelCard, constants
 from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -31,6 +32,8 @@ from ..modeling.modeling_liminal import LiminalForPADRegression
 from . import handler as handler_module
 from . import reload
 from .model_card import REQUIREMENT, build_card, plugins, run_facts
+
+logger = logging.getLogger(__name__)
 
 # Pickles run code when they are loaded, and the rest says more about the run than anyone else should know.
 STAYS_HOME = [
@@ -46,6 +49,9 @@ SAMPLES = [
 ]
 # The base class of everything that the HTTP client raises (httpx or httpx2, by the version of huggingface_hub).
 _HTTPError: type[Exception] = HfHubHTTPError.__mro__[1]
+_TOKENIZER = "tokenizer_config.json"
+# The cards that transformers writes by itself, for a model and for a run of its Trainer.
+_STOCK_CARD = re.compile(r"has been automatically generated|has been generated automatically")
 _SHARDS = ["model*.safetensors", "model.safetensors.index.json"]
 _TEXT = {".json", ".jinja", ".md", ".py", ".txt", ".yaml", ".yml"}
 # A vocabulary may well hold "/home/" as a word.
@@ -203,6 +209,69 @@ def write_repository(
         raise ValueError(f"Nothing was uploaded, because paths of this machine are in the files: {'; '.join(found)}")
 
 
+def finish_upload(
+    model: LiminalForPADRegression,
+    folder: str | Path,
+    repo_id: str,
+    token: bool | str | None = None,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Completes a folder that transformers is about to upload: our card instead of its own, the tokenizer, no paths.
+
+    `model.push_to_hub` and `LiminalTrainer` call it. A card that somebody wrote by hand stays as it is, and so does a
+    tokenizer that is in the repository already.
+
+    Args:
+        model: what was saved in the folder.
+        folder: where `save_pretrained` has written.
+        repo_id: where it is going.
+        token: as in transformers.
+        tokenizer: default the one of the checkpoint that the model was loaded from, else the encoder's own.
+        facts: for the card; default what the run recorded, if the model was loaded from it and has not changed since.
+
+    Raises:
+        ValueError: a path of this machine is in a file.
+    """
+    folder, source = Path(folder), Path(model.name_or_path or "")
+    config_file = folder / "config.json"
+    content = json.loads(config_file.read_text(encoding="utf-8"))
+    origin = content.get("encoder_name_or_path")
+    if origin is not None and Path(origin).exists():
+        content["encoder_name_or_path"] = content["encoder_revision"] = None
+        config_file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    card_file = folder / "README.md"
+    card = ModelCard.load(card_file, ignore_metadata_errors=True) if card_file.is_file() else None
+    if card is None or _STOCK_CARD.search(card.text) or "weights_sha256" in card.data:
+        weights = {path.name: file_sha256(path) for path in sorted(folder.glob("*.safetensors"))}
+        unchanged = bool(model.name_or_path) and all(
+            (source / name).is_file() and file_sha256(source / name) == digest for name, digest in weights.items()
+        )
+        known = facts if facts is not None else run_facts(source) if unchanged else {}
+        known = {"encoder_license": _encoder_license(model.config), "repo_id": repo_id, **known}
+        build_card(model.config, {**known, "weights_sha256": weights}).save(card_file)
+    if tokenizer is None and model.config.text_config is not None and not (folder / _TOKENIZER).is_file():
+        api = HfApi(library_name="liminal_hf", token=token)
+        tokenizer = None if api.file_exists(repo_id, _TOKENIZER) else _own_tokenizer(model)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    found = local_paths(folder, [str(Path(text).resolve()) for text in (folder, origin or folder)])
+    if found:
+        raise ValueError(f"Nothing was uploaded, because paths of this machine are in the files: {'; '.join(found)}")
+
+
+def _own_tokenizer(model: LiminalForPADRegression) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of the folder that the model came from, or the encoder's; None where it is not at hand."""
+    if (Path(model.name_or_path or "no-such-folder") / _TOKENIZER).is_file():
+        return AutoTokenizer.from_pretrained(model.name_or_path)
+    try:
+        return _encoder_tokenizer(model.config)
+    except ValueError:
+        logger.warning("The tokenizer is not at hand, so the repository goes without: tokenizer.push_to_hub(repo_id)")
+        return None
+
+
 def write_handler(folder: str | Path) -> None:
     """Writes `handler.py` and `requirements.txt`, what an Inference Endpoint looks for, into a repository's folder.
 
@@ -220,7 +289,7 @@ def write_handler(folder: str | Path) -> None:
 
 
 def local_paths(folder: str | Path, known: list[str] | None = None) -> list[str]:
-    """Paths of this machine in a folder's text files, as "file: path".
+    """Paths of this machine in a folder's text files, as "file: path"; what is never uploaded is not looked at.
 
     Args:
         folder: the folder.
@@ -234,8 +303,9 @@ def local_paths(folder: str | Path, known: list[str] | None = None) -> list[str]
         ['a.json: /home/me/model']
     """
     found = []
-    for path in sorted(Path(folder).rglob("*")):
-        if path.suffix not in _TEXT or not path.is_file():
+    names = sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.suffix in _TEXT)
+    for path in (Path(folder, name) for name in filter_repo_objects(names, ignore_patterns=STAYS_HOME)):
+        if not path.is_file():
             continue
         text = path.read_text(encoding="utf-8")
         hits = [place for place in known or [] if place in text]

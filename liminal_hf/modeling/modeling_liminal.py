@@ -111,6 +111,9 @@ class LiminalPreTrainedModel(PreTrainedModel):
     # `LiminalModel` adds the pooler where it has weights.
     _keep_in_fp32_modules_strict = ["head"]
     _no_split_modules: list[str] = []
+    # Called as `finish_upload(model, folder, repo_id, token)` before a folder goes to the Hub, to add what transformers
+    # leaves out. The installed package sets it; code that came with a checkpoint goes without.
+    finish_upload: Any = None
 
     @classmethod
     def is_custom_code(cls) -> bool:
@@ -215,6 +218,13 @@ class LiminalPreTrainedModel(PreTrainedModel):
         finally:
             # Only a folder needs it; in memory it would ask for trust_remote_code in `pipeline`.
             del self.config.custom_pipelines
+
+    def _upload_modified_files(self, working_dir: str | os.PathLike, repo_id: str, *args: Any, **kwargs: Any) -> Any:
+        # `push_to_hub` and `save_pretrained(push_to_hub=True)` come here when the folder is written.
+        finish = type(self).finish_upload
+        if finish is not None:
+            finish(self, Path(working_dir), repo_id, kwargs.get("token"))
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     def save_head_only(
         self, save_directory: str | os.PathLike, low_rank: dict[str, tuple[Tensor, Tensor]] | None = None

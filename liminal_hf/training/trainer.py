@@ -23,7 +23,9 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
 
 from ..metrics import compute_metrics
+from ..modeling.modeling_liminal import LiminalForPADRegression
 from .callbacks import EMACallback, ManifestCallback
+from .run_folder import hardware, versions
 
 _WEIGHTS = "model.safetensors"
 _IN_ENCODER = re.compile(r"^(liminal\.)?encoder\.")
@@ -238,6 +240,80 @@ class LiminalTrainer(Trainer):
         # here. Instead, the whole model as it is now; the optimizer's state stays home whatever `hub_strategy` says.
         if self.args.hub_strategy != HubStrategy.END:
             self.push_to_hub(commit_message=f"Training in progress, step {self.state.global_step}")
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Uploads the model as `liminal_hf.push` does: weights, code, tokenizer and our card, no state of the run.
+
+        Arguments as in `Trainer`; `kwargs` go to `create_model_card`.
+        """
+        from huggingface_hub import HfApi
+
+        from ..export.hub import STAYS_HOME
+
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        token = self.args.hub_token if token is None else token
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self.create_model_card(**kwargs)
+        self._finish_current_push()
+        api: Any = HfApi(library_name="liminal_hf", token=token)
+        return api.upload_folder(
+            repo_id=self.hub_model_id,
+            folder_path=str(self.args.output_dir),
+            commit_message=commit_message,
+            run_as_future=not blocking,
+            ignore_patterns=list(STAYS_HOME),
+            revision=self.args.hub_revision if revision is None else revision,
+        )
+
+    def create_model_card(self, **kwargs: Any) -> None:
+        """Writes our card into the output folder, with what this run has measured so far.
+
+        Args:
+            kwargs: `license` and `tags` as in `Trainer`; what else its own card takes has no place in ours.
+        """
+        if not isinstance(self.model, LiminalForPADRegression):
+            super().create_model_card(**kwargs)
+        elif self.is_world_process_zero():
+            from ..export.hub import finish_upload
+
+            folder = Path(str(self.args.output_dir))
+            repo_id = self.hub_model_id or self.args.hub_model_id or folder.resolve().name
+            facts = {name: kwargs[name] for name in ("license", "tags") if kwargs.get(name)}
+            if isinstance(facts.get("tags"), str):
+                facts["tags"] = [facts["tags"]]
+            tokenizer = getattr(self.processing_class, "tokenizer", self.processing_class)
+            token = self.args.hub_token
+            finish_upload(
+                self.model, folder, repo_id, token, tokenizer=tokenizer, facts={**facts, "metrics": self._measured()}
+            )
+
+    def _measured(self) -> dict[str, Any]:
+        """What this run knows about itself, as in the `metrics.json` of `fit`."""
+        state, args = self.state, self.args
+        metrics: dict[str, Any] = {"seed": args.seed, "hardware": hardware(), "versions": versions()}
+        metrics["parameters"] = sum(value.numel() for value in self.model.parameters())
+        metrics["head_parameters"] = sum(value.numel() for value in self.model.liminal.head.parameters())
+        sizes = {"train": self.train_dataset, "validation": self.eval_dataset}
+        metrics["rows"] = {split: len(rows) for split, rows in sizes.items() if hasattr(rows, "__len__")}
+        # At the end, the best model has been loaded; before, the present one is what was last evaluated, or newer.
+        best = args.load_best_model_at_end and 0 < state.max_steps <= state.global_step
+        step = state.best_global_step if best and state.best_metric is not None else state.global_step
+        found = [entry for entry in state.log_history if entry.get("step") == step and "eval_loss" in entry]
+        if found:
+            metrics["validation"] = {name.removeprefix("eval_"): found[-1][name] for name in found[-1]}
+        return metrics
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         lacking = set(load_result.missing_keys)
