@@ -1,4 +1,4 @@
-"""The command line: `liminal predict | train | evaluate | plot | push | export`.
+"""The command line: `liminal predict | chat | demo | train | evaluate | plot | push | export`.
 
 Requires typer and rich. A command imports the rooms that it needs when it runs. What a user can mend (a missing file,
 an empty text, a package that is not installed) ends with one line on stderr that says what to type next, and status 2;
@@ -308,6 +308,37 @@ def chat(
     network, tokenizer = load(model or DEFAULT_CHECKPOINT)
     reader = pipeline("pad-regression", model=network, tokenizer=tokenizer, device=network.device)
     converse(reader, state, memory, speaker)
+
+
+# ---- demo ----
+
+
+@app.command()
+def demo(
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="A checkpoint's folder or a Hub id.", show_default="our own")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; 0.0.0.0 lets others in.", show_default="this machine")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port.", show_default="a free one from 7860 on")] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="Write a Hugging Face Space into this folder instead.", show_default=False)
+    ] = None,
+) -> None:
+    """Show a page: a conversation turn by turn, one text step by step, a CSV in and out."""
+    from transformers import pipeline
+
+    from . import DEFAULT_CHECKPOINT
+    from .demo import export as write_space
+    from .demo import launch
+
+    if export is not None:
+        print(write_space(export, None if model is None else find_checkpoint(model)))
+        return
+    network, tokenizer = load(model or DEFAULT_CHECKPOINT)
+    reader = pipeline("pad-regression", model=network, tokenizer=tokenizer, device=network.device)
+    launch(reader, host=host, port=port)
 
 
 # ---- train, evaluate ----

@@ -945,7 +945,7 @@ def refinement(
     weights = None if attention is None else _array("attention", attention, (steps, steps), low=0, high=1 + 1e-4)
     doubt = None if uncertainty is None else _array("uncertainty", uncertainty, (3,), low=0)
     middle = sum(value_range) / 2
-    narrow = _wide_enough(width) < _WIDTH
+    narrow = _wide_enough(width) < 6
     title = f"One text in {steps} refinement step{'s'[: steps != 1]}: {_octant_of(points[-1], middle)} at the end"
     lower = sure is not None
     if narrow:
