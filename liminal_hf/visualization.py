@@ -1539,7 +1539,7 @@ def architecture(
     box(65, top, 30, height, "self-affect\nlast PAD moves z;\nconfidence c", pale_orange)
     box(103, top, 33, height, "history attention\nz looks back at the\nz of earlier steps", pale_orange)
     box(103, bottom, 33, height, "SoulKernel\nbonds z with the\nturns before", pale_purple)
-    box(65, bottom, 30, height, "answer\ny ← y + 0.4·f(y, z)\nPAD = skip + g(y, z)", pale_green)
+    box(65, bottom, 30, height, "answer\ny ← y + 0.4·f(y, z)\nPAD = g(y, z)", pale_green)
     box(24, bottom, 33, height, "RINSE\ns, a reflection on\nz, PAD and c", pale_orange)
     middle_top, middle_bottom = top + height / 2, bottom + height / 2
     arrow((57, middle_top), (65, middle_top))
@@ -1551,11 +1551,9 @@ def architecture(
     note(39, 58, "next step: s", align="right")
     arrow((80, bottom + height), (80, top), colour=VERMILLION, line="--")
     note(81.5, 58, "PAD, no gradient", colour=VERMILLION, align="left")
-    # x into every step, the linear skip, the memory.
+    # x into every step, the memory.
     arrow((145, 103), (145, 98), (40.5, 98), (40.5, top + height))
     note(90, 95.6, "x, into every step")
-    arrow((111, 103), (111, 100.6), (10, 100.6), (10, 30.5), (72, 30.5), (72, bottom), colour=BLUE)
-    axes.text(7.6, 66, "linear skip", fontsize=8.5, color=BLUE, rotation=90, ha="center", va="center")
     box(144, bottom + 1, 16, height - 2, "memory\nof earlier\nturns", pale_purple, size=8.6)
     arrow((144, middle_bottom + 3), (136, middle_bottom + 3), colour=PURPLE)
     arrow((136, middle_bottom - 4), (144, middle_bottom - 4), colour=PURPLE)

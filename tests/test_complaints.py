@@ -91,7 +91,7 @@ def test_a_missing_head_does_not_cost_the_encoder(tmp_path: Path) -> None:
     assert "head" in said
     for name, value in model.liminal.encoder.state_dict().items():
         assert torch.equal(again.liminal.encoder.state_dict()[name], value), name
-    assert not torch.equal(again.liminal.head.skip.weight, model.liminal.head.skip.weight)
+    assert not torch.equal(again.liminal.head.projection.weight, model.liminal.head.projection.weight)
     assert all(parameter.isfinite().all() for parameter in again.parameters())
 
 

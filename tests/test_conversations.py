@@ -342,7 +342,7 @@ def test_the_error_goes_back_through_the_memory() -> None:
     train, validation = echo(150, 6, 0), echo(40, 6, 1)
     model = small(label_std=[0.3] * 3, num_outer_steps=1)
     settings = ConversationTraining(
-        epochs=14, learning_rate=2e-2, lanes=25, window=2, forget=0.0, ema_decay=0.9, weight_decay=0.0
+        epochs=20, learning_rate=1e-2, lanes=25, window=2, forget=0.0, ema_decay=0.9, weight_decay=0.0
     )
     history = train_conversations(model, train, validation, settings)
     score = mean_pearson(read_turns(model, validation).logits, validation.labels)
@@ -359,7 +359,7 @@ def test_training_is_reproducible_and_repeats_with_its_seed() -> None:
     for seed in (0, 0, 1):
         model = small()
         train_conversations(model, turns, turns, ConversationTraining(epochs=1, lanes=4, seed=seed))
-        weights.append(model.liminal.head.skip.weight.detach().clone())
+        weights.append(model.liminal.head.projection.weight.detach().clone())
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 

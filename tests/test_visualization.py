@@ -448,7 +448,7 @@ def test_architecture_names_every_part_and_keeps_texts_in_their_boxes() -> None:
     for part in (
         "tokenizer", "encoder", "all-MiniLM-L6-v2", "pooler", "projection", "(batch, 128)", "5 times", "once",
         "self-affect",
-        "history attention", "SoulKernel", "memory", "RINSE", "linear skip", "logits", "uncertainty", "pad_trajectory",
+        "history attention", "SoulKernel", "memory", "RINSE", "logits", "uncertainty", "pad_trajectory",
         "(batch, 5, 3)", "confidences", "step_attentions", "(batch, 5, 5)", "reflection", "(batch, 32)",
     ):  # fmt: skip
         assert part in text

@@ -48,6 +48,7 @@ class LiminalConfig(PreTrainedConfig):
         project_pooled: whether v1..v6 own a learned projection from `pooled_size` to `latent_size`; False passes the
             pooled states on as they are (then both sizes must be equal).
         token_attention: whether v7 reads the encoder's tokens again at every step.
+        linear_skip: whether v7 adds a linear regression of the pooled states to every answer.
         history_attention, self_affect, rinse, soul_kernel: v7's mechanisms; each can be switched off for an ablation.
         memory_slots: how many entries a `ConversationMemory` holds; None takes the head's own (100 for v6, 8 for v7).
         loss: name in `LOSSES`: "mse", "huber", "ccc", "mse_ccc", "gaussian_nll".
@@ -106,6 +107,7 @@ class LiminalConfig(PreTrainedConfig):
         head_dropout: float = 0.1,
         project_pooled: bool = True,
         token_attention: bool = False,
+        linear_skip: bool = False,
         history_attention: bool = True,
         self_affect: bool = True,
         rinse: bool = True,
@@ -149,6 +151,7 @@ class LiminalConfig(PreTrainedConfig):
         self.head_dropout = head_dropout
         self.project_pooled = project_pooled
         self.token_attention = token_attention
+        self.linear_skip = linear_skip
         self.history_attention = history_attention
         self.self_affect = self_affect
         self.rinse = rinse

@@ -433,9 +433,7 @@ class TokenAttention(nn.Module):
 class LiminalV7(Head):
     """Ours: the recursion with what was measured to help, each part removable by a config field for an ablation.
 
-    A linear skip carries the plain regression, and everything else learns what that misses:
-
-    base = W x0; x = LN(W x0); y = z = 0; pad = base; s = 0. For each of K steps:
+    x = LN(W x0); y = z = 0; pad = base; s = 0. base = 0, or W x0 with `linear_skip`. For each of K steps:
     1. n times z <- LN(z + 0.3 latent(LN [x; y; z; s; e])), e the tokens read by attention (`token_attention`);
     2. self-estimated affect: al = tanh(W pad), the last estimate without its gradient, or the caller's `affect`;
        c = sigmoid(W [z; al]); z <- z + 0.3 c al;
@@ -464,7 +462,8 @@ class LiminalV7(Head):
         size = config.latent_size
         width = 3 * size
         self.dropout = nn.Dropout(config.head_dropout)
-        self.skip = nn.Linear(pooled_size, 3)
+        if config.linear_skip:
+            self.skip = nn.Linear(pooled_size, 3)
         self.projection = nn.Linear(pooled_size, size)
         self.ln_x = nn.LayerNorm(size)
         if config.token_attention:
@@ -492,7 +491,7 @@ class LiminalV7(Head):
         self.ln_answer = nn.LayerNorm(2 * size)
         self.answer = _mlp(2 * size, 2 * size, size)
         self.ln_pad = nn.LayerNorm(2 * size)
-        self.pad_head = nn.Sequential(nn.Linear(2 * size, size), nn.GELU(), ZeroLinear(size, 3))
+        self.pad_head = nn.Sequential(nn.Linear(2 * size, size), nn.GELU(), nn.Linear(size, 3))
         self.spread_head = nn.Sequential(nn.Linear(2 * size + 3, size // 2), nn.GELU(), ZeroLinear(size // 2, 3))
 
     def reset_own_parameters(self) -> None:
@@ -504,7 +503,7 @@ class LiminalV7(Head):
         """As in `Head`."""
         config = self.config
         pooled = self.dropout(inputs.pooled)
-        base = self.skip(pooled)
+        base = self.skip(pooled) if config.linear_skip else pooled.new_zeros(pooled.shape[0], 3)
         x = self.ln_x(self.projection(pooled))
         y = torch.zeros_like(x) if inputs.initial_answer is None else inputs.initial_answer
         z = torch.zeros_like(x)
