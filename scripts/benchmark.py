@@ -8,7 +8,8 @@ Requires liminal_hf; scikit-learn for `ridge` and `svr`, vaderSentiment for `vad
 One system with one seed is a cell. Its predictions on dev and test are kept under `--work`, in a file that appears by
 rename and is named after everything that they depend on but the code: the recipe with its overrides, the texts and
 labels, the seed. So the command can be stopped at any time, also by a kill, and goes on when it is given again; after a
-change of the code, delete the folder. The table is written anew after each cell, from the cells that are there.
+change of the code, delete the folder. The table is written anew after each cell, from the cells that are there. What a
+run of `fit` has logged stays beside the cells, in `runs/`, with the figures of its predictions on test.
 
 A grid file holds `recipe` (relative to the grid), `compare` ("best peer" or a system's name), optionally `readout` (a
 system whose accuracy is shown after each step) and `systems`. A system has a `name`, a `kind` and perhaps `ours: true`:
@@ -42,19 +43,24 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from transformers import AutoConfig
 
 from liminal_hf import metrics
 from liminal_hf.data import human_ceiling, load_emobank, load_table, pooled_dataset
+from liminal_hf.data.embedding_cache import COLUMN
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS
+from liminal_hf.modeling.encoders import resolve_encoder
 from liminal_hf.modeling.modeling_liminal import MISSING_LABEL, LiminalForPADRegression
+from liminal_hf.training.callbacks import write_text
 from liminal_hf.training.fit import FitResult, fit, load_tokenizer
 from liminal_hf.training.recipe import Recipe
-from liminal_hf.training.run_folder import hardware
+from liminal_hf.training.run_folder import RunFolder, hardware
 
 Array = NDArray[np.float64]
 KINDS = ("constant", "vader", "ridge", "svr", "fit")
 BEST_PEER = "best peer"
 RESAMPLES = 2000
+RESULTS = Path("scripts/results")
 READ_OUT_STEPS = 10
 ALPHAS = (30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
 PENALTIES = (0.1, 0.3, 1.0, 3.0)
@@ -112,6 +118,18 @@ class Grid:
         recipe = Recipe.from_yaml(path.parent / content["recipe"])
         return cls(path.stem, recipe, systems, compare, readout)
 
+    def chosen(self, only: Sequence[str] | None) -> list[System]:
+        """The systems of these names, all of them where none is given.
+
+        Raises:
+            ValueError: a name is not in the grid.
+        """
+        names = [system.name for system in self.systems]
+        unknown = set(only or []) - set(names)
+        if unknown:
+            raise ValueError(f"--only: the grid has no {sorted(unknown)}. It has: {', '.join(names)}.")
+        return [system for system in self.systems if not only or system.name in only]
+
 
 def _check_keys(where: str, content: Any, allowed: set[str], needed: set[str]) -> None:
     if not isinstance(content, dict) or not needed <= set(content) <= allowed:
@@ -158,13 +176,17 @@ class Benchmark:
     Args:
         grid: what to run.
         work: folder for cells and unfinished runs.
+        corpus: other splits than those of the recipe, with `text`, `labels` and perhaps the states, as
+            `pooled_corpus` adds them.
     """
 
-    def __init__(self, grid: Grid, work: Path) -> None:
+    def __init__(self, grid: Grid, work: Path, corpus: DatasetDict | None = None) -> None:
         self.grid = grid
         self.work = work
         data = grid.recipe.data
-        if data.files is None:
+        if corpus is not None:
+            self.corpus = corpus
+        elif data.files is None:
             self.corpus = load_emobank()
         else:
             files: dict[str, str | Path] = {str(split): path for split, path in data.files.items()}
@@ -172,10 +194,10 @@ class Benchmark:
         if not {"train", "validation", "test"} <= set(self.corpus):
             raise ValueError(f"The benchmark needs train, validation and test; the recipe gives {list(self.corpus)}.")
         self.labels = {split: np.asarray(rows["labels"][:], dtype=np.float64) for split, rows in self.corpus.items()}
-        self.ceiling = human_ceiling() if data.files is None else None
+        self.ceiling = human_ceiling() if data.files is None and corpus is None else None
         texts = {split: list(rows["text"][:]) for split, rows in self.corpus.items()}
         listed = {split: values.tolist() for split, values in self.labels.items()}
-        self._data_hash = _hash([texts, listed])
+        self._data_hash = content_hash([texts, listed])
         self._states: dict[str, Array] | None = None
 
     # ---- cells ----
@@ -191,7 +213,7 @@ class Benchmark:
             model = self.grid.recipe.model
             about |= {"layers": system.layers, "max_length": self.grid.recipe.data.max_length}
             about |= {name: model.get(name) for name in ("encoder", "revision", "pooling")}
-        return self.work / "cells" / f"{system.kind}-{_hash(about)}.safetensors"
+        return self.work / "cells" / f"{system.kind}-{content_hash(about)}.safetensors"
 
     def run(self, systems: Sequence[System], seeds: Sequence[int], after_each: Callable[[], None]) -> None:
         """Computes the cells that are missing, seed by seed, and prints one line for each."""
@@ -206,6 +228,8 @@ class Benchmark:
                     print(f"[{number}/{len(cells)}] {what} ...", flush=True)
                     cell = self.compute(system, seed, self.work / "fits" / path.stem)
                     cell.about |= {"seed": seed if system.kind == "fit" else None, "machine": hardware()}
+                    if system.kind == "fit":
+                        self._keep_log(path.stem, cell)
                     cell.save(path)
                     shutil.rmtree(self.work / "fits" / path.stem, ignore_errors=True)
             cell = Cell.load(path)
@@ -226,6 +250,18 @@ class Benchmark:
         cell.about["seconds"] = round(time.process_time() - started, 2)
         return cell
 
+    def _keep_log(self, name: str, cell: Cell) -> None:
+        """The log of a run that ends, with what its predictions on test are worth, whole or not at all."""
+        run, kept = (RunFolder(self.work / part / name) for part in ("fits", "runs"))
+        shutil.copy(run.recipe, kept.recipe)
+        if run.emotional_log.is_file():  # a run that never evaluates has none
+            shutil.copy(run.emotional_log, kept.emotional_log)
+        found = json.loads(run.metrics.read_text(encoding="utf-8"))
+        figures = {"pearson": metrics.pearson, "ccc": metrics.ccc, "mae": metrics.mae}
+        test = {name: figure(cell.test, self.labels["test"]) for name, figure in figures.items()}
+        found["test"] = {f"{name}_mean": float(np.nanmean(values)) for name, values in test.items()}
+        write_text(kept.metrics, json.dumps(found, indent=1) + "\n")
+
     def _recipe(self, system: System) -> Recipe:
         return self.grid.recipe.override({**system.overrides, "evaluate_test": False})
 
@@ -235,7 +271,8 @@ class Benchmark:
         if cached and recipe.model.get("pooled_layers") == "all":
             self._pooled()
         started = time.process_time()
-        result = fit(recipe, folder, seed=seed, overrides={"phases.*.training.disable_tqdm": True})
+        quiet = {"phases.*.training.disable_tqdm": True}
+        result = fit(recipe, folder, seed=seed, overrides=quiet, data=self.corpus)
         seconds = time.process_time() - started
         about = {"seconds": round(seconds, 2), "head_parameters": result.metrics["head_parameters"]}
         inputs = self._inputs(result, cached)
@@ -250,8 +287,10 @@ class Benchmark:
         length = result.model.config.max_seq_length
         batches: dict[str, list[dict[str, torch.Tensor]]] = {}
         if cached:
-            pooled = pooled_dataset(result.model, result.tokenizer, held_out, max_length=length).with_format("torch")
-            for split, rows in pooled.items():
+            pooled = held_out
+            if COLUMN not in held_out["test"].column_names:
+                pooled = pooled_dataset(result.model, result.tokenizer, held_out, max_length=length)
+            for split, rows in pooled.with_format("torch").items():
                 batches[split] = [{"pooled_embeds": part} for part in rows["pooled_embeds"][:].split(64)]
             return batches
         for split, rows in held_out.items():
@@ -267,26 +306,23 @@ class Benchmark:
         return batches
 
     def _pooled(self) -> dict[str, Array]:
-        """The pooled states of all layers, `(rows, layers * hidden)`, and the width of one layer."""
+        """The pooled states of all layers, `(rows, layers * hidden)`."""
         if self._states is None:
-            recipe = self.grid.recipe
-            encoder, revision = recipe.model["encoder"], recipe.model.get("revision")
-            pooling = recipe.model.get("pooling")
-            model = LiminalForPADRegression.from_encoder_pretrained(
-                encoder, revision, head="linear", pooled_layers="all", pooling=pooling
-            )
-            tokenizer = load_tokenizer(encoder, revision)
-            length = recipe.data.max_length
-            pooled = pooled_dataset(model.eval(), tokenizer, self.corpus, max_length=length).with_format("numpy")
-            self._states = {split: np.asarray(rows["pooled_embeds"][:]) for split, rows in pooled.items()}
-            self._width = model.config.hidden_size
+            pooled = self.corpus
+            if COLUMN not in pooled["train"].column_names:
+                pooled = pooled_corpus(self.grid.recipe, pooled)
+            pooled = pooled.with_format("numpy")
+            self._states = {split: np.asarray(rows[COLUMN][:]) for split, rows in pooled.items()}
         return self._states
 
     def _features(self, layers: str) -> dict[str, Array]:
         """Pooled states with one global factor that brings them to a root mean square of 1 on train."""
         states = self._pooled()
         if layers == "last":
-            states = {split: values[:, -self._width :] for split, values in states.items()}
+            model = self.grid.recipe.model
+            source, revision = resolve_encoder(model["encoder"], model.get("revision"))
+            width = AutoConfig.from_pretrained(source, revision=revision).hidden_size
+            states = {split: values[:, -width:] for split, values in states.items()}
         scale = np.float32(1 / np.sqrt(np.square(states["train"], dtype=np.float64).mean()))
         return {split: values * scale for split, values in states.items()}
 
@@ -392,11 +428,11 @@ class Benchmark:
             "seeds": sorted({about["seed"] for about in used if about["seed"] is not None}),
             "rows_dev": len(self.labels["validation"]),
             "rows_test": len(self.labels["test"]),
-            "human_ceiling": _rounded(self.ceiling),
+            "human_ceiling": rounded(self.ceiling),
             "compared_with": reference,
             "missing": [system.name for system in self.grid.systems if not cells[system.name]],
-            "systems": _rounded(rows),
-            "readout": _rounded(readout),
+            "systems": rounded(rows),
+            "readout": rounded(readout),
         }
 
     def _row(self, cells: list[Cell]) -> dict[str, Any]:
@@ -405,9 +441,9 @@ class Benchmark:
         named["sd_ratio"] = metrics.sd_ratio
         row: dict[str, Any] = {}
         for name, figure in named.items():
-            row[name] = _summary([_partly(figure, cell.test, test) for cell in cells])
-        row["ccc_fitted"] = _summary([_fitted_ccc(cell, dev, test) for cell in cells])
-        row["dev_r"] = _summary([_partly(metrics.pearson, cell.dev, dev) for cell in cells])
+            row[name] = summary([partly(figure, cell.test, test) for cell in cells])
+        row["ccc_fitted"] = summary([_fitted_ccc(cell, dev, test) for cell in cells])
+        row["dev_r"] = summary([partly(metrics.pearson, cell.dev, dev) for cell in cells])
         if self.ceiling is not None:
             row["share_of_ceiling"] = None if row["r"]["mean"] is None else row["r"]["mean"] / self.ceiling["mean"]
         row["head_parameters"] = cells[0].about["head_parameters"]
@@ -433,8 +469,8 @@ class Benchmark:
         labels = self.labels["test"]
         whole = np.ones((1, len(labels)))
         point, drawn = (
-            np.mean([weighted_mean_r(cell.test, labels, weights) for cell in cells], axis=0)
-            - np.mean([weighted_mean_r(cell.test, labels, weights) for cell in others], axis=0)
+            np.mean([weighted_figures(cell.test, labels, weights)["r"].mean(axis=1) for cell in cells], axis=0)
+            - np.mean([weighted_figures(cell.test, labels, weights)["r"].mean(axis=1) for cell in others], axis=0)
             for weights in (whole, counts)
         )
         low, high = np.percentile(drawn, [2.5, 97.5])
@@ -446,15 +482,25 @@ class Benchmark:
             dev = [metrics.pearson(cell.dev_steps[:, place], self.labels["validation"]) for cell in cells]
             test = [cell.test_steps[:, place] for cell in cells]
             figures = {
-                "r": _summary([metrics.pearson(values, self.labels["test"]) for values in test]),
-                "ccc": _summary([metrics.ccc(values, self.labels["test"]) for values in test]),
-                "mae": _summary([metrics.mae(values, self.labels["test"]) for values in test]),
+                "r": summary([metrics.pearson(values, self.labels["test"]) for values in test]),
+                "ccc": summary([metrics.ccc(values, self.labels["test"]) for values in test]),
+                "mae": summary([metrics.mae(values, self.labels["test"]) for values in test]),
             }
-            steps.append({"step": place + 1, "dev_r": _summary(dev), **figures})
+            steps.append({"step": place + 1, "dev_r": summary(dev), **figures})
         return steps
 
 
 _PARTS = (("dev", "validation"), ("test", "test"))
+
+
+def pooled_corpus(recipe: Recipe, corpus: DatasetDict) -> DatasetDict:
+    """The corpus with a column `pooled_embeds`: the states of all layers of the recipe's frozen encoder."""
+    encoder, revision = recipe.model["encoder"], recipe.model.get("revision")
+    model = LiminalForPADRegression.from_encoder_pretrained(
+        encoder, revision, head="linear", pooled_layers="all", pooling=recipe.model.get("pooling")
+    )
+    tokenizer = load_tokenizer(encoder, revision)
+    return pooled_dataset(model.eval(), tokenizer, corpus, max_length=recipe.data.max_length)
 
 
 @torch.inference_mode()
@@ -476,41 +522,54 @@ def resample_counts(rows: int, number: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=number).astype(np.float64)
 
 
-def weighted_mean_r(predictions: Array, labels: Array, weights: Array) -> Array:
-    """Mean Pearson r over the dimensions, for each row of weights.
+def weighted_figures(
+    predictions: Array, labels: Array, weights: Array, groups: NDArray[np.int64] | None = None
+) -> dict[str, Array]:
+    """Pearson r, CCC and MAE per dimension, for each row of weights.
 
-    With counts as weights it is the r of the resample, without drawing its rows.
+    With counts as weights they are the figures of a resample, without drawing its rows.
 
     Args:
-        predictions, labels: `(rows, 3)`; a label of -100 is left out.
-        weights: `(draws, rows)`.
+        predictions, labels: `(rows, 3)`; a label of -100 is left out, a dimension that is not predicted, NaN, stays so.
+        weights: `(draws, rows)`, or `(draws, number of groups)` where whole groups are drawn.
+        groups: `(rows,)`, which group each row belongs to, 0..number of groups - 1.
 
     Returns:
-        `(draws,)`.
+        `(draws, 3)` for each of `r`, `ccc`, `mae`.
 
     Example:
-        >>> weighted_mean_r(np.array([[0.0], [1.0], [9.0]]), np.array([[1.0], [3.0], [0.0]]), np.array([[1.0, 1, 0]]))
-        array([1.])
+        >>> found = weighted_figures(np.array([[0.0], [1], [9]]), np.array([[1.0], [3], [0]]), np.array([[1.0, 1, 0]]))
+        >>> found["r"].tolist(), found["mae"].tolist()
+        ([[1.0]], [[1.5]])
     """
-    total = np.zeros(len(weights))
-    for place in range(labels.shape[1]):
-        known = labels[:, place] != MISSING_LABEL
-        p, y, w = predictions[known, place], labels[known, place], weights[:, known]
-        w = w / w.sum(axis=1, keepdims=True)
-        p, y = p - p.mean(), y - y.mean()
-        mean_p, mean_y = w @ p, w @ y
-        spread = np.sqrt(np.clip(w @ p**2 - mean_p**2, 0, None) * np.clip(w @ y**2 - mean_y**2, 0, None))
-        # Rounding leaves a constant with a spread of 1e-17; its r is 0.
-        total += np.where(spread > 1e-12, (w @ (p * y) - mean_p * mean_y) / np.maximum(spread, 1e-12), 0.0)
-    return total / labels.shape[1]
+    found: dict[str, list[Array]] = {"r": [], "ccc": [], "mae": []}
+    for p, y in zip(predictions.T, labels.T, strict=True):
+        known = y != MISSING_LABEL
+        # One shift for both keeps their differences.
+        shift = y[known].mean()
+        p, y = np.where(known, p - shift, 0.0), np.where(known, y - shift, 0.0)
+        sums = np.stack([known, p, y, p * p, y * y, p * y, np.abs(p - y)], axis=1)
+        if groups is not None:
+            sums = np.stack([np.bincount(groups, column, weights.shape[1]) for column in sums.T], axis=1)
+        total = weights @ sums
+        mean_p, mean_y, pp, yy, py, error = (total[:, 1:] / total[:, :1]).T
+        var_p, var_y = np.clip(pp - mean_p**2, 0, None), np.clip(yy - mean_y**2, 0, None)
+        covariance, spread = py - mean_p * mean_y, np.sqrt(var_p * var_y)
+        # Rounding leaves a constant with a spread of 1e-17; its r and CCC are 0.
+        varies = ~(spread <= 1e-12)
+        found["r"].append(np.where(varies, covariance / np.maximum(spread, 1e-12), 0.0))
+        distance = np.maximum(var_p + var_y + (mean_p - mean_y) ** 2, 1e-12)
+        found["ccc"].append(np.where(varies, 2 * covariance / distance, 0.0))
+        found["mae"].append(error)
+    return {name: np.stack(columns, axis=1) for name, columns in found.items()}
 
 
 def mean_r(predictions: Array, labels: Array) -> float:
     """Mean Pearson r over the dimensions that are predicted."""
-    return float(np.nanmean(_partly(metrics.pearson, predictions, labels)))
+    return float(np.nanmean(partly(metrics.pearson, predictions, labels)))
 
 
-def _partly(figure: Callable[[Any, Any], Array], predictions: Array, labels: Array) -> Array:
+def partly(figure: Callable[[Any, Any], Array], predictions: Array, labels: Array) -> Array:
     """The figure per dimension, NaN where nothing is predicted."""
     absent = np.isnan(predictions).all(axis=0)
     return np.where(absent, np.nan, figure(np.where(absent, 0.0, predictions), labels))
@@ -522,7 +581,7 @@ def _fitted_ccc(cell: Cell, dev: Array, test: Array) -> Array:
     return np.where(absent, np.nan, metrics.affine_calibrated_ccc(filled[0], dev, filled[1], test))
 
 
-def _summary(values: list[Array]) -> dict[str, Any]:
+def summary(values: list[Array]) -> dict[str, Any]:
     """Mean over the seeds by dimension, their mean, and its standard deviation over the seeds."""
     table = np.array(values)
     means = table.mean(axis=1)
@@ -532,31 +591,42 @@ def _summary(values: list[Array]) -> dict[str, Any]:
     return {name: None if value is None or np.isnan(value) else value for name, value in result.items()}
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """Plain values with every float to 5 places."""
     if isinstance(value, dict):
-        return {name: _rounded(item) for name, item in value.items()}
+        return {name: rounded(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     return round(value, 5) if isinstance(value, float) else value
 
 
-def _hash(value: Any) -> str:
+def content_hash(value: Any) -> str:
+    """A name for plain values."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:20]
 
 
-def _number(value: float | None, places: int = 3, sign: bool = False) -> str:
+def number(value: float | None, places: int = 3, sign: bool = False) -> str:
+    """A figure without the zero before its point; "-" where there is none."""
     if value is None:
         return "-"
     text = f"{value:{'+' if sign else ''}.{places}f}"
     return text.replace("0.", ".", 1) if text.lstrip("+-").startswith("0.") else text
 
 
-def _three(summary: dict[str, Any]) -> str:
-    return " / ".join(_number(summary[dimension]) for dimension in DIMENSIONS)
+def interval(gap: dict[str, float], places: int = 3, sign: bool = True) -> str:
+    """A figure (`mean`) with its interval (`low`, `high`)."""
+    mean, low, high = (number(gap[name], places, sign) for name in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
 
 
-def _with_sd(summary: dict[str, Any]) -> str:
-    return _number(summary["mean"]) + ("" if summary["sd"] is None else f" ± {_number(summary['sd'])}")
+def three(summary: dict[str, Any]) -> str:
+    """The figures of the three dimensions."""
+    return " / ".join(number(summary[dimension]) for dimension in DIMENSIONS)
+
+
+def with_sd(summary: dict[str, Any]) -> str:
+    """The mean over the dimensions, with its deviation over the seeds where there are several."""
+    return number(summary["mean"]) + ("" if summary["sd"] is None else f" ± {number(summary['sd'])}")
 
 
 def markdown(table: dict[str, Any]) -> str:
@@ -564,43 +634,44 @@ def markdown(table: dict[str, Any]) -> str:
     reference = table["compared_with"]
     heads = ["system", "r V / A / D", "mean r", "dev r", f"Δr to {reference} [95%]", "CCC (fitted on dev)", "MAE"]
     heads += ["RMSE", "SD ratio", "of ceiling", "head parameters", "CPU s", "seeds"]
-    lines = [_line(heads), _line(["---"] * len(heads))]
+    lines = [line(heads), line(["---"] * len(heads))]
     for name, row in table["systems"].items():
         gap = row.get("difference")
-        span = "" if gap is None else f" [{_number(gap['low'], 3, True)}, {_number(gap['high'], 3, True)}]"
+        span = "" if gap is None else f" [{number(gap['low'], 3, True)}, {number(gap['high'], 3, True)}]"
         share = row.get("share_of_ceiling")
         cells = [
             f"**{name}**" if row["ours"] else name,
-            _three(row["r"]),
-            _with_sd(row["r"]),
-            _with_sd(row["dev_r"]),
-            "-" if gap is None else _number(gap["mean_r"], 3, True) + span,
-            f"{_number(row['ccc']['mean'])} ({_number(row['ccc_fitted']['mean'])})",
-            _number(row["mae"]["mean"], 4),
-            _number(row["rmse"]["mean"], 4),
-            _number(row["sd_ratio"]["mean"], 2),
+            three(row["r"]),
+            with_sd(row["r"]),
+            with_sd(row["dev_r"]),
+            "-" if gap is None else number(gap["mean_r"], 3, True) + span,
+            f"{number(row['ccc']['mean'])} ({number(row['ccc_fitted']['mean'])})",
+            number(row["mae"]["mean"], 4),
+            number(row["rmse"]["mean"], 4),
+            number(row["sd_ratio"]["mean"], 2),
             "-" if share is None else f"{share:.0%}",
             "-" if row["head_parameters"] is None else f"{row['head_parameters']:,}",
             "-" if row["seconds"] is None else f"{row['seconds']:.0f}",
             ", ".join(map(str, row["seeds"])) or "-",
         ]
-        lines.append(_line(cells))
+        lines.append(line(cells))
     ceiling = table["human_ceiling"]
     lines += ["", _note(table)]
     if ceiling is not None:
-        lines[-1] += f" Human ceiling: r {_three(ceiling)}, mean {_number(ceiling['mean'])}."
+        lines[-1] += f" Human ceiling: r {three(ceiling)}, mean {number(ceiling['mean'])}."
     if table["missing"]:
         lines[-1] += f" Not run yet: {'; '.join(table['missing'])}."
     if table["readout"]:
         heads = ["read out after step", "dev mean r", "test mean r", "r V / A / D", "CCC", "MAE"]
-        lines += ["", _line(heads), _line(["---"] * len(heads))]
+        lines += ["", line(heads), line(["---"] * len(heads))]
         for step in table["readout"]:
-            figures = [_with_sd(step["dev_r"]), _with_sd(step["r"]), _three(step["r"]), _number(step["ccc"]["mean"])]
-            lines.append(_line([str(step["step"]), *figures, _number(step["mae"]["mean"], 4)]))
+            figures = [with_sd(step["dev_r"]), with_sd(step["r"]), three(step["r"]), number(step["ccc"]["mean"])]
+            lines.append(line([str(step["step"]), *figures, number(step["mae"]["mean"], 4)]))
     return "\n".join(lines) + "\n"
 
 
-def _line(cells: list[str]) -> str:
+def line(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
     return "| " + " | ".join(cells) + " |"
 
 
@@ -626,14 +697,28 @@ def fill(readme: Path) -> None:
         return f"{found[1]}\n{path.read_text(encoding='utf-8')}<!-- end -->" if path.is_file() else found[0]
 
     text = readme.read_text(encoding="utf-8")
-    _write(readme, re.sub(r"(<!-- table: (\S+) -->)\n.*?<!-- end -->", filled, text, flags=re.DOTALL))
+    write_text(readme, re.sub(r"(<!-- table: (\S+) -->)\n.*?<!-- end -->", filled, text, flags=re.DOTALL))
 
 
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+def save(results: Path, name: str, table: dict[str, Any], text: str) -> None:
+    """Writes a table for machines, `name.json`, and for people, `name.md`."""
+    results.mkdir(parents=True, exist_ok=True)
+    write_text(results / f"{name}.json", json.dumps(table, indent=1, ensure_ascii=False) + "\n")
+    write_text(results / f"{name}.md", text)
+
+
+def add_folders(parser: argparse.ArgumentParser, work: str) -> None:
+    """The options `--work` and `--results`."""
+    parser.add_argument("--work", type=Path, default=Path(work), help="keeps what was computed (%(default)s)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="gets the tables (%(default)s)")
+
+
+def read_seeds(parser: argparse.ArgumentParser, text: str) -> list[int]:
+    """The numbers in "0,1,2"; the command ends with a message when they are none."""
+    try:
+        return [int(seed) for seed in text.split(",")]
+    except ValueError:
+        parser.error(f"--seeds takes whole numbers with commas, such as 0,1,2; got {text!r}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -641,35 +726,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run a benchmark grid and write its table.")
     parser.add_argument("grid", type=Path, help="a file of scripts/grids/")
     parser.add_argument("--seeds", default="0,1,2", help="whole numbers with commas (default: %(default)s)")
-    parser.add_argument("--work", type=Path, default=Path("runs/benchmark"), help="keeps the cells (%(default)s)")
-    parser.add_argument("--results", type=Path, default=Path("scripts/results"), help="gets the table (%(default)s)")
+    add_folders(parser, "runs/benchmark")
     parser.add_argument("--only", action="append", metavar="NAME", help="run this system alone; may be repeated")
     parser.add_argument("--readme", type=Path, help="copy the tables to between the markers in this file")
     given = parser.parse_args(arguments)
-    try:
-        seeds = [int(seed) for seed in given.seeds.split(",")]
-    except ValueError:
-        parser.error(f"--seeds takes whole numbers with commas, such as 0,1,2; got {given.seeds!r}")
+    seeds = read_seeds(parser, given.seeds)
     if given.readme and not given.readme.is_file():
         parser.error(f"--readme: there is no file {given.readme}")
     try:
         grid = Grid.from_yaml(given.grid)
-        names = [system.name for system in grid.systems]
-        unknown = set(given.only or []) - set(names)
-        if unknown:
-            raise ValueError(f"--only: the grid has no {sorted(unknown)}. It has: {', '.join(names)}.")
+        systems = grid.chosen(given.only)
         benchmark = Benchmark(grid, given.work)
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2
     command = shlex.join(["python", "scripts/benchmark.py", given.grid.as_posix(), "--seeds", given.seeds])
 
-    def write() -> None:
+    def save_table() -> None:
         table = benchmark.table(seeds, command)
-        _write(given.results / f"{grid.name}.json", json.dumps(table, indent=1, ensure_ascii=False) + "\n")
-        _write(given.results / f"{grid.name}.md", markdown(table))
+        save(given.results, grid.name, table, markdown(table))
 
-    benchmark.run([system for system in grid.systems if not given.only or system.name in given.only], seeds, write)
+    benchmark.run(systems, seeds, save_table)
     if given.readme:
         fill(given.readme)
     print(markdown(benchmark.table(seeds, command)))

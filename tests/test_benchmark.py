@@ -110,6 +110,13 @@ def test_a_tiny_grid(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: Any) -> None:
         raise AssertionError("A cell that was kept was computed again.")
 
+    # What the runs have logged is kept, with the figures on test.
+    kept = sorted((grid.parent / "work" / "runs").iterdir())
+    assert len(kept) == 4 and not list((grid.parent / "work" / "fits").iterdir())
+    logged = json.loads((grid.parent / "work" / "runs" / found.path(system, 0).stem / "metrics.json").read_text())
+    assert logged["test"]["pearson_mean"] == pytest.approx(means[0])
+    assert all((folder / name).is_file() for folder in kept for name in ("recipe.yaml", "emotional_log.csv"))
+
     monkeypatch.setattr(benchmark.Benchmark, "compute", refuse)
     assert run(grid, "--seeds", "0,1") == table
     with pytest.raises(AssertionError, match="computed again"):
@@ -127,18 +134,23 @@ def test_weights_are_resamples() -> None:
     predictions = labels + generator.normal(size=(60, 3))
     predictions[:, 2] = 0.3
     labels[5, 0] = -100
-    counts = benchmark.resample_counts(60, 4)
-    assert (counts.sum(axis=1) == 60).all()
-    for weights, found in zip(counts, benchmark.weighted_mean_r(predictions, labels, counts), strict=True):
-        rows = np.repeat(np.arange(60), weights.astype(int))
-        assert found == pytest.approx(metrics.mean_pearson(predictions[rows], labels[rows]), abs=1e-12)
+    # Rows, and groups of three rows.
+    for groups in (None, np.arange(60) // 3):
+        counts = benchmark.resample_counts(60 if groups is None else 20, 4)
+        assert (counts.sum(axis=1) == counts.shape[1]).all()
+        found = benchmark.weighted_figures(predictions, labels, counts, groups)
+        for draw, weights in enumerate(counts if groups is None else counts[:, groups]):
+            rows = np.repeat(np.arange(60), weights.astype(int))
+            for name, figure in (("r", metrics.pearson), ("ccc", metrics.ccc), ("mae", metrics.mae)):
+                expected = figure(predictions[rows], labels[rows])
+                np.testing.assert_allclose(found[name][draw], expected, atol=1e-12)
 
 
 def test_a_dimension_that_is_not_predicted_has_no_figure() -> None:
     labels = np.random.default_rng(0).normal(size=(20, 3))
     predictions = np.full((20, 3), np.nan)
     predictions[:, 0] = labels[:, 0] * 2 + 1
-    summary = benchmark._summary([benchmark._partly(metrics.pearson, predictions, labels)])
+    summary = benchmark.summary([benchmark.partly(metrics.pearson, predictions, labels)])
     assert summary["pleasure"] == pytest.approx(1) and summary["arousal"] is None and summary["mean"] is None
 
 
