@@ -30,7 +30,7 @@ from transformers import AutoTokenizer
 from liminal_hf.data import EMOTION_PAD, load_meld, pooled_dataset
 from liminal_hf.data.conversations import Turns
 from liminal_hf.metrics import Array, ccc, mae, mean_pearson, paired_bootstrap, pearson
-from liminal_hf.modeling.configuration_liminal import LiminalConfig
+from liminal_hf.modeling.configuration_liminal import MISSING_LABEL, LiminalConfig
 from liminal_hf.modeling.encoders import resolve_encoder
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression, LiminalModel
 from liminal_hf.training.conversations import ConversationTraining, read_turns, train_conversations
@@ -124,11 +124,12 @@ def run(
     }
     train = turns["train"]
     torch.manual_seed(seed)
+    known = train.labels[train.labels.ne(MISSING_LABEL).all(1)]
     config = LiminalConfig(
         pooled_size=train.pooled.shape[1],
         pooled_scale=float(train.pooled.square().mean().rsqrt()),
-        label_mean=train.labels.mean(0).tolist(),
-        label_std=train.labels.std(0).tolist(),
+        label_mean=known.mean(0).tolist(),
+        label_std=known.std(0).tolist(),
         **{"head_dropout": 0.5, **OURS, **system.config},
     )
     model = LiminalForPADRegression(config)
@@ -172,7 +173,9 @@ def shrink(logits: dict[str, Array], labels: dict[str, Array], data: DatasetDict
     for dimension in range(3):
         columns = [np.stack([part[:, dimension] for part in features[name]], axis=1) for name in ("validation", "test")]
         design, test = (np.column_stack([np.ones(len(part)), part]) for part in columns)
-        weights = np.linalg.lstsq(design, labels["validation"][:, dimension], rcond=None)[0]
+        gold = labels["validation"][:, dimension]
+        known = gold != MISSING_LABEL
+        weights = np.linalg.lstsq(design[known], gold[known], rcond=None)[0]
         moved[:, dimension] = test @ weights
     return moved
 

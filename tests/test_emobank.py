@@ -46,6 +46,12 @@ def test_extras(data_dir: Path) -> None:
     )
     assert set(train["genre"]) == {"fiction", "letters", "newspaper", "blog", "SemEval", "essays", "travel-guides"}
     assert not train.drop(columns=["labels"]).isna().any().any()
+    rows = pd.concat([corpus[name].to_pandas() for name in corpus]).sort_values("position", ignore_index=True)
+    assert rows["position"].is_unique
+    # Ids of many documents end in the place of the sentence in its document: position must follow it.
+    spans = rows["id"].str.extract(r"_(\d+)_\d+$")[0].dropna().astype(int)
+    steps = spans.groupby(rows.loc[spans.index, "document"].to_numpy()).diff().dropna()
+    assert (steps > 0).mean() > 0.95
     # The gold labels are the mean over the ratings of both perspectives.
     counts = train[["num_reader_ratings", "num_writer_ratings"]].to_numpy()[..., None]
     both = np.stack([np.stack(train["reader"]), np.stack(train["writer"])], axis=1)

@@ -34,6 +34,7 @@ _TRIPLE = List(Value("float32"))
 _FEATURES = {"id": Value("string"), "text": Value("string"), "labels": _TRIPLE}
 _EXTRA_FEATURES = {
     "document": Value("string"),
+    "position": Value("int32"),
     "genre": Value("string"),
     "subcategory": Value("string"),
     "label_std": _TRIPLE,
@@ -57,6 +58,7 @@ def load_emobank(data_dir: str | os.PathLike[str] | None = None, *, extras: bool
         extras: adds
             `document`, `genre` (fiction, letters, newspaper, blog, SemEval, essays, travel-guides), `subcategory` (may
             be empty): strings;
+            `position`: int, the row of `meta.tsv`, which has the sentences of a document in their order;
             `reader`, `writer`: three floats, what the sentence does to a reader and what its writer feels, -1..1;
             `reader_std`, `writer_std`, `label_std`: three floats, standard deviations (1/N) over the ratings of that
             perspective and over all of them, in label units;
@@ -194,9 +196,10 @@ def to_label_scale(ratings: pd.DataFrame | np.ndarray) -> np.ndarray:
 
 def _extras(table: pd.DataFrame, data_dir: str | os.PathLike[str] | None) -> dict[str, object]:
     meta = _read(_path("meta.tsv", data_dir), {"id", "document", "category", "subcategory"}, separator="\t")
-    meta = meta.set_index("id").reindex(table["id"])
+    meta = meta.assign(position=range(len(meta))).set_index("id").reindex(table["id"])
     columns: dict[str, object] = {
         "document": meta["document"].tolist(),
+        "position": meta["position"].tolist(),
         "genre": meta["category"].tolist(),
         "subcategory": meta["subcategory"].str.strip().tolist(),
     }

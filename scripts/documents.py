@@ -1,0 +1,147 @@
+"""What a memory is worth in running text: EmoBank's documents, read sentence by sentence in their order.
+
+Requires liminal_hf with its benchmark extra and EmoBank with `meta.tsv` (`LIMINAL_DATA_DIR`, else it is fetched). The
+second test beside `conversations.py`, by the same trainings.
+
+    python scripts/documents.py
+
+EmoBank's official split cuts through its documents: the sentences of all three splits are read in their order, and a
+label counts in its own split alone. Kept states and predictions in `--work`; delete that folder after a change of the
+code. Writes documents.json and documents.md into `--output`.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset, DatasetDict, concatenate_datasets
+from safetensors.numpy import load_file, save_file
+from transformers import AutoTokenizer
+
+sys.path.insert(0, str(Path(__file__).parent))
+import conversations as measure
+
+from liminal_hf.data import load_emobank, pooled_dataset
+from liminal_hf.metrics import Array, ccc, mae
+from liminal_hf.modeling.configuration_liminal import MISSING_LABEL
+from liminal_hf.modeling.encoders import resolve_encoder
+from liminal_hf.modeling.modeling_liminal import LiminalModel
+
+SYSTEMS = [
+    measure.NO_MEMORY,
+    measure.System("previous sentence's states beside the sentence's", reads="both", config={"soul_kernel": False}),
+    measure.System("SoulKernel as published (v6)", shared_by="dialogue", config=measure.PUBLISHED),
+    measure.System("SoulKernel as ours (v7)", shared_by="dialogue"),
+]
+SHRINK = "shrink to the document's mean so far"
+
+
+def in_order(corpus: DatasetDict) -> tuple[DatasetDict, dict[str, Array], Array]:
+    """All sentences in the order of their documents, once per split.
+
+    Args:
+        corpus: EmoBank with extras.
+
+    Returns:
+        The same rows under each split's name, with the document as `dialogue_id`; per split the labels, -100 on the
+        sentences of other splits; and which rows are test rows.
+    """
+    parts = [rows.add_column("split", [name] * len(rows)) for name, rows in corpus.items()]
+    rows = concatenate_datasets(parts).sort("position")
+    split, labels = np.array(rows["split"][:]), np.array(rows["labels"][:], dtype=np.float64)
+    masked = {name: np.where((split == name)[:, None], labels, MISSING_LABEL) for name in measure.SPLITS}
+    documents = rows.select_columns(["text", "document"]).rename_column("document", "dialogue_id")
+    documents = documents.add_column("speaker", [""] * len(rows))
+    return DatasetDict({name: documents for name in measure.SPLITS}), masked, split == "test"
+
+
+def states_of(rows: Dataset, cache: Path) -> dict[str, torch.Tensor]:
+    """States of MiniLM by what is read: the sentence's, or the previous one's beside them."""
+    source, revision = resolve_encoder(measure.ENCODER)
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    encoder = LiminalModel.from_encoder_pretrained(measure.ENCODER, head="linear", pooled_layers="all")
+    kept = pooled_dataset(encoder, tokenizer, rows.select_columns(["text"]), max_length=128, cache_dir=cache)
+    states = torch.as_tensor(kept.with_format("numpy")["pooled_embeds"][:])
+    document = rows["dialogue_id"][:]
+    follows = torch.tensor([row > 0 and document[row] == document[row - 1] for row in range(len(rows))])
+    return {"turn": states, "both": torch.cat([states, states.roll(1, 0) * follows[:, None]], dim=1)}
+
+
+def table(report: dict) -> str:
+    """The report as Markdown."""
+    lines = [
+        "| system | r V / A / D | mean r | CCC | MAE | ours minus this, 95% over sentences | over documents |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, entry in report["systems"].items():
+        against = entry.get("difference")
+        intervals = (
+            f"{measure._interval(against['turns'])} | {measure._interval(against['dialogues'])}" if against else " | "
+        )
+        lines.append(
+            f"| {name} | {' / '.join(map(measure._figure, entry['r']))} | {measure._spread(entry)} | "
+            f"{measure._figure(entry['ccc_mean'])} | {measure._figure(entry['mae_mean'])} | {intervals} |"
+        )
+    lines += [
+        "",
+        f"`python scripts/documents.py`; EmoBank's test sentences ({report['sentences']} in {report['documents']} "
+        f"documents), read in the order of their documents; frozen MiniLM, 7 layers, {report['seeds']} seeds, "
+        f"{report['epochs']} epochs, the epoch chosen on the development split. Ours: {report['ours']}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs what is missing and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", help="folder that holds emobank/; default LIMINAL_DATA_DIR")
+    parser.add_argument("--work", type=Path, default=Path("runs/documents"), help="kept states and predictions")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=8)
+    given = parser.parse_args(arguments)
+    given.work.mkdir(parents=True, exist_ok=True)
+    data, labels, tested = in_order(load_emobank(given.data_dir, extras=True))
+    states = states_of(data["train"], given.work)
+    results: dict[str, list[dict[str, Array]]] = {}
+    for seed in range(given.seeds):
+        for index, system in enumerate(SYSTEMS):
+            path = given.work / f"{index}-{given.epochs}-{seed}.safetensors"
+            if not path.exists():
+                print(f"{system.name}, seed {seed}", flush=True)
+                same = {name: states[system.reads] for name in measure.SPLITS}
+                save_file(measure.run(system, seed, given.epochs, same, data, labels), path)
+            results.setdefault(system.name, []).append(load_file(path))
+            print(f"  dev {results[system.name][-1]['dev'].round(4).tolist()}", flush=True)
+    predictions = {name: [part["logits.test"][tested] for part in parts] for name, parts in results.items()}
+    plain = [{name: part["logits.test"] for name in measure.SPLITS} for part in results[measure.NO_MEMORY.name]]
+    predictions[SHRINK] = [measure.shrink(part, labels, data, "dialogue")[tested] for part in plain]
+    gold, documents = labels["test"][tested], np.array(data["test"]["dialogue_id"][:])[tested]
+    ours = SYSTEMS[-1].name
+    systems = {}
+    for name in (measure.NO_MEMORY.name, SHRINK, *[system.name for system in SYSTEMS[1:]]):
+        entry = measure.summary(predictions[name], gold)
+        entry["ccc_mean"] = float(np.mean([ccc(seed, gold) for seed in predictions[name]]))
+        entry["mae_mean"] = float(np.mean([mae(seed, gold) for seed in predictions[name]]))
+        if name != ours:
+            entry["difference"] = measure.difference(predictions[ours], predictions[name], gold, documents)
+        systems[name] = entry
+    report = {
+        "sentences": len(gold),
+        "documents": len(np.unique(documents)),
+        "seeds": given.seeds,
+        "epochs": given.epochs,
+        "ours": ours,
+        "systems": systems,
+    }
+    given.output.mkdir(parents=True, exist_ok=True)
+    (given.output / "documents.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (given.output / "documents.md").write_text(table(report), encoding="utf-8")
+    print(table(report))
+
+
+if __name__ == "__main__":
+    main()
