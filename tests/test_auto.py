@@ -32,3 +32,30 @@ def test_importing_the_package_is_enough(statement: str) -> None:
     code = f"{statement}\nfrom transformers import AutoConfig\nprint(type(AutoConfig.for_model('liminal')).__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "LiminalConfig", done.stderr
+
+
+COSTS = """
+import sys, time
+def seconds(statement):
+    start = time.process_time()
+    exec(statement)
+    return time.process_time() - start
+print(seconds("from transformers import AutoModel"), seconds("import liminal_hf"))
+print(*sorted(name for name in ("transformers.modeling_utils", "transformers.pipelines") if name in sys.modules))
+from transformers import AutoModel, AutoModelForSequenceClassification, pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
+config = liminal_hf.LiminalConfig(pooled_size=8, latent_size=16)
+print(*(type(auto.from_config(config)).__name__ for auto in (AutoModel, AutoModelForSequenceClassification)))
+print(PIPELINE_REGISTRY.check_task("pad-regression")[1]["impl"].__name__)
+"""
+
+
+def test_importing_the_package_costs_next_to_nothing_until_a_model_is_asked_for() -> None:
+    done = subprocess.run([sys.executable, "-c", COSTS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    costs, loaded, models, task = done.stdout.splitlines()
+    theirs, ours = map(float, costs.split())
+    assert ours < 0.3, f"{ours} s beside {theirs} s for AutoModel"
+    assert not loaded and models == "LiminalModel LiminalForPADRegression" and task == "PADRegressionPipeline"
+    alone = [sys.executable, "-c", "import liminal_hf, sys; print('transformers' in sys.modules)"]
+    assert subprocess.run(alone, capture_output=True, text=True).stdout.strip() == "False"
