@@ -1,10 +1,14 @@
-"""What the tests of the evidence scripts share: a tiny EmoBank in its own files, and a recipe for it."""
+"""What the tests of the evidence scripts share: a tiny EmoBank in its own files, a grid for it, a checkpoint."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
+
+from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression
+from liminal_hf.training.fit import load_tokenizer
 
 GENRES = ("fiction", "letters", "blog")
 WORDS = {"good": 4.6, "fine": 3.8, "plain": 3.0, "poor": 2.2, "awful": 1.4}
@@ -65,3 +69,16 @@ def write_grid(folder: Path, encoder: Path, systems: list[dict[str, Any]], **mor
     content = {"recipe": "recipe.yaml", "systems": systems, **more}
     path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
     return path
+
+
+def write_checkpoint(folder: Path, encoder: Path, head: str = "v7") -> Path:
+    """A checkpoint whose head has random weights."""
+    torch.manual_seed(0)
+    model = LiminalForPADRegression.from_encoder_pretrained(str(encoder), head=head, latent_size=8)
+    with torch.no_grad():  # what starts at zero would be constant
+        for parameter in model.liminal.head.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.1)
+    model.save_head_only(folder)
+    load_tokenizer(str(encoder)).save_pretrained(folder)
+    return folder

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from evidence_kit import write_emobank
+from evidence_kit import write_checkpoint, write_emobank
 from scipy.stats import spearmanr
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,21 +19,6 @@ import errors  # noqa: E402
 
 from liminal_hf import metrics  # noqa: E402
 from liminal_hf.data import load_emobank  # noqa: E402
-from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression  # noqa: E402
-from liminal_hf.training.fit import load_tokenizer  # noqa: E402
-
-
-def checkpoint(folder: Path, encoder: Path, head: str) -> Path:
-    """A checkpoint whose head has random weights."""
-    torch.manual_seed(0)
-    model = LiminalForPADRegression.from_encoder_pretrained(str(encoder), head=head, latent_size=8)
-    with torch.no_grad():  # what starts at zero would be constant
-        for parameter in model.liminal.head.parameters():
-            if not parameter.any():
-                parameter.normal_(std=0.1)
-    model.save_head_only(folder)
-    load_tokenizer(str(encoder)).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture
@@ -53,7 +37,7 @@ def run(script: Any, folder: Path, name: str, *more: str) -> dict[str, Any]:
 
 
 def test_both_scripts(corpus: Path, minilm: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    checkpoint(corpus / "v7", minilm, "v7")
+    write_checkpoint(corpus / "v7", minilm)
     report = run(calibration, corpus, "calibration")
     assert report["command"] == "python scripts/calibration.py v7"
     assert (report["rows_dev"], report["rows_test"]) == (10, 10)
@@ -87,7 +71,7 @@ def test_both_scripts(corpus: Path, minilm: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_head_without_uncertainty_is_refused(corpus: Path, minilm: Path, capsys: Any) -> None:
-    folder = str(checkpoint(corpus / "mlp", minilm, "mlp"))
+    folder = str(write_checkpoint(corpus / "mlp", minilm, "mlp"))
     folders = ["--work", str(corpus / "work"), "--results", str(corpus / "results")]
     assert calibration.main([folder, *folders]) == 2
     assert "no uncertainty" in capsys.readouterr().err
