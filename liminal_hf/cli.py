@@ -1,4 +1,4 @@
-"""The command line: `liminal predict | chat | demo | train | evaluate | plot | push | export`.
+"""The command line: `liminal predict | chat | demo | train | evaluate | plot | probe | push | export`.
 
 Requires typer and rich. A command imports the rooms that it needs when it runs. What a user can mend (a missing file,
 an empty text, a package that is not installed) ends with one line on stderr that says what to type next, and status 2;
@@ -339,6 +339,41 @@ def demo(
     network, tokenizer = load(model or DEFAULT_CHECKPOINT)
     reader = pipeline("pad-regression", model=network, tokenizer=tokenizer, device=network.device)
     launch(reader, host=host, port=port)
+
+
+# ---- probe ----
+
+
+@app.command()
+def probe(
+    encoders: Annotated[list[str], typer.Argument(metavar="ENCODER...", help="Hub ids or folders of encoders.")],
+    random_floor: Annotated[
+        bool, typer.Option("--random-floor", help="Also each encoder with random weights, as the honest floor.")
+    ] = False,
+    phrases: Annotated[
+        Path | None, typer.Option(help="A UTF-8 file with phrases to place, one per line.", show_default="our own")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Writes STEM.md, .json, .png and STEM_phrases.png.", show_default=False),
+    ] = None,
+) -> None:
+    """Read pleasure, arousal and dominance from each layer of encoders by a ridge, on EmoBank."""
+    from . import probing
+
+    chosen = probing.PHRASES if phrases is None else tuple(_texts([], phrases))
+    found = probing.probe(
+        encoders,
+        random_floor=random_floor,
+        phrases=chosen,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    options = [*(["--random-floor"] if random_floor else []), *([f"--phrases {phrases}"] if phrases else [])]
+    found.about["command"] = " ".join(["liminal probe", *encoders, *options])
+    print(found.markdown())
+    if output is not None:
+        for path in found.save(output):
+            print(path)
 
 
 # ---- train, evaluate ----

@@ -33,6 +33,7 @@ ROOMS: dict[str, set[str]] = {
     "scoring": {"modeling", "metrics", "data", "export"},
     "plots": {"modeling", "metrics", "data", "scoring", "visualization"},
     "demo": {"modeling", "chat", "visualization"},
+    "probing": {"modeling", "metrics", "data", "visualization"},
 }
 # The two ends: the face offers everything (lazily), the command line opens every room.
 ROOMS["cli"] = ROOMS["__init__"] = set(ROOMS)
