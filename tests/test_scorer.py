@@ -1,0 +1,178 @@
+"""The scorer: the numbers of `predict` on every back end, alone or in company; a sentence for what it can't read."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import tiny_model
+from scoring_kit import some_texts, tiny_checkpoint, word_tokenizer
+from transformers import pipeline
+
+from liminal_hf import DEFAULT_CHECKPOINT, DIMENSIONS
+from liminal_hf.scoring import Scorer
+from liminal_hf.scoring.scorer import COLUMNS, checkpoint_identity, load
+
+SENTENCES = ["What a lovely surprise!", "The funeral is on Thursday.", "No.", "He shouted at us" + " all" * 300]
+BACKENDS = ["torch", "onnx", "int8"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIMINAL_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def scorers(checkpoint: str) -> dict[str, Scorer]:
+    """One per back end; the exports are the slow part. That of "onnx" has a memory, for two tests in one."""
+    pytest.importorskip("onnxruntime", reason="needs ONNX: pip install 'liminal_hf[onnx]'")
+    return {backend: Scorer(checkpoint, backend, threads=2, conversations=backend == "onnx") for backend in BACKENDS}
+
+
+def read(scorer: Scorer, texts: list[str]) -> np.ndarray:
+    """Numbers of texts that have nothing to do with each other."""
+    return numbers(scorer.score(texts, range(len(texts)) if scorer.conversations else None))
+
+
+def numbers(table) -> np.ndarray:
+    return np.array([table[name].to_pylist() for name in COLUMNS.names[:7]], dtype=np.float64).T
+
+
+def test_it_gives_what_the_pipeline_gives(minilm: Path) -> None:
+    table = Scorer(DEFAULT_CHECKPOINT, threads=1).score(SENTENCES)
+    assert table.schema == COLUMNS and table["error"].null_count == len(SENTENCES)
+    reader = pipeline("pad-regression", model=DEFAULT_CHECKPOINT, device="cpu")
+    for row, expected in zip(table.to_pylist(), reader(SENTENCES), strict=True):
+        assert row["octant"] == expected["octant"]
+        assert row["confidence"] == pytest.approx(expected["confidence"], abs=1e-5)
+        for name in DIMENSIONS:
+            assert row[name] == pytest.approx(expected[name], abs=1e-5)
+            assert row[f"uncertainty_{name}"] == pytest.approx(expected["uncertainty"][name], abs=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_row_depends_on_its_mates(backend: str, scorers: dict[str, Scorer]) -> None:
+    scorer = scorers[backend]
+    texts = some_texts(60)
+    together = read(scorer, texts)
+    assert np.ptp(together, axis=0).min() > 1e-3
+    alone = np.concatenate([read(scorer, [text]) for text in texts])
+    np.testing.assert_allclose(together, alone, atol=1e-5, rtol=0)
+    backwards = read(scorer, [*texts[::-1], "w5"])[:-1][::-1]
+    np.testing.assert_allclose(together, backwards, atol=1e-5, rtol=0)
+    expected = read(scorers["torch"], texts)
+    assert np.abs(together - expected).max() < (0.3 if backend == "int8" else 1e-4)
+
+
+def test_batches_hold_as_many_tokens_as_they_may(checkpoint: str) -> None:
+    texts = some_texts(200)
+    scorer = Scorer(checkpoint, tokens=100, threads=1)
+    sizes = []
+    run = scorer._run
+
+    def seen(inputs):
+        sizes.append(inputs["input_ids"].shape)
+        return run(inputs)
+
+    scorer._run = seen
+    scorer.score(texts)
+    real = sum(min(len(text.split()), 48) for text in texts)
+    assert all(rows * length <= 100 for rows, length in sizes) and sum(rows for rows, _ in sizes) == 200
+    assert sum(rows * length for rows, length in sizes) < 1.1 * real, "padding is less than a tenth"
+
+
+def test_what_cannot_be_read_gets_a_sentence_and_no_numbers(checkpoint: str) -> None:
+    bad = {
+        None: "There is no text.",
+        float("nan"): "There is no text.",
+        "": "The text is empty.",
+        " \n\t": "The text is empty.",
+        17: "The text is no string.",
+        b"w3": "The text is no string.",
+        "w3 \ud83d": "The text holds half of a character.",
+    }
+    texts = ["w3 w4", *bad, "w5"]
+    counted: list[int] = []
+    table = Scorer(checkpoint, threads=1).score(texts, on_rows=counted.append)
+    assert table["error"].to_pylist() == [None, *bad.values(), None] and sum(counted) == len(texts)
+    for name in COLUMNS.names[:-1]:
+        found = table[name].to_pylist()
+        assert found[1:-1] == [None] * len(bad) and None not in (found[0], found[-1])
+    assert Scorer(checkpoint, threads=1).score([]).num_rows == 0
+    known = Scorer(checkpoint, threads=1).score(["w3", "w4"], problems=[None, "Broken."])
+    assert known["error"].to_pylist() == [None, "Broken."]
+
+
+def test_long_texts_are_cut_or_refused(checkpoint: str) -> None:
+    texts = ["w3 " * 48, "w3 " * 49, "w4"]
+    cut = Scorer(checkpoint, threads=1).score(texts)
+    assert cut["error"].null_count == 3 and cut["pleasure"][0] == cut["pleasure"][1]
+    refused = Scorer(checkpoint, threads=1, refuse_long=True).score(texts)
+    assert refused["error"].to_pylist() == [None, "The text is longer than 48 tokens.", None]
+    np.testing.assert_allclose(numbers(refused)[[0, 2]], numbers(cut)[[0, 2]], atol=1e-6)
+    shorter = Scorer(checkpoint, threads=1, max_length=2).score(["w3 w4 w5", "w3 w4"])
+    assert shorter["pleasure"][0] == shorter["pleasure"][1]
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_conversations_are_remembered(backend: str, checkpoint: str, scorers: dict[str, Scorer]) -> None:
+    texts, keys = some_texts(30, seed=1), [("a", "b", "b", "c", "b")[i % 5] for i in range(30)]
+    texts[7] = ""  # a turn that can't be read changes no memory
+    table = (scorers["onnx"] if backend == "onnx" else Scorer(checkpoint, conversations=True)).score(texts, keys)
+    reader = pipeline("pad-regression", model=checkpoint, device="cpu")
+    for key in "abc":
+        rows = [row for row in range(30) if keys[row] == key and texts[row]]
+        expected = reader([{"role": key, "content": texts[row]} for row in rows])
+        for row, wanted in zip(rows, expected, strict=True):
+            for name in DIMENSIONS:
+                assert table[name][row].as_py() == pytest.approx(wanted[name], abs=1e-4)
+    assert table["error"][7].as_py() == "The text is empty."
+    stateless = Scorer(checkpoint, threads=1).score(texts)
+    assert np.nanmax(np.abs(numbers(table) - numbers(stateless))) > 1e-3, "the memory has its say"
+
+
+def test_a_head_without_uncertainty_leaves_it_out(tmp_path: Path) -> None:
+    model = tiny_model("bert", head="linear")
+    row = Scorer(model, tokenizer=word_tokenizer(), threads=1).score(["w3"]).to_pylist()[0]
+    assert row["pleasure"] is not None and row["confidence"] is row["uncertainty_arousal"] is row["error"] is None
+    with pytest.raises(ValueError, match="has no memory"):
+        Scorer(model, tokenizer=word_tokenizer(), conversations=True)
+    with pytest.raises(ValueError, match="needs its tokenizer"):
+        Scorer(model)
+    with pytest.raises(ValueError, match="torch, onnx, int8"):
+        Scorer(model, "tensorrt", tokenizer=word_tokenizer())
+
+
+def test_a_model_that_gives_no_number_says_so(checkpoint: str) -> None:
+    model, tokenizer = load(checkpoint)
+    model.liminal.encoder.embeddings.word_embeddings.weight.data[7] = float("nan")
+    table = Scorer(model, tokenizer=tokenizer, threads=1).score(["w6", "w7", "w8"])
+    assert table["error"].to_pylist() == [None, "The model gave no number.", None]
+    assert table["pleasure"].to_pylist()[1] is None and table["octant"].null_count == 1
+
+
+def test_the_identity_is_that_of_weights_config_and_tokenizer(checkpoint: str, tmp_path: Path) -> None:
+    before = checkpoint_identity(*load(checkpoint))
+    model, tokenizer = load(checkpoint)
+    tokenizer(["w3", "w4 w5"], padding=True, truncation=True, max_length=1)
+    assert checkpoint_identity(model, tokenizer) == before
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert checkpoint_identity(*load(tmp_path)) == before, "the folder is none of it"
+    model.config.num_outer_steps = 3
+    assert checkpoint_identity(model, tokenizer) != before
+    assert checkpoint_identity(*load(tiny_checkpoint(tmp_path / "other", seed=1))) != before
+
+
+def test_an_export_is_kept(checkpoint: str, scorers: dict[str, Scorer], monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*args, **kwargs):
+        raise AssertionError("exported again")
+
+    monkeypatch.setattr("liminal_hf.scoring.scorer.export_onnx", never)
+    assert Scorer(checkpoint, "int8", threads=1).score(["w3"])["error"].null_count == 1
