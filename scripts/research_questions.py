@@ -202,8 +202,8 @@ def markdown(report: dict[str, Any]) -> str:
     lines += [
         "",
         f"`{report['command']}`; {report['runs']} runs of {report['recipes']} recipes; Pearson's correlation, and "
-        f"partial correlation with 95% of {RESAMPLES:,} bootstrap resamples of the recipes. Hope, Faith, Love, loss and "
-        "MAE are of the development split. \\* given the loss alone: Hope is 1 - MAE.",
+        f"partial correlation with 95% of {RESAMPLES:,} bootstrap resamples of the recipes. Hope, Faith, Love, loss "
+        "and MAE are of the development split. \\* given the loss alone: Hope is 1 - MAE.",
     ]
     return "\n".join(lines) + "\n"
 
