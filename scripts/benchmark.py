@@ -539,7 +539,7 @@ def weighted_figures(
 
     Example:
         >>> found = weighted_figures(np.array([[0.0], [1], [9]]), np.array([[1.0], [3], [0]]), np.array([[1.0, 1, 0]]))
-        >>> found["r"].tolist(), found["mae"].tolist()
+        >>> found["r"].round(6).tolist(), found["mae"].tolist()
         ([[1.0]], [[1.5]])
     """
     found: dict[str, list[Array]] = {"r": [], "ccc": [], "mae": []}
