@@ -88,6 +88,8 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 def named(checkpoint: str) -> str:
     """The checkpoint for a table: as it was typed, but nothing of the machine's folders."""
+    if checkpoint == DEFAULT:
+        return "default checkpoint"
     return Path(checkpoint).name if Path(checkpoint).is_absolute() else checkpoint
 
 
