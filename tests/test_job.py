@@ -43,7 +43,7 @@ from liminal_hf.scoring import score_table
 small, large, checkpoint, folder = sys.argv[1:]
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 for name, path in (("small", small), ("large", large)):
-    score_table(path, f"{folder}/{name}.parquet", checkpoint, shard_rows=500, threads=1, keep=["id", "text"])
+    score_table(path, f"{folder}/{name}-out.parquet", checkpoint, shard_rows=500, threads=1, keep=["id", "text"])
     print(peak())
 """
 
@@ -224,6 +224,7 @@ def test_the_command_line(checkpoint: str, table: Path, tmp_path: Path, capsys: 
     assert end.value.code == 2 and err.startswith("liminal: ") and "shard_rows 100 and not 16384" in err
 
 
+@pytest.mark.timeout(600)
 def test_ray_gives_the_same_table_although_a_worker_is_killed(
     whole: pa.Table, table: Path, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
