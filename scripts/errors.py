@@ -106,8 +106,8 @@ def ratings_of(ids: list[str]) -> dict[str, dict[str, str]]:
 
 
 def quoted(text: str) -> str:
-    """The beginning of a text, in one line."""
-    text = " ".join(text.split())
+    """The beginning of a text, in one line, without the quotation marks around it."""
+    text = " ".join(text.split()).strip('"“”')
     return text if len(text) <= QUOTED else text[:QUOTED].rsplit(" ", 1)[0] + " ..."
 
 

@@ -104,6 +104,7 @@ def test_a_signal_that_repeats_a_baseline_adds_nothing() -> None:
 def test_groups_are_named_by_what_they_span() -> None:
     names = errors.quarters(np.array([1.0, 1, 1, 1, 1, 2, 3, 9]), ".0f")
     assert names.tolist() == ["1 to 1"] * 5 + ["2 to 2"] + ["3 to 9"] * 2
+    assert errors.quoted('"No,"\n she said.') == 'No," she said.' and errors.quoted("“Yes,”") == "Yes,"
     assert errors.quoted("word " * 40).endswith("word ...") and len(errors.quoted("word " * 40)) < 120
 
 
