@@ -17,7 +17,7 @@ _PACKAGE = __name__.rpartition(".")[0]
 
 
 def register() -> None:
-    """Registers config, models and the task "pad-regression"; a second call changes nothing.
+    """Registers config, models and the task, and completes `push_to_hub`; a second call changes nothing.
 
     Where transformers has not loaded the table in question yet, that happens as soon as it does.
     """
@@ -86,6 +86,16 @@ def _tell_pipelines() -> None:
         )
 
 
+def _tell_uploads() -> None:
+    from .modeling.modeling_liminal import LiminalPreTrainedModel
+
+    def finish(*args: Any) -> None:
+        # Loaded by the first upload: the card and the client of the Hub cost every other program time.
+        importlib.import_module(f"{_PACKAGE}.export.hub").finish_upload(*args)
+
+    LiminalPreTrainedModel.finish_upload = staticmethod(finish)
+
+
 def _load(module: str) -> Callable[[], None]:
     """Loads a module of ours; one that is being loaded, and is why transformers loads its own, is left to go on."""
 
@@ -100,6 +110,7 @@ _CONFIG, _PIPELINE = f"{_PACKAGE}.modeling.configuration_liminal", f"{_PACKAGE}.
 _TABLES: dict[str, Callable[[], None]] = {
     _CONFIG: _tell_config,
     _PIPELINE: _tell_pipelines,
+    f"{_PACKAGE}.modeling.modeling_liminal": _tell_uploads,
     "transformers.models.auto.configuration_auto": _load(_CONFIG),
     "transformers.models.auto.modeling_auto": _tell_models,
     "transformers.pipelines": _load(_PIPELINE),

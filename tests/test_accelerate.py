@@ -16,6 +16,8 @@ import torch
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from accelerate.utils import DistributedType
 from conftest import FAMILIES, tiny_model
+from safetensors.torch import load_file
+from training_kit import phase, small_recipe
 
 CONFIGS = Path(__file__).parents[1] / "hub_configs" / "accelerate"
 EVALUATED = 7
@@ -103,6 +105,12 @@ def work(output: Path) -> None:
 
 def launch(processes: int, folder: Path) -> dict[str, Any]:
     output = folder / f"{processes}.json"
+    run_processes(processes, [__file__, str(output)])
+    return json.loads(output.read_text())
+
+
+def run_processes(processes: int, arguments: list[str]) -> None:
+    """Runs Python with these arguments, in one process or in several by torchrun."""
     command = [sys.executable]
     if processes > 1:
         command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
@@ -110,10 +118,9 @@ def launch(processes: int, folder: Path) -> dict[str, Any]:
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         environment.pop(name, None)
     done = subprocess.run(
-        [*command, __file__, str(output)], env=environment, capture_output=True, text=True, timeout=280, check=False
+        [*command, *arguments], env=environment, capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(output.read_text())
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +145,32 @@ def test_two_processes_train_and_evaluate_as_one(results: dict[int, dict[str, An
     assert {"test_love", "test_ccc_mean", "test_mae_pleasure"} <= compared
     for name in compared:
         assert two["metrics"][name] == pytest.approx(one["metrics"][name], abs=1e-5), name
+
+
+def test_a_recipe_with_adapters_trains_on_two_processes_as_on_one(tmp_path: Path) -> None:
+    """`liminal train` as the README launches it for a large decoder, on CPU: one folder, one checkpoint, one result."""
+    metrics, weights = {}, {}
+    for processes in (1, 2):
+        settings = {"per_device_train_batch_size": 16 // processes, "ddp_backend": "gloo" if processes > 1 else None}
+        recipe = small_recipe(
+            tmp_path,
+            "qwen3",
+            phases=[phase("adapt", epochs=2, trainable="lora", training=settings)],
+            model__head_dropout=0.0,  # each process draws its own
+            peft__dropout=0.0,
+        )
+        path, folder = tmp_path / f"{processes}.yaml", tmp_path / f"run-{processes}"
+        path.write_text(recipe.to_yaml(), encoding="utf-8")
+        run_processes(processes, ["-m", "liminal_hf.cli", "train", str(path), "-o", str(folder)])
+        metrics[processes] = json.loads((folder / "metrics.json").read_text())
+        weights[processes] = load_file(folder / "model" / "model.safetensors")
+    assert metrics[2]["hardware"] == f"{metrics[1]['hardware']}, 2 processes"
+    assert metrics[1]["phases"][0]["steps"] == metrics[2]["phases"][0]["steps"] == 6
+    assert weights[1].keys() == weights[2].keys()
+    for name, value in weights[1].items():
+        torch.testing.assert_close(weights[2][name], value, atol=1e-4, rtol=0, msg=name)
+    for name in ("pearson_mean", "ccc_mean", "mae_mean"):
+        assert metrics[2]["test"][name] == pytest.approx(metrics[1]["test"][name], abs=1e-4)
 
 
 @pytest.mark.parametrize(("steps", "modules"), [(3, set()), (2, set()), (1, {"liminal.head.rinse"})])

@@ -224,3 +224,26 @@ def test_a_model_without_an_encoder_skips_its_head() -> None:
     from liminal_hf import LiminalConfig
 
     assert quantization_skip_modules(LiminalConfig(pooled_size=8)) == ["liminal.head"]
+
+
+def test_an_adapter_of_minilm_alone_reloads(minilm: Path, tmp_path: Path) -> None:
+    """The real weights: a base checkpoint, and beside it an adapter of less than a megabyte that names it."""
+    torch.manual_seed(0)
+    LiminalForPADRegression.from_encoder_pretrained(MINILM, head="linear").save_pretrained(tmp_path / "base")
+    model = LiminalForPADRegression.from_pretrained(tmp_path / "base")
+    adapted = get_peft_model(model, lora_config(model, r=4, target_modules=["query", "value"]))
+    inputs = AutoTokenizer.from_pretrained(minilm)(
+        ["I won!", "Go away.", "Help me!"], padding=True, return_tensors="pt"
+    )
+    optimizer = torch.optim.AdamW([p for p in adapted.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(2):
+        optimizer.zero_grad()
+        adapted(**inputs, labels=torch.eye(3)).loss.backward()
+        optimizer.step()
+    expected = adapted.eval()(**inputs).logits
+    adapted.save_pretrained(tmp_path / "adapter")
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").stat().st_size < 1e6
+    again = AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "adapter").eval()
+    assert torch.equal(again(**inputs).logits, expected)
+    plain = LiminalForPADRegression.from_pretrained(tmp_path / "base").eval()
+    assert not torch.allclose(plain(**inputs).logits, expected, atol=1e-3)

@@ -38,7 +38,7 @@ COSTS = """
 import sys, time
 def seconds(statement):
     start = time.process_time()
-    exec(statement)
+    exec(statement, globals())
     return time.process_time() - start
 print(seconds("from transformers import AutoModel"), seconds("import liminal_hf"))
 print(*sorted(name for name in ("transformers.modeling_utils", "transformers.pipelines") if name in sys.modules))

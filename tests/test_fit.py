@@ -12,7 +12,7 @@ import torch
 from datasets import DatasetDict
 from safetensors.torch import load_file
 from training_kit import WORDS, phase, same_weights, small_recipe, tables, texts_and_labels
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from liminal_hf.data import load_table, pooled_dataset
 from liminal_hf.export.model_card import build_card, run_facts
@@ -190,6 +190,18 @@ def test_adapters_are_folded_in_and_kept_apart(tmp_path: Path, family: str) -> N
         torch.testing.assert_close(again(**batch).logits, result.model(**batch).logits, atol=1e-6, rtol=0)
 
 
+def test_adapters_of_an_encoder_in_half_precision_learn_in_full(tmp_path: Path) -> None:
+    settings = {"bf16": True, "gradient_checkpointing": True}
+    recipe = small_recipe(
+        tmp_path, "qwen3", phases=[phase("adapt", trainable="lora", epochs=1, ema_decay=None, training=settings)]
+    )
+    AutoModel.from_pretrained(recipe.model["encoder"], dtype=torch.bfloat16).save_pretrained(recipe.model["encoder"])
+    result = fit(recipe, tmp_path / "run")
+    assert result.model.liminal.encoder.dtype == torch.bfloat16
+    for a, b in result.low_rank().values():
+        assert all(not torch.equal(value, value.bfloat16().float()) for value in (a, b))
+
+
 def test_low_rank_pairs_are_not_given_when_something_else_changed_the_encoder(tmp_path: Path) -> None:
     phases = [phase("all", epochs=1, training={"learning_rate": 1e-4}), phase("adapt", trainable="lora", epochs=1)]
     assert fit(small_recipe(tmp_path, phases=phases), tmp_path / "run").low_rank() is None
@@ -283,6 +295,14 @@ def test_a_single_row_says_what_is_missing(tmp_path: Path) -> None:
 
 def test_test_is_left_alone_when_it_is_not_asked_for(tmp_path: Path) -> None:
     assert "test" not in fit(small_recipe(tmp_path, evaluate_test=False), tmp_path / "run").metrics
+
+
+@pytest.mark.parametrize("name", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+def test_a_launch_that_splits_the_model_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "true")
+    with pytest.raises(ValueError, match=r"ddp\.yaml"):
+        fit(small_recipe(tmp_path), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_unknown_resume_is_named(tmp_path: Path) -> None:

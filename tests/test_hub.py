@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,10 @@ from conftest import tiny_model
 from hub_server import HubServer
 from transformers import BertTokenizerFast
 
-from liminal_hf.export.hub import STAYS_HOME, local_paths, push, write_repository
+from liminal_hf.export.hub import STAYS_HOME, local_paths, push, verify_weights, write_repository
 from liminal_hf.export.model_card import REQUIREMENT
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression
+from liminal_hf.modeling.pipeline_liminal import OCTANTS
 
 ROOT = Path(__file__).parent.parent
 REPO = "tester/tiny"
@@ -224,7 +227,7 @@ tokenizer.add_tokens(['newword'])
 tokenizer.push_to_hub({REPO!r})
 model = LiminalForPADRegression.from_pretrained({str(checkpoint / "model")!r})
 with torch.no_grad():
-    model.liminal.head.skip.bias.add_(1)
+    next(model.liminal.head.parameters()).add_(1)
 model.push_to_hub({REPO!r})
 HfApi().upload_file(path_or_fileobj=b'---\\nlicense: mit\\n---\\nMine.', path_in_repo='README.md', repo_id={REPO!r})
 model.push_to_hub({REPO!r})
@@ -416,3 +419,65 @@ print(json.dumps([result.verified for result in results]))
         metadata = yaml.safe_load(card.split("---\n")[1])
         assert metadata["base_model"] == name
         assert "| Encoder licence | apache-2.0 |" in card
+
+
+def test_the_section_of_the_readme(hub: HubServer, checkpoint: Path, tmp_path: Path) -> None:
+    """Every block of "On the Hub", line by line, names filled in: ours with the package, a stranger's without."""
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## On the Hub")[1].split("\n## ")[0]
+    blocks = re.findall(r"```(bash|python)\n(.*?)```", section, re.DOTALL)
+    assert [kind for kind, _ in blocks] == ["bash", "python", "python"]
+    filled = {"CHECKPOINT": str(checkpoint), "OWNER/NAME": "tester/readme"}
+    said = []
+    for kind, block in blocks:
+        for name, value in filled.items():
+            block = block.replace(name, value)
+        if kind == "bash":
+            code = "from liminal_hf.cli import app\n"
+            for line in block.strip().splitlines():
+                code += f"app({shlex.split(line, comments=True)[1:]!r}, standalone_mode=False)\n"
+            done = hub.run(OURS + code, tmp_path)
+            assert done.returncode == 0, done.stderr
+            said += done.stdout.strip().splitlines()[-2:]
+            filled["COMMIT"] = hub.repos["tester/readme"].branches["main"]
+        elif "import liminal_hf" in block or "from liminal_hf" in block:
+            run(hub, tmp_path, OURS + block)
+        else:
+            # From a stranger's own cache.
+            (tmp_path / "stranger").mkdir()
+            said.append(run(hub, tmp_path / "stranger", STRANGER + block, token=None))
+    pushed, verified, octant = said
+    commit = filled["COMMIT"]
+    assert pushed.strip().endswith(f"/tester/readme/commit/{commit}") and "as the card says" in verified
+    assert octant in OCTANTS.values()
+    first, copied = hub.files("tester/readme"), hub.files("tester/readme-copy")
+    assert set(first) - set(copied) == {"handler.py", "requirements.txt"} and set(copied) <= set(first)
+    assert first["model.safetensors"] == copied["model.safetensors"]
+
+
+def test_weights_are_compared_with_the_card(checkpoint: Path, tmp_path: Path) -> None:
+    model = LiminalForPADRegression.from_pretrained(checkpoint / "model")
+    write_repository(model, tmp_path / "good", tokenizer=tokenizer())
+    (digest,) = verify_weights(tmp_path / "good").values()
+    assert digest == hashlib.sha256((tmp_path / "good" / "model.safetensors").read_bytes()).hexdigest()
+    weights = tmp_path / "good" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    for place in (len(content) // 2, len(content) - 1):
+        content[place] ^= 1
+        weights.write_bytes(content)
+        # It loads all the same, which is why there is a check.
+        LiminalForPADRegression.from_pretrained(tmp_path / "good")
+        with pytest.raises(ValueError, match=r"model\.safetensors has the sha256 .* card says"):
+            verify_weights(tmp_path / "good")
+        content[place] ^= 1
+    weights.write_bytes(content)
+    verify_weights(tmp_path / "good")
+    (tmp_path / "good" / "model-2.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match="card names"):
+        verify_weights(tmp_path / "good")
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match="card names"):
+        verify_weights(tmp_path / "good")
+    with pytest.raises(ValueError, match="no card with the sha256"):
+        verify_weights(checkpoint / "model")
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        verify_weights(tmp_path / "nothing")

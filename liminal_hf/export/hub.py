@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi, ModelCard, constants
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import HfApi, ModelCard, constants, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 from safetensors.torch import load_file
 from torch import Tensor
@@ -261,10 +261,65 @@ def finish_upload(
         raise ValueError(f"Nothing was uploaded, because paths of this machine are in the files: {'; '.join(found)}")
 
 
+def verify_weights(checkpoint: str | Path, *, revision: str | None = None, token: str | None = None) -> dict[str, str]:
+    """Compares a checkpoint's weights with the sha256 in its card, which `push` and `export` write there.
+
+    safetensors files have no checksum of their own: a flipped bit loads without a word.
+
+    Args:
+        checkpoint: a folder or a Hub id.
+        revision: branch, tag or commit on the Hub.
+        token: default the one of `hf auth login` or `HF_TOKEN`.
+
+    Returns:
+        The sha256 of each file of weights, by its name; all are as the card says.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint, or it lacks a file that its card names.
+        ValueError: there is no card with checksums, a file has another sha256, or one is not named in the card.
+
+    Example:
+        >>> import liminal_hf
+        >>> list(verify_weights(liminal_hf.DEFAULT_CHECKPOINT))
+        ['model.safetensors']
+    """
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        options: dict[str, Any] = {"revision": revision, "token": token, "allow_patterns": ["README.md", *_SHARDS]}
+        try:
+            folder = Path(snapshot_download(str(checkpoint), **options))
+        except (_HTTPError, OSError, HFValidationError) as error:
+            raise FileNotFoundError(f"There is no folder {checkpoint}, and the Hub did not give it: {error}") from error
+    card = folder / "README.md"
+    told = ModelCard.load(card, ignore_metadata_errors=True).data.get("weights_sha256") if card.is_file() else None
+    if not isinstance(told, dict) or not told:
+        raise ValueError(
+            f"{checkpoint} has no card with the sha256 of its weights. `liminal push` and `liminal export` write one."
+        )
+    present = {path.name for path in folder.glob("*.safetensors")}
+    if present != set(told):
+        error_type = FileNotFoundError if set(told) - present else ValueError
+        raise error_type(
+            f"{checkpoint}: the card names {sorted(told)}, and there is {sorted(present)}. Download it again, or do "
+            "not use it."
+        )
+    found = {name: file_sha256(folder / name) for name in sorted(told)}
+    for name, digest in found.items():
+        if digest != told[name]:
+            raise ValueError(
+                f"{checkpoint}: {name} has the sha256 {digest}, and its card says {told[name]}. The file was damaged "
+                "or changed: download it again, or do not use it."
+            )
+    return found
+
+
 def _own_tokenizer(model: LiminalForPADRegression) -> PreTrainedTokenizerBase | None:
-    """The tokenizer of the folder that the model came from, or the encoder's; None where it is not at hand."""
-    if (Path(model.name_or_path or "no-such-folder") / _TOKENIZER).is_file():
-        return AutoTokenizer.from_pretrained(model.name_or_path)
+    """The tokenizer of the checkpoint that the model came from, or the encoder's; None where it is not at hand."""
+    if model.name_or_path:
+        try:
+            return AutoTokenizer.from_pretrained(model.name_or_path)
+        except (OSError, ValueError):
+            pass  # a checkpoint without one: the encoder's then
     try:
         return _encoder_tokenizer(model.config)
     except ValueError:

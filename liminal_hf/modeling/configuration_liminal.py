@@ -3,6 +3,8 @@
 Requires transformers. All values are plain JSON, so that `config.json` alone describes the model.
 """
 
+import difflib
+import inspect
 import math
 from typing import Any
 
@@ -25,6 +27,16 @@ _LIMITS = {
     "memory_slots": (3, 65_536),
     "max_seq_length": (1, 1_000_000),
 }
+# Several times the largest models of today. A file that asks for more is damaged, or wants to fill the memory.
+_ENCODER_LIMITS = {
+    "hidden_size": 131_072,
+    "intermediate_size": 1_048_576,
+    "num_hidden_layers": 1_024,
+    "num_attention_heads": 4_096,
+    "vocab_size": 16_777_216,
+    "max_position_embeddings": 67_108_864,
+}
+_MOST_WEIGHTS = {"text_config": 10**13, "head": 2**31, "memory": 2**28}
 
 
 class LiminalConfig(PreTrainedConfig):
@@ -70,7 +82,8 @@ class LiminalConfig(PreTrainedConfig):
             `encoder_name_or_path`.
 
     Raises:
-        ValueError: a field is out of its range; the message names the field and what is allowed.
+        ValueError: a field is out of its range, or a name is a misspelt one; the message names the field and what is
+            allowed. Other unknown names are kept as transformers keeps them.
 
     Example:
         >>> config = LiminalConfig(pooled_size=768, head="v7", num_outer_steps=3)
@@ -180,6 +193,7 @@ class LiminalConfig(PreTrainedConfig):
             # The installed package has registered the task itself. Left in, transformers would ask for
             # `trust_remote_code` although no code from the repository is going to run; saving writes it back.
             kwargs.pop("custom_pipelines", None)
+        _refuse_misspelt(kwargs)
         super().__init__(**kwargs)
         self._check()
 
@@ -217,6 +231,27 @@ class LiminalConfig(PreTrainedConfig):
             raise ValueError(
                 f"LiminalConfig: label_range must be [low, high] with low < high, got {self.label_range!r}."
             )
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        """What would fill the memory is an error before anything is built."""
+        for name, most in _ENCODER_LIMITS.items():
+            value = getattr(self.text_config, name, None)
+            if isinstance(value, int) and not 0 <= value <= most:
+                raise ValueError(f"LiminalConfig: text_config.{name} must be in 0..{most}, got {value}.")
+        width, layers = self.hidden_size, self.num_hidden_layers
+        pooled = width * (layers + 1 if self.pooled_layers == "all" else 1)
+        weights = {
+            "text_config": layers * 4 * width**2 + self.vocab_size * width,
+            "head": pooled * self.latent_size,
+            "memory": self.memory_slots * self.latent_size,
+        }
+        for name, number in weights.items():
+            if number > _MOST_WEIGHTS[name]:
+                raise ValueError(
+                    f"LiminalConfig: the sizes of the {name} ask for {number:.1e} numbers, more than the "
+                    f"{_MOST_WEIGHTS[name]:.1e} that are taken. Lower hidden_size, latent_size or memory_slots."
+                )
 
     # What callers of transformers expect to find on any model's config belongs to the encoder here.
     @property
@@ -253,6 +288,15 @@ class LiminalConfig(PreTrainedConfig):
     def pad_token_id(self, value: int | None) -> None:
         if self.text_config is not None:
             self.text_config.pad_token_id = value
+
+
+def _refuse_misspelt(given: dict[str, Any]) -> None:
+    """transformers keeps any unknown name without a word; one that is nearly a field of ours is a mistake."""
+    fields = [name for name in inspect.signature(LiminalConfig.__init__).parameters if name not in ("self", "kwargs")]
+    for name in given:
+        close = difflib.get_close_matches(name, fields, n=1, cutoff=0.85)
+        if close:
+            raise ValueError(f"LiminalConfig has no field {name!r}. Did you mean {close[0]!r}?")
 
 
 def _known_model_type(text_config: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -26,22 +26,27 @@ class EncoderFamily:
     Args:
         pooling: name of the pooler that suits the family when nothing else is asked for.
         lora_targets: names of the linear layers that a low-rank adapter goes on.
-        reserved_positions: how many of its learned absolute positions can't hold a token; None where positions are
-            relative or rotary, and a longer text is slow but not an error.
+        reserved_positions: how many of its learned absolute positions can't hold a token, "padding" where they are
+            counted from the padding token's id; None where positions are relative or rotary, and a longer text is slow
+            but not an error.
     """
 
     pooling: str = "mean"
     lora_targets: tuple[str, ...] | str = "all-linear"
-    reserved_positions: int | None = None
+    reserved_positions: int | Literal["padding"] | None = None
 
     def max_tokens(self, text_config: PreTrainedConfig | None) -> int | None:
         """The longest text that the encoder can take; None where nothing breaks."""
         positions = getattr(text_config, "max_position_embeddings", None)
-        return None if self.reserved_positions is None or positions is None else positions - self.reserved_positions
+        if self.reserved_positions is None or positions is None:
+            return None
+        if self.reserved_positions == "padding":
+            return positions - text_config.pad_token_id - 1
+        return positions - self.reserved_positions
 
 
 _BERT_LAYERS = ("query", "key", "value", "dense")
-_ROBERTA = EncoderFamily("mean", _BERT_LAYERS, reserved_positions=2)
+_ROBERTA = EncoderFamily("mean", _BERT_LAYERS, reserved_positions="padding")
 _LLAMA = EncoderFamily("last_token", ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"))
 FAMILIES: dict[str, EncoderFamily] = {
     "bert": EncoderFamily("mean", _BERT_LAYERS, reserved_positions=0),
@@ -93,6 +98,28 @@ def build_encoder(text_config: PreTrainedConfig) -> PreTrainedModel:
     """
     auto = encoder_class(text_config)
     return auto.from_config(text_config, **_without_pooling_layer(auto, text_config))
+
+
+def collect_layers_from_the_start(encoder: PreTrainedModel) -> None:
+    """Puts the hooks on that collect an encoder's hidden states; transformers does so at the first call otherwise.
+
+    `torch.compile` takes the whole model as one graph only if they are there before.
+
+    Example:
+        >>> from transformers import BertConfig
+        >>> size = {'hidden_size': 8, 'num_hidden_layers': 1, 'num_attention_heads': 2, 'intermediate_size': 8}
+        >>> encoder = build_encoder(BertConfig(vocab_size=9, **size))
+        >>> collect_layers_from_the_start(encoder)
+        >>> len(encoder.encoder.layer[0]._forward_hooks)
+        1
+    """
+    try:
+        from transformers.utils.output_capturing import maybe_install_capturing_hooks
+    except ImportError:  # a private matter of transformers; without it, call the model once before compiling it
+        return
+    for module in encoder.modules():
+        if isinstance(module, PreTrainedModel) and module._can_record_outputs:
+            maybe_install_capturing_hooks(module)
 
 
 def load_encoder(name_or_path: str, revision: str | None = None, **kwargs: object) -> PreTrainedModel:

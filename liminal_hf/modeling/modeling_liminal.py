@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -24,7 +25,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_liminal import DIMENSIONS, MISSING_LABEL, LiminalConfig
-from .encoders import build_encoder, family, hub_revision, load_encoder
+from .encoders import build_encoder, collect_layers_from_the_start, family, hub_revision, load_encoder
 from .heads import HEADS, HeadInput, HeadOutput
 from .losses import LOSSES
 from .memory import ConversationMemory
@@ -296,9 +297,22 @@ class LiminalPreTrainedModel(PreTrainedModel):
         config, at the revision named there.
 
         Raises:
-            OSError: the checkpoint, or the encoder of a head-only one, was not found; the message says which.
-            ValueError: the folder holds another kind of model.
+            OSError: the checkpoint, or the encoder of a head-only one, was not found, or the weights are damaged; the
+                message says which.
+            ValueError: the folder holds another kind of model, or names an encoder outside of the Hub.
         """
+        try:
+            return cls._load(pretrained_model_name_or_path, *model_args, **kwargs)
+        except SafetensorError as error:
+            raise OSError(
+                f"The weights of {pretrained_model_name_or_path} are cut short or damaged ({error}). Download or copy "
+                "them again; `liminal verify CHECKPOINT` compares them with the card."
+            ) from error
+
+    @classmethod
+    def _load(
+        cls, pretrained_model_name_or_path: str | os.PathLike | None, *model_args: Any, **kwargs: Any
+    ) -> "LiminalPreTrainedModel":
         config = kwargs.get("config")
         hub_kwargs = {
             name: kwargs[name]
@@ -389,6 +403,8 @@ class LiminalModel(LiminalPreTrainedModel):
         has_encoder = config.text_config is not None
         self.encoder = (build_encoder(config.text_config) if encoder is None else encoder) if has_encoder else None
         self.pooler = LayerPooler(config) if has_encoder else None
+        if has_encoder and config.pooled_layers != "last":
+            collect_layers_from_the_start(self.encoder)
         pooled_size = self.pooler.output_size if has_encoder else config.pooled_size
         self.head = HEADS.entry_for(config, config.head)(config, pooled_size)
         self.pooled_size = pooled_size
@@ -486,6 +502,12 @@ class LiminalModel(LiminalPreTrainedModel):
             raise ValueError(
                 f"The text has {given.shape[1]} tokens and this encoder takes at most {limit}. Truncate it: "
                 f"tokenizer(text, truncation=True, max_length={limit}); pipeline('pad-regression') does so by itself."
+            )
+        vocabulary = self.config.vocab_size
+        if input_ids is not None and not tracing and bool(((input_ids < 0) | (input_ids >= vocabulary)).any()):
+            raise ValueError(
+                f"input_ids hold {int(input_ids.min())}..{int(input_ids.max())} and this encoder's vocabulary has "
+                f"{vocabulary} tokens: the tokenizer is that of another model. Load it from where the model came from."
             )
         if mask is None:
             pad = self.config.pad_token_id
@@ -762,6 +784,11 @@ def _head_only_state(source: str, config: LiminalConfig, hub_kwargs: dict[str, A
     """The full state dict of a head-only checkpoint: its own weights and those of the encoder that it names."""
     from transformers.utils import cached_file
 
+    name = config.encoder_name_or_path or ""
+    if not Path(source).is_dir() and (Path(name).is_absolute() or ".." in Path(name).parts or "\\" in name):
+        raise ValueError(
+            f"{source} comes from the Hub and names the encoder {name!r}, which is a path of this machine."
+        )
     path = cached_file(source, _WEIGHTS, **hub_kwargs)
     own = load_file(path)
     try:

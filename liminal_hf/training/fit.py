@@ -6,6 +6,7 @@ Requires torch, transformers, accelerate and datasets; peft only for phases with
 import json
 import logging
 import math
+import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -108,6 +109,7 @@ def fit(
         RunInProgressError: another process trains in this folder.
         RunMismatchError: the folder holds a run of another recipe, seed or data.
         NonFiniteLossError: the loss is NaN or infinite; the message names the rows.
+        ValueError: it was launched with FSDP or DeepSpeed.
 
     Example:
         >>> result = fit("hub_configs/minilm-emobank.yaml", "runs/minilm")  # doctest: +SKIP
@@ -124,6 +126,16 @@ def fit(
         recipe = recipe.override(changes)
     if resume not in ("auto", "never"):
         raise ValueError(f"fit: resume must be 'auto' or 'never', got {resume!r}.")
+    for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"):
+        if os.environ.get(name, "false").lower() == "true":
+            raise ValueError(
+                "fit keeps whole weights between its phases and does not split a model over processes. Launch it with "
+                "hub_configs/accelerate/ddp.yaml, for a large encoder with `trainable: lora`; or use LiminalTrainer "
+                "in a script of your own."
+            )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available():
+        # Left to itself, accelerate takes processes without a GPU for as many single ones.
+        PartialState(cpu=True, backend="gloo")
     folder = RunFolder(output_dir)
     with folder.locked():
         return _Run(recipe, folder, data_dir, data).walk(anew=resume == "never")
@@ -337,6 +349,9 @@ class _Run:
         # The head is trained in place: a copy of it inside a wrapper would be another model to the next phase.
         config.modules_to_save = None
         adapters = LoraModel(self.model, config, "default")
+        for name, value in self.model.named_parameters():
+            if "lora_" in name:  # beside weights in bfloat16, steps as small as an adapter's would be rounded away
+                value.data = value.data.float()
         self.model.liminal.head.requires_grad_(True)
         self.model.liminal.pooler.requires_grad_(True)
         return adapters

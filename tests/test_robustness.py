@@ -1,0 +1,241 @@
+"""Whatever is given as a text: a right answer, or an error of ours that names the input, the same each time.
+
+Property tests over any Unicode and over what is no text at all, through the model, the pipelines and the command line;
+the tokenizer is MiniLM's own, the weights are random.
+"""
+
+import contextlib
+import csv
+import io
+import json
+import math
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import tiny_model
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer, BertConfig, pipeline
+
+from liminal_hf import DIMENSIONS, LiminalConfig, LiminalForPADRegression, encode
+from liminal_hf.cli import main
+from liminal_hf.data import load_table
+
+quick = settings(
+    max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+# One of each kind of trouble, so that every run meets them whatever hypothesis draws.
+NASTY = [
+    "\u202eright to left\u202c \u0645\u0631\u062d\u0628\u0627 \u05e9\u05dc\u05d5\u05dd",
+    "\U0001f469\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466\U0001f3f4\U000e0067\U000e0062\U000e007f\u2764\ufe0f",
+    "zero\u200bwidth\u200c\u200d\ufeff",
+    "\x00\x01\x1b[2J\x7f\x9b",
+    "a\u0300\u0301\u0302\u0303" * 40,
+    "\ud83d",
+    "half \udc80 way",
+    "",
+    " \t\r\n\u00a0\u2003\u3000",
+    "\u200b",
+    "[CLS] [MASK] [SEP] [PAD]",
+    "\uffff\U0010ffff",
+    "Good. " * 400,
+]
+LETTERS = st.characters(codec=None, exclude_categories=[])
+texts = st.one_of(
+    st.text(LETTERS, max_size=60), st.sampled_from(NASTY), st.text(st.sampled_from("ab \n\u200d\ud800\U0001f600"))
+)
+no_texts = st.recursive(
+    st.one_of(st.none(), st.floats(), st.integers(), st.binary(max_size=9), st.booleans(), st.just(float("nan"))),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=3,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of random weights that reads with MiniLM's tokenizer."""
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 37}
+    config = LiminalConfig(text_config=BertConfig(**size), latent_size=16, num_outer_steps=2, max_seq_length=64)
+    path = tmp_path_factory.mktemp("checkpoint")
+    LiminalForPADRegression(config).save_pretrained(path)
+    AutoTokenizer.from_pretrained(minilm).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def pad(folder: Path) -> Any:
+    return pipeline("pad-regression", model=str(folder))
+
+
+def answer(call: Callable[[], Any]) -> Any:
+    """What a call gives; an error of ours becomes its message, any other one fails the test."""
+    try:
+        return call()
+    except ValueError as error:
+        # UnicodeEncodeError is a ValueError too, and says nothing to a user.
+        assert type(error) is ValueError, repr(error)
+        return str(error)
+
+
+def is_right(row: dict[str, Any]) -> bool:
+    values = [row[name] for name in DIMENSIONS]
+    return all(-1 <= value <= 1 for value in values) and 0 <= row["confidence"] <= 1 and bool(row["octant"])
+
+
+def readable(text: str) -> bool:
+    return bool(text.strip()) and not any(unicodedata.category(letter) == "Cs" for letter in text)
+
+
+@quick
+@given(text=texts, neighbour=texts.filter(readable))
+@example(text="\ud83d", neighbour="Good.")
+@example(text=NASTY[0], neighbour=NASTY[-1])
+@example(text=NASTY[4], neighbour=NASTY[1])
+def test_any_string_is_read_or_refused_alone_and_in_any_batch(pad: Any, text: str, neighbour: str) -> None:
+    alone = answer(lambda: pad(text))
+    assert answer(lambda: pad(text)) == alone
+    for size in (1, 3):
+        rows = answer(lambda size=size: pad([neighbour, text, neighbour], batch_size=size))
+        if readable(text):
+            assert is_right(alone)
+            found = [rows[1][name] for name in DIMENSIONS]
+            assert found == pytest.approx([alone[name] for name in DIMENSIONS], abs=1e-5)
+        else:
+            assert alone.startswith("The text ") and alone.replace("The text", "Text 1") == rows
+    said = answer(lambda: pad([{"role": "user", "content": neighbour}, {"role": "bot", "content": text}]))
+    if readable(text):
+        assert is_right(said[1]) and said[1]["pleasure"] == pytest.approx(alone["pleasure"], abs=1e-5)
+    else:
+        assert said == alone.replace("The text", "Message 1")
+
+
+@quick
+@given(value=no_texts)
+@example(value=None)
+@example(value=float("nan"))
+@example(value=b"bytes")
+@example(value=[["nested"]])
+@example(value=[[]])
+@example(value={})
+def test_what_is_no_text_is_named(pad: Any, value: Any) -> None:
+    if value == []:
+        assert pad(value) == []
+        return
+    said = answer(lambda: pad(value))
+    assert isinstance(said, str) or isinstance(value, list), f"{value!r} was read: {said!r}"
+    if isinstance(said, str):
+        assert said.startswith(("The text", "Text 0", "Message", "Conversation")), said
+        assert any(word in said for word in ("must be", "must say", "is empty", "has no 'content'")), said
+    assert repr(answer(lambda: pad(value))) == repr(said)
+    within = answer(lambda: pad(["Good.", value]))
+    assert isinstance(within, str) and within.startswith(("Text 1", "Message", "Conversation")), within
+
+
+@quick
+@given(text=texts)
+def test_the_model_itself_reads_whatever_the_tokenizer_takes(pad: Any, text: str) -> None:
+    try:
+        inputs = pad.tokenizer([text, "Good."], padding=True, truncation=True, max_length=64, return_tensors="pt")
+    except (TypeError, UnicodeEncodeError):
+        assert not readable(text)
+        return
+    with torch.no_grad():
+        logits = pad.model(**inputs).logits
+        alone = pad.model(**pad.tokenizer(text, truncation=True, max_length=64, return_tensors="pt")).logits
+    assert bool(logits.isfinite().all())
+    torch.testing.assert_close(logits[:1], alone, atol=1e-5, rtol=0)
+
+
+@quick
+@given(text=texts)
+def test_the_stock_pipeline_reads_what_is_readable(pad: Any, text: str) -> None:
+    """transformers' own text-classification: what it says of other input is its own, but ours goes through it."""
+    stock = pipeline("text-classification", model=pad.model, tokenizer=pad.tokenizer, top_k=None)
+    if readable(text):
+        rows = stock(text, truncation=True, max_length=64)
+        rows = rows[0] if isinstance(rows[0], list) else rows
+        values = {row["label"]: row["score"] for row in rows}
+        assert set(values) == set(DIMENSIONS) and all(math.isfinite(value) for value in values.values())
+
+
+def command(*arguments: Any) -> tuple[int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return ended.value.code or 0, out.getvalue(), err.getvalue()
+
+
+def check_command(status: int, out: str, err: str, number: int | None) -> None:
+    """Rows of JSON, or one line that says what is wrong."""
+    if status == 0:
+        rows = [json.loads(line) for line in out.splitlines()]
+        assert all(is_right(row) for row in rows) and (number is None or len(rows) == number)
+    else:
+        assert status == 2 and not out
+        assert err.startswith("liminal: ") and err.count("\n") == 1 and "codec" not in err, err
+
+
+@settings(quick, max_examples=15)
+@given(given_texts=st.lists(texts.filter(lambda text: not text.startswith("-")), min_size=1, max_size=3))
+@example(given_texts=["half \udc80 way"])
+def test_the_command_line_takes_any_arguments(folder: Path, given_texts: list[str]) -> None:
+    status, out, err = command("predict", "--json", "-m", folder, "--", *given_texts)
+    assert (status == 0) == all(map(readable, given_texts)), err
+    check_command(status, out, err, len(given_texts))
+
+
+@settings(quick, max_examples=15)
+@given(content=st.one_of(st.binary(max_size=60), st.lists(texts.filter(readable)).map(lambda x: "\n".join(x).encode())))
+@example(content=b"")
+@example(content=b"\xff\xfeG\x00")
+@example(content=b"\xef\xbb\xbfGood.\n")
+def test_the_command_line_takes_any_file(folder: Path, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_bytes(content)
+    check_command(*command("predict", "--json", "-m", folder, "--file", tmp_path / "texts.txt"), None)
+
+
+@pytest.mark.timeout(240)
+def test_ten_megabytes_in_one_string(pad: Any, folder: Path, tmp_path: Path) -> None:
+    """Only the first tokens count, and what follows must neither change them nor end in an error."""
+    long = "What a lovely day. " * 550_000
+    assert len(long) > 10_000_000
+    (tmp_path / "long.txt").write_text(long, encoding="utf-8")
+    status, out, err = command("predict", "--json", "-m", folder, "--file", tmp_path / "long.txt")
+    check_command(status, out, err, 1)
+    row, start = json.loads(out), pad(long[:2000])
+    assert [row[name] for name in DIMENSIONS] == pytest.approx([start[name] for name in DIMENSIONS], abs=1e-6)
+    assert is_right(pad("x" * 10_000_000))
+
+
+@settings(quick, max_examples=10)
+@given(value=no_texts)
+@example(value=None)
+@example(value="\ud83d")
+def test_encode_names_what_is_no_text(minilm: Path, value: Any) -> None:
+    with pytest.raises(ValueError, match=r"^Text 1 (must be|is empty|holds half)"):
+        encode(["Good.", value])
+
+
+@quick
+@given(rows=st.lists(texts.filter(readable), min_size=1, max_size=5))
+@example(rows=['She said "no", and left;\nthen\r\ncame back.', "'", '"', "a,b", "\ufeffmark", "NA", "None", "-100"])
+@example(rows=["a\rb", "\x00"])
+def test_a_table_keeps_every_text(rows: list[str], tmp_path: Path) -> None:
+    """Quotes, separators, line breaks, marks and words that look like a gap survive the way through a CSV."""
+    path = tmp_path / "texts.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["text", "V", "A", "D"], *([text, 1, 3, 5] for text in rows)])
+    found = answer(lambda: load_table({"test": path})["test"]["text"][:])
+    assert found == rows or (isinstance(found, str) and path.name in found and "\x00" in "".join(rows)), found
+
+
+def test_a_tokenizer_of_another_model_is_named() -> None:
+    model = tiny_model("bert")
+    for ids in ([[3, 60]], [[-1, 5]]):
+        with pytest.raises(ValueError, match=r"vocabulary has\s60 tokens: the tokenizer is that of another model"):
+            model(input_ids=torch.tensor(ids), attention_mask=torch.ones(1, 2, dtype=torch.long))
