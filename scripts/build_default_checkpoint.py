@@ -1,10 +1,10 @@
 """Builds `liminal_hf.DEFAULT_CHECKPOINT`: trains its recipe, or takes the finished run, and writes the folder.
 
-    python scripts/build_default_checkpoint.py [--recipe hub_configs/minilm-emobank.yaml] [--work runs/default]
+    python scripts/build_default_checkpoint.py [--recipe hub_configs/minilm-emobank-lora.yaml] [--work runs/default]
 
 The recipe chooses its epoch on the development split and evaluates the test split once, at the very end; both are
-printed. Requires EmoBank (see `LIMINAL_DATA_DIR`) and the encoder. On two cores it takes a few minutes, and an
-interrupted run goes on when the command is given again.
+printed. Requires EmoBank (see `LIMINAL_DATA_DIR`) and the encoder. On two cores it takes about twenty minutes, and
+an interrupted run goes on when the command is given again.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def write(work: Path, target: Path) -> None:
 def main() -> None:
     """Trains, prints the figures, writes the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recipe", type=Path, default=ROOT / "hub_configs" / "minilm-emobank.yaml")
+    parser.add_argument("--recipe", type=Path, default=ROOT / "hub_configs" / "minilm-emobank-lora.yaml")
     parser.add_argument("--work", type=Path, default=Path("runs/default"))
     arguments = parser.parse_args()
     target = Path(DEFAULT_CHECKPOINT)
