@@ -121,10 +121,13 @@ def test_long_texts_are_cut_or_refused(checkpoint: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["torch", "onnx"])
-def test_conversations_are_remembered(backend: str, checkpoint: str, scorers: dict[str, Scorer]) -> None:
+def test_conversations_are_remembered(backend: str, checkpoint: str, request: pytest.FixtureRequest) -> None:
+    scorer = Scorer(checkpoint, conversations=True)
+    if backend == "onnx":
+        scorer = request.getfixturevalue("scorers")["onnx"]
     texts, keys = some_texts(30, seed=1), [("a", "b", "b", "c", "b")[i % 5] for i in range(30)]
     texts[7] = ""  # a turn that can't be read changes no memory
-    table = (scorers["onnx"] if backend == "onnx" else Scorer(checkpoint, conversations=True)).score(texts, keys)
+    table = scorer.score(texts, keys)
     reader = pipeline("pad-regression", model=checkpoint, device="cpu")
     for key in "abc":
         rows = [row for row in range(30) if keys[row] == key and texts[row]]

@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -169,6 +170,7 @@ class Scorer:
         logits = np.full((len(texts), 3), np.nan, dtype=np.float32)
         uncertainty = np.full((len(texts), 3), np.nan, dtype=np.float32)
         steps = [list(found)] if conversations is None else _steps(found, conversations)
+        left = Counter(conversations[row] for row in found) if conversations is not None else {}
         memories: dict[Hashable, Arrays] = {}
         for rows in steps:
             batches = list(self._batches(rows, found))
@@ -176,10 +178,14 @@ class Scorer:
                 logits[batch] = output["logits"]
                 if "uncertainty" in output:
                     uncertainty[batch] = output["uncertainty"]
-                if conversations is not None:
-                    for place, row in enumerate(batch):
-                        memories[conversations[row]] = {
-                            name: output[f"new_memory.{name}"][place : place + 1] for name in _FIELDS
+                for place, row in enumerate(batch if conversations is not None else ()):
+                    key = conversations[row]
+                    left[key] -= 1
+                    memories.pop(key, None)
+                    # What no turn is going to read is not kept, nor the batch that it was a part of.
+                    if left[key]:
+                        memories[key] = {
+                            name: output[f"new_memory.{name}"][place : place + 1].copy() for name in _FIELDS
                         }
                 if on_rows:
                     on_rows(len(batch))
