@@ -203,7 +203,8 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
 ) -> None:
     """Read pleasure, arousal and dominance from texts."""
-    from . import DEFAULT_CHECKPOINT, DIMENSIONS
+    from . import DEFAULT_CHECKPOINT
+    from .modeling.configuration_liminal import DIMENSIONS
 
     texts = _texts(text or [], file)
     console = Console()
@@ -586,7 +587,7 @@ def _labelled(
 
 def _metrics_table(title: str, metrics: dict[str, float], constant: dict[str, float] | None = None) -> Table:
     """Rows are dimensions; with a constant, its errors stand beside the model's."""
-    from . import DIMENSIONS
+    from .modeling.configuration_liminal import DIMENSIONS
 
     known = [name for name in ("hope", "faith", "love") if name in metrics]
     feelings = "   ".join(f"{name.title()} {metrics[name]:.3f}" for name in known)
