@@ -1,6 +1,6 @@
 """A frozen encoder runs once over a data set: its pooled states, kept on disk and checked before they are used again.
 
-Requires datasets, filelock, numpy, safetensors, torch and transformers.
+Requires datasets, filelock, numpy, pyarrow, safetensors, torch and transformers.
 
 One file holds one split: safetensors, `pooled_embeds` (different texts, pooled size) in float32, with its identity and
 its checksum in the header, put in place by rename. The file's name is a hash of everything that the states depend on:
@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
 import torch
 import transformers
 from datasets import Dataset, DatasetDict, Features, List, Value, concatenate_datasets
+from datasets.table import InMemoryTable
 from filelock import FileLock
 from huggingface_hub.utils import tqdm
 from safetensors import SafetensorError, safe_open
@@ -253,8 +255,10 @@ def _tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: 
 
 
 def _with_column(rows: Dataset, states: np.ndarray) -> Dataset:
-    feature = List(Value("float32"), length=states.shape[1])
-    column = Dataset.from_dict({COLUMN: states}, features=Features({COLUMN: feature}))
+    features = Features({COLUMN: List(Value("float32"), length=states.shape[1])})
+    # Arrow takes the numbers as they lie; `from_dict` would look at each of them, for seconds.
+    values = pa.FixedSizeListArray.from_arrays(pa.array(states.reshape(-1)), states.shape[1])
+    column = Dataset(InMemoryTable.from_arrays([values], schema=features.arrow_schema))
     return concatenate_datasets([rows, column], axis=1)
 
 
