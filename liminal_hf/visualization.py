@@ -1078,7 +1078,7 @@ def steps_curve(
         axes.axvline(trained_steps, color=GREY, linestyle=":", label=f"trained with K = {trained_steps}")
     _style(axes, xlabel="refinement step k", ylabel=f"{_shown(metric, 40)} (no unit)")
     _whole_ticks(axes, steps)
-    columns = min(3, len(lines) + (trained_steps is not None))
+    columns = 4 if sum(map(len, lines)) <= 60 else 3
     _plain(figure.legend(fontsize=9.5, frameon=False, loc="outside lower center", ncols=columns))
     return figure
 
