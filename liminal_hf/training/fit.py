@@ -177,7 +177,7 @@ class _Run:
             result = PhaseResult.read(home / _RESULT)
             if result is None:
                 if phase.objective == "pad" and not scaled:
-                    self._measure_scale()
+                    self._measure_scale(phase)
                 result = self._train(phase, home, epochs)
             self._take(result)
             if phase.trainable != "head":
@@ -225,10 +225,12 @@ class _Run:
             logger.warning("The fields %s change the head: %d of its tensors start fresh.", sorted(fields), len(fresh))
         self.model = model
 
-    def _measure_scale(self) -> None:
+    def _measure_scale(self, phase: Phase) -> None:
         """One global factor that brings the pooled states of (up to 512) training texts to a root mean square of 1."""
-        if COLUMN in self.data["train"].column_names:
-            known = np.asarray(self.data["train"].select(range(min(512, len(self.data["train"]))))[COLUMN])
+        if phase.cache or COLUMN in self.data["train"].column_names:
+            # The states are at hand, or will be needed at once.
+            train = self._inputs(phase)["train"] if phase.cache else self.data["train"]
+            known = np.asarray(train[:512][COLUMN])
             self.model.config.pooled_scale = _unit_scale(np.square(known, dtype=np.float64).sum(), known.size)
             return
         texts = self.data["train"]["text"][:512]
