@@ -25,6 +25,7 @@ from transformers import pipeline
 
 import liminal_hf
 from liminal_hf import demo
+from liminal_hf.chat import sharp_turn, trend
 from liminal_hf.cli import main
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS
 
@@ -90,7 +91,9 @@ def test_turns_are_those_of_the_pipeline(reader: demo.Reader, pad: Any) -> None:
     for row, wanted in zip(conversation.rows, expected, strict=True):
         assert_same(row, wanted)
     assert conversation.texts == tuple(text for _, text in TALK) and conversation.state.turns == 3
-    assert conversation.rows[2]["trend"]["pleasure"] == "falling" and "falling" in demo._log(conversation)
+    assert conversation.rows[2]["trend"] == trend(expected[:1], expected[2])
+    assert conversation.rows[2]["sharp"] == sharp_turn(expected[0], expected[2])
+    assert demo._log(conversation).count("SHARP TURN") == sum(row["sharp"] for row in conversation.rows)
 
 
 def test_one_text_is_that_of_the_pipeline(reader: demo.Reader, pad: Any) -> None:
@@ -336,7 +339,7 @@ def test_a_conversation_in_the_browser(browser: Any, address: str, pad: Any) -> 
             )
             pictures.add(page.locator("#trajectory img").get_attribute("src"))
             assert page.get_by_label("Next turn").input_value() == ""
-        assert "falling" in turn
+        assert turn.count("falling") == list(trend(expected[:1], expected[2]).values()).count("falling")
         page.get_by_role("button", name="Start anew").click()
         page.get_by_text("No turn yet").wait_for()
         assert page.locator("#trajectory img").count() == 0
