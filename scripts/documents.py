@@ -5,7 +5,8 @@ second test beside `conversations.py`, by the same trainings.
 
     python scripts/documents.py
 
-EmoBank's official split cuts through its documents: the sentences of all three splits are read in their order, and a
+SemEval's headlines are left out: they count as one document and are no running text. EmoBank's official split cuts
+through its documents: the sentences of all three splits are read in their order, and a
 label counts in its own split alone. Kept states and predictions in `--work`; delete that folder after a change of the
 code. Writes documents.json and documents.md into `--output`.
 """
@@ -40,7 +41,7 @@ SHRINK = "shrink to the document's mean so far"
 
 
 def in_order(corpus: DatasetDict) -> tuple[DatasetDict, dict[str, Array], Array]:
-    """All sentences in the order of their documents, once per split.
+    """All sentences in the order of their documents, once per split; without SemEval's headlines, which are no text.
 
     Args:
         corpus: EmoBank with extras.
@@ -50,7 +51,9 @@ def in_order(corpus: DatasetDict) -> tuple[DatasetDict, dict[str, Array], Array]
         sentences of other splits; and which rows are test rows.
     """
     parts = [rows.add_column("split", [name] * len(rows)) for name, rows in corpus.items()]
-    rows = concatenate_datasets(parts).sort("position")
+    rows = concatenate_datasets(parts)
+    genre = np.array(rows["genre"][:])
+    rows = rows.select(np.flatnonzero(genre != "SemEval")).sort("position")
     split, labels = np.array(rows["split"][:]), np.array(rows["labels"][:], dtype=np.float64)
     masked = {name: np.where((split == name)[:, None], labels, MISSING_LABEL) for name in measure.SPLITS}
     documents = rows.select_columns(["text", "document"]).rename_column("document", "dialogue_id")
@@ -88,7 +91,7 @@ def table(report: dict) -> str:
     lines += [
         "",
         f"`python scripts/documents.py`; EmoBank's test sentences ({report['sentences']} in {report['documents']} "
-        f"documents), read in the order of their documents; frozen MiniLM, 7 layers, {report['seeds']} seeds, "
+        f"documents; SemEval's headlines left out), read in the order of their documents; frozen MiniLM, 7 layers, {report['seeds']} seeds, "
         f"{report['epochs']} epochs, the epoch chosen on the development split. Ours: {report['ours']}.",
     ]
     return "\n".join(lines) + "\n"
