@@ -6,9 +6,8 @@ second test beside `conversations.py`, by the same trainings.
     python scripts/documents.py
 
 SemEval's headlines are left out: they count as one document and are no running text. EmoBank's official split cuts
-through its documents: the sentences of all three splits are read in their order, and a
-label counts in its own split alone. Kept states and predictions in `--work`; delete that folder after a change of the
-code. Writes documents.json and documents.md into `--output`.
+through its documents: the sentences of all three splits are read in their order, and a label counts in its own split
+alone. Kept states and predictions in `--work`; delete that folder after a change of the code. Writes documents.json and documents.md into `--output`.
 """
 
 import argparse
@@ -91,8 +90,8 @@ def table(report: dict) -> str:
     lines += [
         "",
         f"`python scripts/documents.py`; EmoBank's test sentences ({report['sentences']} in {report['documents']} "
-        f"documents; SemEval's headlines left out), read in the order of their documents; frozen MiniLM, 7 layers, {report['seeds']} seeds, "
-        f"{report['epochs']} epochs, the epoch chosen on the development split. Ours: {report['ours']}.",
+        f"documents; SemEval's headlines left out), read in the order of their documents; frozen MiniLM, 7 layers, "
+        f"{report['seeds']} seeds, {report['epochs']} epochs, the epoch chosen on the development split. Ours: {report['ours']}.",
     ]
     return "\n".join(lines) + "\n"
 
