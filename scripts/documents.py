@@ -7,7 +7,8 @@ second test beside `conversations.py`, by the same trainings.
 
 SemEval's headlines are left out: they count as one document and are no running text. EmoBank's official split cuts
 through its documents: the sentences of all three splits are read in their order, and a label counts in its own split
-alone. Kept states and predictions in `--work`; delete that folder after a change of the code. Writes documents.json and documents.md into `--output`.
+alone. Kept states and predictions in `--work`; delete that folder after a change of the code. Writes documents.json
+and documents.md into `--output`.
 """
 
 import argparse
@@ -91,7 +92,8 @@ def table(report: dict) -> str:
         "",
         f"`python scripts/documents.py`; EmoBank's test sentences ({report['sentences']} in {report['documents']} "
         f"documents; SemEval's headlines left out), read in the order of their documents; frozen MiniLM, 7 layers, "
-        f"{report['seeds']} seeds, {report['epochs']} epochs, the epoch chosen on the development split. Ours: {report['ours']}.",
+        f"{report['seeds']} seeds, {report['epochs']} epochs, the epoch chosen on the development split. Ours: "
+        f"{report['ours']}.",
     ]
     return "\n".join(lines) + "\n"
 
