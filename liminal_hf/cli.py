@@ -524,13 +524,20 @@ def evaluate(
     text: Annotated[str, typer.Option(help="Column of a file with the text.")] = "text",
     labels: Annotated[str, typer.Option(help="Columns of a file with pleasure, arousal and dominance.")] = "V,A,D",
     scale: Annotated[str, typer.Option(help="Lowest and highest possible label in a file.")] = "1,5",
+    train: Annotated[
+        Path | None,
+        typer.Option(help="The table that the model was trained on: texts in both are told apart.", show_default=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     predictions: Annotated[
         Path | None,
         typer.Option(help="Also write every text's prediction: .jsonl, .csv or .parquet.", show_default=False),
     ] = None,
 ) -> None:
-    """Compare a checkpoint with labels, beside a constant."""
+    """Compare a checkpoint with labels, beside a constant.
+
+    Texts that also stand in another part of the data are counted, and the figures given without them.
+    """
     import numpy as np
     from transformers import EvalPrediction
 
@@ -540,7 +547,7 @@ def evaluate(
     if predictions is not None and predictions.suffix.lower() not in PREDICTION_FORMATS:
         raise ValueError(f"--predictions {predictions}: the ending must be one of {', '.join(PREDICTION_FORMATS)}.")
     split = _SPLITS.get(split, split)
-    texts, gold, mean = _labelled(data, split, text, labels, scale)
+    texts, gold, mean, elsewhere = _labelled(data, split, text, labels, scale, train)
     model, tokenizer = load(checkpoint)
     found = _predict(model, tokenizer, texts)
     outputs = [name for name in ("logits", "confidences", "uncertainty") if name in found]
@@ -548,24 +555,34 @@ def evaluate(
     metrics = make_compute_metrics(outputs)(EvalPrediction(predictions=given, label_ids=gold))
     constant = np.broadcast_to(model.config.label_mean if mean is None else mean, gold.shape)
     baseline = make_compute_metrics(["logits"])(EvalPrediction(predictions=constant, label_ids=gold))
+    leaked = np.array([one in elsewhere for one in texts])
+    leak: dict[str, Any] = {"rows": int(leaked.sum())}
+    if 0 < leak["rows"] < len(texts):
+        kept = EvalPrediction(predictions=tuple(values[~leaked] for values in given), label_ids=gold[~leaked])
+        leak["metrics_without"] = make_compute_metrics(outputs)(kept)
     if predictions is not None:
         write_predictions(predictions, found.pop("logits"), gold=gold, text=texts, **found)
     if as_json:
         _print_json(
             {"checkpoint": checkpoint, "data": data, "split": split, "rows": len(texts), "metrics": metrics,
-             "constant": baseline}
+             "constant": baseline, "leak": leak}
         )  # fmt: skip
         return
     title = f"{checkpoint} on {data}" + (f", {split}" if data == "emobank" else "") + f" ({len(texts):,} texts)"
     Console().print(_metrics_table(title, metrics, baseline))
+    if leak["rows"]:
+        print(f"{leak['rows']} of these texts also stand in another part of the data.", end=" ")
+        without = leak.get("metrics_without", {})
+        names = {"r": "pearson_mean", "CCC": "ccc_mean", "MAE": "mae_mean"}
+        print(f"Without them: {', '.join(f'mean {title} {_figure(without.get(n))}' for title, n in names.items())}.")
     if predictions is not None:
         print(f"The predictions are in {predictions}.")
 
 
 def _labelled(
-    data: str, split: str, text: str, labels: str, scale: str
-) -> "tuple[list[str], np.ndarray, np.ndarray | None]":
-    """Texts, labels, and the mean of the training labels where the data has a training part."""
+    data: str, split: str, text: str, labels: str, scale: str, train: Path | None
+) -> "tuple[list[str], np.ndarray, np.ndarray | None, set[str]]":
+    """Texts, labels, the mean of the training labels where they are known, and the texts of the other parts."""
     import numpy as np
 
     from .data import load_emobank, load_table
@@ -575,14 +592,23 @@ def _labelled(
         if split not in corpus:
             raise ValueError(f"EmoBank has no split {split!r}. It has: {', '.join(corpus)}.")
         mean = np.asarray(corpus["train"]["labels"], dtype=np.float64).mean(0)
-        return list(corpus[split]["text"]), np.asarray(corpus[split]["labels"], dtype=np.float64), mean
+        elsewhere = {one for name in corpus if name != split for one in corpus[name]["text"]}
+        return list(corpus[split]["text"]), np.asarray(corpus[split]["labels"], dtype=np.float64), mean, elsewhere
     try:
         low, high = (float(end) for end in scale.split(","))
     except ValueError:
         raise ValueError(f"--scale takes the lowest and the highest label, such as 1,5; got {scale!r}.") from None
     columns = [name.strip() for name in labels.split(",")]
-    rows = load_table({"test": data}, text=text, labels=columns, scale=(low, high))["test"]
-    return list(rows["text"]), np.asarray(rows["labels"], dtype=np.float64), None
+    settings: dict[str, Any] = {"text": text, "labels": columns, "scale": (low, high)}
+    rows = load_table({"test": data}, **settings)["test"]
+    gold = np.asarray(rows["labels"], dtype=np.float64)
+    if train is None:
+        return list(rows["text"]), gold, None, set()
+    from .modeling.configuration_liminal import MISSING_LABEL
+
+    known = load_table({"train": train}, **settings, validation_fraction=0)["train"]
+    mean = np.ma.masked_equal(np.asarray(known["labels"], dtype=np.float64), MISSING_LABEL).mean(0).filled(0)
+    return list(rows["text"]), gold, mean, set(known["text"])
 
 
 def _metrics_table(title: str, metrics: dict[str, float], constant: dict[str, float] | None = None) -> Table:

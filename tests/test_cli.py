@@ -213,6 +213,24 @@ def test_evaluate_prints_a_table(run: Run, checkpoint: Path, table: Path) -> Non
     assert all(word in " ".join(out.split()) for word in words), out
 
 
+def test_evaluate_tells_of_texts_that_the_model_was_trained_on(
+    run: Run, checkpoint: Path, table: Path, tmp_path: Path
+) -> None:
+    lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "train.csv").write_text("".join(lines[:2]) + '"Another one.",1,9,5\n', encoding="utf-8")
+    arguments = ["evaluate", checkpoint, "--data", table, *COLUMNS, "--train", tmp_path / "train.csv"]
+    status, out, err = run(*arguments, "--json")
+    assert status == 0, err
+    (result,) = rows(out)
+    assert result["leak"]["rows"] == 1 and result["metrics"] != result["leak"]["metrics_without"]
+    (tmp_path / "rest.csv").write_text("".join([lines[0], *lines[2:]]), encoding="utf-8")
+    _, out, _ = run("evaluate", checkpoint, "--data", tmp_path / "rest.csv", *COLUMNS, "--json")
+    (rest,) = rows(out)
+    assert rest["leak"] == {"rows": 0} and rest["metrics"] == pytest.approx(result["leak"]["metrics_without"], abs=1e-5)
+    _, out, _ = run(*arguments)
+    assert "1 of these texts also stand in another part of the data. Without them: mean r " in out
+
+
 def test_evaluate_on_emobank_stands_beside_the_known_constant(
     run: Run, checkpoint: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +239,7 @@ def test_evaluate_on_emobank_stands_beside_the_known_constant(
     assert status == 0
     (result,) = rows(out)
     assert result["rows"] == 1000
+    assert result["leak"]["rows"] == 19 and "pearson_mean" in result["leak"]["metrics_without"]
     known = [result["constant"][f"mae_{name}"] for name in DIMENSIONS]
     assert known == pytest.approx([0.1225, 0.0952, 0.0782], abs=5e-5)
 

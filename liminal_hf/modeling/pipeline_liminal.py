@@ -5,6 +5,8 @@ Requires torch and transformers.
 
 import bisect
 import math
+import os
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +16,15 @@ from transformers import Pipeline
 from .configuration_liminal import DIMENSIONS, LiminalConfig
 from .conversation import ConversationState, Turn, looks_like_chat, read_message, stack
 from .memory import ConversationMemory
+
+# A fast tokenizer can't change its padding in one thread while another reads with it.
+_TOKENIZING = threading.Lock()
+_FORKED = threading.Event()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_TOKENIZING.acquire, after_in_parent=_TOKENIZING.release, after_in_child=_TOKENIZING.release
+    )
+    os.register_at_fork(after_in_child=_FORKED.set)
 
 # Mehrabian (1996), Pleasure-arousal-dominance: A general framework, Current Psychology 14(4), table of octants.
 OCTANTS = {
@@ -299,21 +310,21 @@ class PADRegressionPipeline(Pipeline):
         return rows
 
     def _tokenize(self, texts: list[str], max_length: int | None = None) -> dict[str, Any]:
-        return dict(
-            self.tokenizer(
-                texts,
-                padding=len(texts) > 1,
-                truncation=True,
-                max_length=max_length or self.model.config.max_seq_length,
-                return_tensors="pt",
+        limit = max_length or self.model.config.max_seq_length
+        with _TOKENIZING:
+            return dict(
+                self.tokenizer(texts, padding=len(texts) > 1, truncation=True, max_length=limit, return_tensors="pt")
             )
-        )
 
     def preprocess(self, inputs: Any, max_length: int | None = None) -> dict[str, torch.Tensor]:
         """Tokens of one text, truncated."""
         return self._tokenize([checked_text(inputs)], max_length)
 
     def _forward(self, model_inputs: Any, **kwargs: Any) -> dict[str, Any]:
+        if _FORKED.is_set():
+            # OpenMP's threads do not come through a fork, and a process that waits for them waits for ever.
+            _FORKED.clear()
+            torch.set_num_threads(1)
         if "memory" in model_inputs:
             # `forward` moves it to the model's device, and makes it a plain ModelOutput on the way.
             model_inputs = {**model_inputs, "memory": ConversationMemory(**model_inputs["memory"])}
