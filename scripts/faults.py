@@ -22,6 +22,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ class Training:
         os.environ["LIMINAL_CACHE_DIR"] = str(folder / "cache")
         self.recipe = small_recipe(folder)
         started = time.monotonic()
-        if in_child(lambda: fit(self.recipe, folder / "whole")) != 0:
+        if in_child(partial(fit, self.recipe, folder / "whole")) != 0:
             raise RuntimeError("The undisturbed run failed; run it by itself: liminal train")
         self.seconds = time.monotonic() - started
 
@@ -126,7 +127,7 @@ class Training:
 
     def ends_equal(self, run: Path) -> bool:
         """Resumes a run, and compares weights and metrics bit by bit."""
-        if in_child(lambda: fit(self.recipe, run)) != 0:
+        if in_child(partial(fit, self.recipe, run)) != 0:
             return False
         first, second = (load_file(path / "model" / "model.safetensors") for path in (self.folder / "whole", run))
         one, other = (json.loads((path / "metrics.json").read_text()) for path in (self.folder / "whole", run))
@@ -140,7 +141,7 @@ class Training:
         while killed < self.number(KILLS):
             run = self.folder / f"killed-{runs}"
             for _ in range(self.chance.randint(1, 3)):
-                killed += in_child(lambda run=run: fit(self.recipe, run), self.chance.uniform(0, self.seconds)) == -9
+                killed += in_child(partial(fit, self.recipe, run), self.chance.uniform(0, self.seconds)) == -9
             equal += self.ends_equal(run)
             runs += 1
         return equal == runs, f"{killed} kills in {runs} runs; {equal} end with the bits of the undisturbed run"
@@ -167,7 +168,7 @@ class Training:
         rounds = self.number(DAMAGES)
         for number in range(rounds):
             run = self.folder / f"damaged-{number}"
-            in_child(lambda run=run: fit(self.recipe, run), self.seconds * self.chance.uniform(0.4, 0.9))
+            in_child(partial(fit, self.recipe, run), self.seconds * self.chance.uniform(0.4, 0.9))
             files = [path for path in run.glob("phases/**/*") if path.is_file() and path.stat().st_size]
             if files:
                 victim = self.chance.choice(files)
@@ -301,7 +302,7 @@ def packages() -> tuple[bool, str]:
     licences: Counter[str] = Counter()
     for name in names:
         try:
-            about = metadata.metadata(name)
+            about: Any = metadata.metadata(name)
         except metadata.PackageNotFoundError:
             continue
         classifiers = [row.split(" :: ")[-1] for row in about.get_all("Classifier") or [] if row.startswith("License")]

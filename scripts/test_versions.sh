@@ -31,7 +31,7 @@ for version in "${versions[@]}"; do
     "pytest>=9.0" "pytest-timeout>=2.3" "pytest-xdist>=3.6" "parameterized>=0.9" setuptools
   echo "== transformers $version, torch $torch: pytest ${tests[*]}"
   # By this command the installed package is tested; `python -m pytest` would take the folder beside it.
-  if "$folder/$version/bin/pytest" --numprocesses=2 --dist=loadscope -q -r fE --cache-clear "${tests[@]}"; then
+  if "$folder/$version/bin/pytest" --numprocesses=2 --dist=loadscope --timeout=1800 -q -r fE --cache-clear "${tests[@]}"; then
     results+=("transformers $version, torch $torch, $("$python" --version): passed")
   else
     results+=("transformers $version, torch $torch, $("$python" --version): FAILED")

@@ -421,6 +421,7 @@ print(json.dumps([result.verified for result in results]))
         assert "| Encoder licence | apache-2.0 |" in card
 
 
+@pytest.mark.timeout(600)
 def test_the_section_of_the_readme(hub: HubServer, checkpoint: Path, tmp_path: Path) -> None:
     """Every block of "On the Hub", line by line, names filled in: ours with the package, a stranger's without."""
     section = (ROOT / "README.md").read_text(encoding="utf-8").split("## On the Hub")[1].split("\n## ")[0]
@@ -435,7 +436,7 @@ def test_the_section_of_the_readme(hub: HubServer, checkpoint: Path, tmp_path: P
             code = "from liminal_hf.cli import app\n"
             for line in block.strip().splitlines():
                 code += f"app({shlex.split(line, comments=True)[1:]!r}, standalone_mode=False)\n"
-            done = hub.run(OURS + code, tmp_path)
+            done = hub.run(OURS + code, tmp_path, timeout=280)
             assert done.returncode == 0, done.stderr
             said += done.stdout.strip().splitlines()[-2:]
             filled["COMMIT"] = hub.repos["tester/readme"].branches["main"]
