@@ -37,6 +37,7 @@ fit(recipe, folder)
 """
 CALLBACKS = "liminal_hf.training.callbacks"
 MOMENTS = {
+    "before the recipe is kept": ("liminal_hf.training.run_folder", "write_text", 2, "before"),
     "in the middle of an epoch": ("liminal_hf.training.trainer", "LiminalTrainer.training_step", 5, "after"),
     "after a checkpoint": (CALLBACKS, "ManifestCallback.on_save", 2, "after"),
     "while a checkpoint is written": (CALLBACKS, "EMACallback.on_save", 2, "before"),
@@ -88,6 +89,8 @@ def assert_equal(found: FitResult, expected: FitResult) -> None:
         assert found.metrics[split] == expected.metrics[split]
     log, expected_log = (one.output_dir / "emotional_log.csv" for one in (found, expected))
     assert log.read_text() == expected_log.read_text()
+    recipe, expected_recipe = (one.output_dir / "recipe.yaml" for one in (found, expected))
+    assert recipe.read_text() == expected_recipe.read_text()
     left = [path.name for path in found.output_dir.rglob("*") if ".part" in path.name or "checkpoint" in path.name]
     assert not left, left
 

@@ -174,6 +174,9 @@ class RunFolder:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             if self.run.is_file():
                 found = [self._identity_there()]
+                if found[0] == identity and not self.recipe.is_file():
+                    # It was interrupted between the two.
+                    write_text(self.recipe, recipe.to_yaml())
             else:
                 write_text(self.run, json.dumps({"identity": identity, "versions": versions()}, indent=2) + "\n")
                 write_text(self.recipe, recipe.to_yaml())
