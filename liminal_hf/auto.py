@@ -66,7 +66,8 @@ def _tell_models() -> None:
         table = auto._model_mapping
         # `auto.register` takes the class itself; this is how transformers keeps the names of its own.
         table._reverse_config_mapping["LiminalConfig"] = "liminal"
-        table._model_mapping["liminal"] = name
+        # A copy: transformers hands its own lists of names on, and ours is no classifier of `num_labels` classes.
+        table._model_mapping = {**table._model_mapping, "liminal": name}
         table._modules["liminal"] = sys.modules[_PACKAGE]
 
 
