@@ -636,9 +636,6 @@ def main(arguments: list[str] | None = None) -> None:
     if unknown := set(names) - set(ITEMS):
         parser.error(f"--only {', '.join(sorted(unknown))}: the items are {', '.join(ITEMS)}")
     torch.set_num_threads(1)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         setting = make_setting(given.quick, 2 if given.quick else given.rounds, given.memory_rows, Path(folder))
         for name in names:
@@ -656,4 +653,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    # Not in main: who calls it keeps their own logging.
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.disable(logging.WARNING)
     main()

@@ -1,7 +1,8 @@
 """What the tests share: the real MiniLM of the extra `offline`, the corpora where they are at hand, tiny encoders."""
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,18 @@ def tiny_model(family: str, seed: int = 0, **config_kwargs: Any) -> LiminalForPA
             if not parameter.any():
                 parameter.normal_(std=0.1)
     return model
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """Commands make the logs quiet, each in a process of its own; here the next test hears them again."""
+    loggers = [logging.getLogger(name) for name in ("liminal_hf", "transformers")]
+    levels = [logger.level for logger in loggers]
+    disabled = logging.root.manager.disable
+    yield
+    logging.disable(disabled)
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")
