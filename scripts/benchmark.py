@@ -12,12 +12,18 @@ change of the code, delete the folder. The table is written anew after each cell
 run of `fit` has logged stays beside the cells, in `runs/`, with the figures of its predictions on test.
 
 A grid file holds `recipe` (relative to the grid), `compare` ("best peer" or a system's name), optionally `readout` (a
-system whose accuracy is shown after each step) and `systems`. A system has a `name`, a `kind` and perhaps `ours: true`:
+system whose accuracy is shown after each step) and `systems`. A system has a `name`, a `kind`, perhaps `ours: true`,
+and perhaps a `recipe` of its own:
 
 - `constant`: the mean of the training labels.
 - `vader`: pleasure alone, VADER's compound score (Hutto & Gilbert 2014) brought to the labels' scale on train.
 - `ridge`, `svr`: scikit-learn on the pooled states of the `last` or of `all` `layers`, alpha or C chosen on dev.
+- `sentence_transformers`: scikit-learn's ridge on what sentence-transformers encodes, alpha chosen on dev.
 - `fit`: the recipe with `overrides`, through `liminal_hf.training.fit.fit`.
+- `plain`: `AutoModelForSequenceClassification` by transformers' Trainer, with `overrides` of its `TrainingArguments`.
+- `mean`: the mean of the predictions of the systems that `of` names, which come before it.
+- `leak`: the recipe with `overrides` on the frozen encoder, but the labels are given as affect in training, as the
+  original did; with `told: true` also when it predicts.
 """
 
 import argparse
@@ -36,6 +42,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peers
 import torch
 import yaml
 from datasets import DatasetDict
@@ -57,7 +64,8 @@ from liminal_hf.training.recipe import Recipe
 from liminal_hf.training.run_folder import RunFolder, hardware
 
 Array = NDArray[np.float64]
-KINDS = ("constant", "vader", "ridge", "svr", "fit")
+KINDS = ("constant", "vader", "ridge", "svr", "sentence_transformers", "fit", "plain", "leak", "mean")
+SEEDED = ("fit", "plain", "leak", "mean")  # the other kinds have one cell for all seeds
 BEST_PEER = "best peer"
 RESAMPLES = 2000
 RESULTS = Path("scripts/results")
@@ -65,7 +73,7 @@ READ_OUT_STEPS = 10
 ALPHAS = (30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
 PENALTIES = (0.1, 0.3, 1.0, 3.0)
 _KEYS = {"recipe", "compare", "readout", "systems"}
-_SYSTEM_KEYS = {"name", "kind", "ours", "layers", "overrides"}
+_SYSTEM_KEYS = {"name", "kind", "ours", "layers", "told", "of", "recipe", "overrides"}
 
 
 @dataclass
@@ -76,6 +84,9 @@ class System:
     kind: str
     ours: bool = False
     layers: str = "all"
+    told: bool = False
+    of: list[str] = field(default_factory=list)
+    recipe: Recipe | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
 
 
@@ -107,6 +118,14 @@ class Grid:
                 raise ValueError(f"{path}: system {entry['name']!r} has kind {entry['kind']!r}; known: {KINDS}.")
             if entry.get("layers", "all") not in ("last", "all"):
                 raise ValueError(f"{path}: layers of {entry['name']!r} must be last or all, got {entry['layers']!r}.")
+            if "recipe" in entry:
+                entry["recipe"] = Recipe.from_yaml(path.parent / entry["recipe"])
+            before = [system.name for system in systems]
+            if (entry["kind"] == "mean") != bool(entry.get("of")) or set(entry.get("of", [])) - set(before):
+                raise ValueError(
+                    f"{path}: a system of kind mean, and no other, names in `of` some systems before it; "
+                    f"{entry['name']!r} has {entry.get('of')}, before it are {before}."
+                )
             systems.append(System(**entry))
         names = [system.name for system in systems]
         if len(set(names)) < len(names):
@@ -117,6 +136,10 @@ class Grid:
                 raise ValueError(f"{path}: compare and readout name a system of the grid, not {name!r}; got {names}.")
         recipe = Recipe.from_yaml(path.parent / content["recipe"])
         return cls(path.stem, recipe, systems, compare, readout)
+
+    def named(self, names: Sequence[str]) -> list[System]:
+        """The systems of these names, in their order."""
+        return [next(system for system in self.systems if system.name == name) for name in names]
 
     def chosen(self, only: Sequence[str] | None) -> list[System]:
         """The systems of these names, all of them where none is given.
@@ -205,14 +228,19 @@ class Benchmark:
     def path(self, system: System, seed: int) -> Path:
         """Where the cell lies; systems without chance have one cell for all seeds."""
         about: dict[str, Any] = {"kind": system.kind, "data": self._data_hash}
-        if system.kind == "fit":
+        if system.kind in ("fit", "leak"):
             recipe = self._recipe(system).override({"seed": seed}).to_dict()
             # What a run is called and where it would be published change nothing.
             about["recipe"] = {name: value for name, value in recipe.items() if name not in ("name", "hub")}
-        elif system.kind in ("ridge", "svr"):
+            about |= {"told": system.told} if system.kind == "leak" else {}
+        elif system.kind == "mean":
+            about["of"] = [self.path(other, seed).stem for other in self.grid.named(system.of)]
+        elif system.kind not in ("constant", "vader"):
             model = self.grid.recipe.model
             about |= {"layers": system.layers, "max_length": self.grid.recipe.data.max_length}
             about |= {name: model.get(name) for name in ("encoder", "revision", "pooling")}
+            if system.kind == "plain":
+                about |= {"training": {**peers.PLAIN, **system.overrides}, "seed": seed}
         return self.work / "cells" / f"{system.kind}-{content_hash(about)}.safetensors"
 
     def run(self, systems: Sequence[System], seeds: Sequence[int], after_each: Callable[[], None]) -> None:
@@ -220,14 +248,14 @@ class Benchmark:
         cells = {self.path(system, seed): (system, seed) for seed in seeds for system in systems}
         for number, (path, (system, seed)) in enumerate(cells.items(), start=1):
             path.parent.mkdir(parents=True, exist_ok=True)
-            what = system.name if system.kind != "fit" else f"{system.name}, seed {seed}"
+            what = f"{system.name}, seed {seed}" if system.kind in SEEDED else system.name
             # The lock lets several commands share the folder; it ends with its process.
             with FileLock(f"{path}.lock"):
                 cached = path.is_file()
                 if not cached:
                     print(f"[{number}/{len(cells)}] {what} ...", flush=True)
                     cell = self.compute(system, seed, self.work / "fits" / path.stem)
-                    cell.about |= {"seed": seed if system.kind == "fit" else None, "machine": hardware()}
+                    cell.about |= {"seed": seed if system.kind in SEEDED else None, "machine": hardware()}
                     if system.kind == "fit":
                         self._keep_log(path.stem, cell)
                     cell.save(path)
@@ -242,11 +270,16 @@ class Benchmark:
         """One cell, computed."""
         if system.kind == "fit":
             return self._fit(system, seed, folder)
-        if system.kind in ("ridge", "svr"):
+        if system.kind in ("ridge", "svr", "leak"):
             self._pooled()  # not part of the time that is measured
         started = time.process_time()
-        made = {"constant": self._constant, "vader": self._vader, "ridge": self._ridge, "svr": self._svr}
-        cell = made[system.kind](system)
+        if system.kind == "mean":
+            cell = self._mean(system, seed)
+        elif system.kind in SEEDED:
+            cell = self._peer(system, seed, folder)
+        else:
+            made = {"constant": self._constant, "vader": self._vader, "ridge": self._ridge, "svr": self._svr}
+            cell = (made | {"sentence_transformers": self._sentence_transformers})[system.kind](system)
         cell.about["seconds"] = round(time.process_time() - started, 2)
         return cell
 
@@ -263,7 +296,8 @@ class Benchmark:
         write_text(kept.metrics, json.dumps(found, indent=1) + "\n")
 
     def _recipe(self, system: System) -> Recipe:
-        return self.grid.recipe.override({**system.overrides, "evaluate_test": False})
+        recipe = self.grid.recipe if system.recipe is None else system.recipe
+        return recipe.override({**system.overrides, "evaluate_test": False})
 
     def _fit(self, system: System, seed: int, folder: Path) -> Cell:
         recipe = self._recipe(system)
@@ -280,6 +314,26 @@ class Benchmark:
         logits = {part: values[0] for part, values in found.items()}
         steps = {f"{part}_steps": values[1] for part, values in found.items()}
         return Cell(about=about, **logits, **steps)
+
+    def _peer(self, system: System, seed: int, folder: Path) -> Cell:
+        if system.kind == "plain":
+            if any((values == MISSING_LABEL).any() for values in self.labels.values()):
+                raise ValueError("plain: transformers' own models can't learn from rows whose labels miss in part.")
+            made, parameters = peers.plain(self.grid.recipe, self.corpus, system.overrides, seed, folder)
+        else:
+            states = self._pooled()
+            made, parameters = peers.leaking(self._recipe(system), states, self.labels, system.told, seed, folder)
+        return Cell(dev=made["validation"], test=made["test"], about={"head_parameters": parameters})
+
+    def _mean(self, system: System, seed: int) -> Cell:
+        others = self.grid.named(system.of)
+        missing = [other.name for other in others if not self.path(other, seed).is_file()]
+        if missing:
+            raise ValueError(f"{system.name}: run {', '.join(missing)} with seed {seed} first.")
+        cells = [Cell.load(self.path(other, seed)) for other in others]
+        dev, test = (np.mean([getattr(cell, part) for cell in cells], axis=0) for part, _ in _PARTS)
+        parameters = [cell.about["head_parameters"] for cell in cells]
+        return Cell(dev=dev, test=test, about={"head_parameters": None if None in parameters else sum(parameters)})
 
     def _inputs(self, result: FitResult, cached: bool) -> dict[str, list[dict[str, torch.Tensor]]]:
         """Batches of pooled states, or of tokens where the run has changed the encoder."""
@@ -350,10 +404,18 @@ class Benchmark:
             made[part][:, 0] = slope * compound[split] + intercept
         return Cell(about={"head_parameters": None}, **made)
 
-    def _ridge(self, system: System) -> Cell:
-        from sklearn.linear_model import Ridge
+    def _sentence_transformers(self, system: System) -> Cell:
+        texts = {split: rows["text"][:] for split, rows in self.corpus.items()}
+        # Its embeddings have length 1; with a root mean square of 1 the same alphas suit them.
+        embeddings = peers.sentence_embeddings(self.grid.recipe, texts)
+        width = embeddings["train"].shape[1]
+        return self._ridge_on({split: values * np.float32(np.sqrt(width)) for split, values in embeddings.items()})
 
-        features = self._features(system.layers)
+    def _ridge(self, system: System) -> Cell:
+        return self._ridge_on(self._features(system.layers))
+
+    def _ridge_on(self, features: dict[str, Array]) -> Cell:
+        from sklearn.linear_model import Ridge
 
         def fitted(alpha: float, target: Array, rows: NDArray[np.bool_]) -> Callable[[str], Array]:
             model = Ridge(alpha=alpha, solver="cholesky").fit(features["train"][rows], target)

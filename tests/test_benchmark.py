@@ -129,6 +129,33 @@ def test_a_tiny_grid(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         run(grid, "--only", "constant")
 
 
+def test_peers_that_are_not_ours(grid: Path) -> None:
+    content = yaml.safe_load(grid.read_text(encoding="utf-8"))
+    v6 = {"model.head": "v6", "model.num_inner_steps": None, "phases.*.training.num_train_epochs": 60}
+    content |= {
+        "readout": None,
+        "systems": [
+            {"name": "sentence-transformers", "kind": "sentence_transformers"},
+            {"name": "ridge", "kind": "ridge", "layers": "last"},
+            {"name": "plain", "kind": "plain", "overrides": {"learning_rate": 1e-3, "num_train_epochs": 8}},
+            {"name": "leak", "kind": "leak", "told": True, "overrides": v6},
+            {"name": "leak, untold", "kind": "leak", "overrides": v6},
+            {"name": "both", "kind": "mean", "of": ["ridge", "plain"]},
+        ],
+    }
+    grid.write_text(yaml.safe_dump(content), encoding="utf-8")
+    rows = run(grid, "--seeds", "0")["systems"]
+    # The same mean of the same layer, but for its length and the tokens past the limit.
+    assert rows["sentence-transformers"]["r"]["mean"] == pytest.approx(rows["ridge"]["r"]["mean"], abs=0.1)
+    assert rows["plain"]["r"]["pleasure"] > 0.3 and rows["plain"]["head_parameters"] == 3 * 384 + 3
+    assert rows["plain"]["seeds"] == [0] and rows["ridge"]["seeds"] == []
+    # A head that is told the labels gives them back; without them it has learned less than that.
+    assert rows["leak"]["r"]["mean"] > rows["leak, untold"]["r"]["mean"] + 0.2
+    found = benchmark.Benchmark(benchmark.Grid.from_yaml(grid), grid.parent / "work")
+    cells = {system.name: benchmark.Cell.load(found.path(system, 0)) for system in found.grid.systems}
+    np.testing.assert_allclose(cells["both"].test, (cells["ridge"].test + cells["plain"].test) / 2)
+
+
 def test_weights_are_resamples() -> None:
     generator = np.random.default_rng(1)
     labels = generator.normal(size=(60, 3))
@@ -161,6 +188,7 @@ def test_a_dimension_that_is_not_predicted_has_no_figure() -> None:
         ({"recipe": "r.yaml"}, "needs the keys"),
         ({"recipe": "r.yaml", "systems": [{"name": "a", "kind": "oracle"}]}, "known"),
         ({"recipe": "r.yaml", "systems": [{"name": "a", "kind": "fit"}] * 2}, "name of its own"),
+        ({"recipe": "r.yaml", "systems": [{"name": "a", "kind": "mean", "of": ["b"]}]}, "before it are"),
         ({"recipe": "r.yaml", "compare": "b", "systems": [{"name": "a", "kind": "fit"}]}, "not 'b'"),
     ],
 )
@@ -171,11 +199,11 @@ def test_a_wrong_grid_is_explained(tmp_path: Path, content: dict[str, Any], mess
         benchmark.Grid.from_yaml(path)
 
 
-@pytest.mark.parametrize("name", ["frozen", "ablations"])
+@pytest.mark.parametrize("name", ["frozen", "finetuned", "ablations"])
 def test_the_grids_of_the_repository_can_be_read(name: str) -> None:
     grid = benchmark.Grid.from_yaml(ROOT / "scripts" / "grids" / f"{name}.yaml")
     for system in grid.systems:
-        if system.kind == "fit":
+        if system.kind in ("fit", "leak"):
             grid.recipe.override(system.overrides)
 
 

@@ -12,7 +12,7 @@ import torch
 from datasets import DatasetDict
 from safetensors.torch import load_file
 from training_kit import WORDS, phase, same_weights, small_recipe, tables, texts_and_labels
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, set_seed
 
 from liminal_hf.data import load_table, pooled_dataset
 from liminal_hf.export.model_card import build_card, run_facts
@@ -86,6 +86,20 @@ def test_one_seed_gives_the_same_bits_and_another_does_not(tmp_path: Path) -> No
     assert same_weights(first.model, second.model)
     assert first.model.config.prediction_quantiles == second.model.config.prediction_quantiles
     assert not same_weights(first.model, fit(recipe, tmp_path / "c", seed=1).model)
+
+
+def test_a_part_of_what_was_learned_is_kept(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path).override(
+        {"phases": [{"name": "one", "trainable": "all", "training": {"num_train_epochs": 1}}]}
+    )
+    ends = {keep: fit(recipe.override({"phases.0.keep": keep}), tmp_path / str(keep)) for keep in (1.0, 0.25)}
+    set_seed(recipe.seed)
+    fields = {name: value for name, value in recipe.model.items() if name not in ("encoder", "revision")}
+    start = LiminalForPADRegression.from_encoder_pretrained(recipe.model["encoder"], **fields).state_dict()
+    whole, part = (ends[keep].model.state_dict() for keep in (1.0, 0.25))
+    assert not same_weights(ends[1.0].model, ends[0.25].model)
+    for name, value in part.items():
+        torch.testing.assert_close(value, start[name] + 0.25 * (whole[name] - start[name]), rtol=0, atol=1e-6)
 
 
 def test_a_finished_run_is_loaded_and_not_trained(tmp_path: Path) -> None:

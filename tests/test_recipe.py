@@ -82,6 +82,8 @@ def test_values_take_the_type_of_their_field(where: str, given: object, expected
         ("phases.0.ema_decay", "much", "phases.0.ema_decay: Input should be a valid number"),
         ("phases.0.layer_decay", 0, "phases.0.layer_decay"),
         ("phases.0.seeds", [1, 1], "phases.0.seeds"),
+        ("phases.0.keep", 0, "phases.0.keep must be a number in 0..1 (above 0), got 0"),
+        ("phases.0", {"name": "a", "trainable": "head", "keep": 0.5}, "phases.0.keep goes with `trainable: all`"),
         ("phases.0.training.learning_rat", 1, "phases.0.training has no 'learning_rat'. Did you mean 'learning_rate'?"),
         ("phases.0.training.learning_rate", "fast", "phases.0.training.learning_rate: Input should be a valid number"),
         ("phases.0.training.learning_rate", float("nan"), "must be finite"),

@@ -94,8 +94,8 @@ class EMACallback(TrainerCallback):
         """Takes the weights in after one step of the optimizer."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        for name, value in self._trained(model):
-            self.shadow[name].lerp_(value.detach(), 1 - decay)
+        trained = dict(self._trained(model))
+        torch._foreach_lerp_([self.shadow[name] for name in trained], list(trained.values()), 1 - decay)
 
     @torch.no_grad()
     def swap_in(self, model: nn.Module) -> None:

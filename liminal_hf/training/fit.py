@@ -288,6 +288,11 @@ class _Run:
         output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         self.model.to("cpu")
         pairs = {} if adapters is None else self._merge_adapters(adapters)
+        if phase.keep < 1:
+            with torch.no_grad():
+                for name, value in self.model.state_dict().items():
+                    if value.is_floating_point():
+                        value.copy_(torch.lerp(start[name], value, phase.keep))
         state = trainer.state
         report = {
             "name": phase.name,

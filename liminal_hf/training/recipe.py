@@ -97,6 +97,9 @@ class Phase:
         head_learning_rate: learning rate of everything but the encoder; None takes `training.learning_rate`.
         layer_decay: factor on the learning rate from each encoder layer to the one below it.
         seeds: train the phase once per seed from the same start and average the weights; None trains it once.
+        keep: share of what the phase has changed that is kept, 0..1: start + keep * (trained - start). Between the
+            encoder as it was and one trained on another task there is often one better than both (Wortsman et al.
+            2022, "Robust fine-tuning of zero-shot models").
         model: fields of the model section that change from this phase on.
         training: transformers' `TrainingArguments`, by their own names.
     """
@@ -109,6 +112,7 @@ class Phase:
     head_learning_rate: float | None = None
     layer_decay: float = 1.0
     seeds: list[int] | None = None
+    keep: float = 1.0
     model: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
 
@@ -371,6 +375,10 @@ def _check_phase(where: str, phase: Phase, model: dict[str, Any]) -> None:
         raise RecipeError(f"{where}.ema_decay must be a number in 0..1 (below 1), got {phase.ema_decay}.")
     if not 0 < phase.layer_decay <= 1:
         raise RecipeError(f"{where}.layer_decay must be a number in 0..1 (above 0), got {phase.layer_decay}.")
+    if not 0 < phase.keep <= 1:
+        raise RecipeError(f"{where}.keep must be a number in 0..1 (above 0), got {phase.keep}.")
+    if phase.keep < 1 and phase.trainable != "all":
+        raise RecipeError(f"{where}.keep goes with `trainable: all`, not with `trainable: {phase.trainable}`.")
     if phase.head_learning_rate is not None and phase.head_learning_rate < 0:
         raise RecipeError(f"{where}.head_learning_rate must not be negative, got {phase.head_learning_rate}.")
     if phase.seeds is not None and (not phase.seeds or len(set(phase.seeds)) < len(phase.seeds)):

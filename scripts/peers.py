@@ -1,0 +1,165 @@
+"""The peers that `benchmark.py` trains by other means than our recipe, and the original's leak.
+
+Requires liminal_hf with its benchmark extra. Each function takes the splits `train`, `validation` and `test`, with
+`text` and `labels`, and returns what is predicted for the latter two.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, DatasetDict
+from numpy.typing import NDArray
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+    default_data_collator,
+    set_seed,
+)
+
+from liminal_hf import LiminalConfig, LiminalForPADRegression
+from liminal_hf.data.embedding_cache import COLUMN
+from liminal_hf.metrics import compute_metrics
+from liminal_hf.modeling.encoders import resolve_encoder
+from liminal_hf.training.fit import training_arguments
+from liminal_hf.training.recipe import Recipe
+from liminal_hf.training.trainer import LiminalTrainer
+
+Array = NDArray[np.float64]
+HELD_OUT = ("validation", "test")
+# What the Trainer's own documentation does: three epochs, evaluated each, the best by the development split kept.
+PLAIN: dict[str, Any] = {
+    "num_train_epochs": 3,
+    "per_device_train_batch_size": 32,
+    "per_device_eval_batch_size": 64,
+    "train_sampling_strategy": "group_by_length",
+    "warmup_steps": 0.1,
+    "weight_decay": 0.01,
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 1,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "pearson_mean",
+    "greater_is_better": True,
+    "logging_strategy": "epoch",
+    "report_to": "none",
+    "disable_tqdm": True,
+    "dataloader_pin_memory": False,
+}
+
+
+def plain(
+    recipe: Recipe, corpus: DatasetDict, training: Mapping[str, Any], seed: int, folder: Path
+) -> tuple[dict[str, Array], int]:
+    """`AutoModelForSequenceClassification` with three outputs, fine-tuned by transformers' own Trainer.
+
+    Args:
+        recipe: says the encoder and the length of texts; nothing else of it is used.
+        corpus: the splits; labels in -1..1, none missing.
+        training: `TrainingArguments` over `PLAIN`, such as `learning_rate`.
+        seed: seeds the classifier, the order of the data and dropout.
+        folder: for the Trainer's checkpoints; a run that was cut off goes on from them.
+
+    Returns:
+        Predictions `(rows, 3)` by split, and how many parameters the classifier has.
+    """
+    set_seed(seed)
+    source, revision = resolve_encoder(recipe.model["encoder"], recipe.model.get("revision"))
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        source, revision=revision, num_labels=3, problem_type="regression"
+    )
+
+    def tokens(rows: Dataset) -> Dataset:
+        def encoded(batch: dict[str, list[Any]]) -> Any:
+            return tokenizer(batch["text"], truncation=True, max_length=recipe.data.max_length)
+
+        found = rows.select_columns(["text", "labels"]).map(encoded, batched=True, remove_columns=["text"])
+        return found.add_column("length", [len(ids) for ids in found["input_ids"][:]])
+
+    splits = {name: tokens(rows) for name, rows in corpus.items()}
+    trainer = Trainer(
+        model,
+        TrainingArguments(output_dir=str(folder), seed=seed, data_seed=seed, **{**PLAIN, **training}),
+        train_dataset=splits["train"],
+        eval_dataset=splits["validation"],
+        data_collator=DataCollatorWithPadding(tokenizer),
+        compute_metrics=compute_metrics,
+    )
+    trainer.train(resume_from_checkpoint=any(folder.glob("checkpoint-*")) or None)
+    trainer.args.train_sampling_strategy = "random"  # else predictions would come in another order than the rows
+    made = {name: np.asarray(trainer.predict(splits[name]).predictions, dtype=np.float64) for name in HELD_OUT}
+    inner = {id(value) for value in model.base_model.parameters()}
+    return made, sum(value.numel() for value in model.parameters() if id(value) not in inner)
+
+
+def sentence_embeddings(recipe: Recipe, texts: Mapping[str, Sequence[str]]) -> dict[str, NDArray[np.float32]]:
+    """What sentence-transformers' `encode` gives, by split: the usual features for a scikit-learn model."""
+    from sentence_transformers import SentenceTransformer
+
+    source, revision = resolve_encoder(recipe.model["encoder"], recipe.model.get("revision"))
+    model = SentenceTransformer(source, revision=revision, device="cpu")
+    return {name: np.asarray(model.encode(list(rows), batch_size=64)) for name, rows in texts.items()}
+
+
+def leaking(
+    recipe: Recipe, states: Mapping[str, Array], labels: Mapping[str, Array], told: bool, seed: int, folder: Path
+) -> tuple[dict[str, Array], int]:
+    """The original's fault, rebuilt: the labels are given to the model as affect while it learns.
+
+    Args:
+        recipe: its model's fields and its last phase, on the frozen encoder.
+        states, labels: the encoder's pooled states `(rows, width)` and the labels `(rows, 3)`, by split.
+        told: whether the labels are given when it predicts, too, as the original did to measure itself.
+        seed: seeds the head, the order of the data and dropout.
+        folder: for the Trainer's checkpoints.
+
+    Returns:
+        Predictions `(rows, 3)` by split, and how many parameters the head has.
+    """
+    set_seed(seed)
+    fields = {name: value for name, value in recipe.model.items() if name not in ("encoder", "revision", "pooling")}
+    fields.pop("pooled_layers", None)
+    train = labels["train"]
+    model = LiminalForPADRegression(
+        LiminalConfig(
+            text_config=None,
+            pooled_size=states["train"].shape[1],
+            pooled_scale=float(1 / np.sqrt(np.square(states["train"], dtype=np.float64).mean())),
+            label_mean=train.mean(axis=0).tolist(),
+            label_std=train.std(axis=0).tolist(),
+            **fields,
+        )
+    )
+    splits = {
+        name: Dataset.from_dict(
+            {COLUMN: rows.astype(np.float32), "labels": labels[name].astype(np.float32)}
+            | {"affect": labels[name].astype(np.float32)}
+        ).with_format("torch")
+        for name, rows in states.items()
+    }
+    phase = recipe.phases[-1]
+    phase.training["disable_tqdm"] = True
+    trainer = LiminalTrainer(
+        model,
+        training_arguments(phase, folder, seed),
+        train_dataset=splits["train"],
+        eval_dataset=splits["validation"],
+        data_collator=default_data_collator,
+        ema_decay=phase.ema_decay,
+    )
+    trainer.train()
+    model.eval()
+    made = {}
+    with torch.inference_mode():
+        for name in HELD_OUT:
+            given = {"pooled_embeds": torch.as_tensor(states[name], dtype=torch.float32)}
+            if told:
+                given["affect"] = torch.as_tensor(labels[name], dtype=torch.float32)
+            made[name] = model(**given).logits.double().numpy()
+    return made, sum(value.numel() for value in model.liminal.head.parameters())
