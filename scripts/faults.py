@@ -316,11 +316,16 @@ def packages() -> tuple[bool, str]:
     options = ["-r", "scripts/constraints.txt", "--no-deps", "--disable-pip", "--format", "json"]
     audit = subprocess.run([sys.executable, "-m", "pip_audit", *options], cwd=ROOT, capture_output=True, text=True)
     try:
-        found = [row for row in json.loads(audit.stdout)["dependencies"] if row.get("vulns")]
+        rows = json.loads(audit.stdout)["dependencies"]
     except (ValueError, KeyError):
         reason = (audit.stderr.strip().splitlines() or ["no answer"])[-1]
         return True, f"{text}; pip-audit did not run ({reason[:80]})"
-    return not found, f"{text}; pip-audit: {', '.join(row['name'] for row in found) or 'nothing known'}"
+    found = [row["name"] for row in rows if row.get("vulns")]
+    asked = sum("skip_reason" not in row for row in rows)
+    return (
+        not found,
+        f"{text}; pip-audit: {asked} of {len(rows)} could be asked about, with known faults: {found or 'none'}",
+    )
 
 
 def main() -> None:
