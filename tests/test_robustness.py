@@ -9,11 +9,13 @@ import csv
 import io
 import json
 import math
+import shutil
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import tiny_model
@@ -21,9 +23,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, BertConfig, pipeline
 
-from liminal_hf import DIMENSIONS, LiminalConfig, LiminalForPADRegression, encode
+from liminal_hf import DIMENSIONS, LiminalConfig, LiminalForPADRegression, demo, encode
 from liminal_hf.cli import main
 from liminal_hf.data import load_table
+from liminal_hf.scoring import score_table
 
 quick = settings(
     max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -200,6 +203,54 @@ def test_the_command_line_takes_any_file(folder: Path, content: bytes, tmp_path:
 
 
 @pytest.mark.timeout(240)
+@settings(quick, max_examples=15)
+@given(rows=st.lists(texts | no_texts.filter(lambda value: "\\u" not in repr(value)), min_size=1, max_size=4))
+@example(rows=NASTY)
+@example(rows=[None, float("nan"), 3, True, [["a"]], {"a": None}, "Good."])
+def test_a_job_numbers_what_is_readable_and_says_why_not(
+    pad: Any, folder: Path, rows: list[Any], tmp_path: Path
+) -> None:
+    table = tmp_path / "rows.jsonl"
+    table.write_text("".join(json.dumps({"text": row}, default=repr) + "\n" for row in rows), encoding="utf-8")
+    shutil.rmtree(tmp_path / "scored", ignore_errors=True)
+    score_table(table, tmp_path / "scored", checkpoint=str(folder), threads=1)
+    scored = pq.read_table(tmp_path / "scored").to_pylist()
+    assert len(scored) == len(rows)
+    for row, found in zip(rows, scored, strict=True):
+        values = [found[name] for name in DIMENSIONS]
+        if isinstance(row, str) and readable(row):
+            alone = pad(row)
+            assert found["error"] is None and values == pytest.approx([alone[name] for name in DIMENSIONS], abs=1e-5)
+        elif row is None or isinstance(row, str):
+            assert found["error"] and values == [None] * 3
+        else:
+            # A number, a list or bytes: either refused, or read as the text that the table shows.
+            assert (found["error"] is None) == (None not in values)
+
+
+@quick
+@given(text=texts | no_texts)
+@example(text="\ud83d")
+@example(text=NASTY[3])
+def test_the_page_reads_it_or_says_why_not(pad: Any, text: Any) -> None:
+    page = demo.Reader(pad)
+    row = answer(lambda: page.read(text))
+    turn = answer(lambda: page.say(demo.Conversation(), text, "you"))
+    if isinstance(text, str) and readable(text):
+        alone = pad(text)
+        for found in (row, turn.rows[0]):
+            assert is_right(found)
+            assert [found[name] for name in DIMENSIONS] == pytest.approx([alone[name] for name in DIMENSIONS], abs=1e-5)
+    else:
+        assert row == turn and row.startswith("The text ")
+    # A table of one cell comes back with numbers or with a reason, and whatever it is, it is no formula.
+    if isinstance(text, str):
+        content = io.StringIO(newline="")
+        csv.writer(content).writerows([["text"], [text]])
+        scored = answer(lambda: page.score(content.getvalue().encode("utf-8", "surrogatepass")))
+        assert isinstance(scored, str) or b"\n=" not in scored.content
+
+
 def test_ten_megabytes_in_one_string(pad: Any, folder: Path, tmp_path: Path) -> None:
     """Only the first tokens count, and what follows must neither change them nor end in an error."""
     long = "What a lovely day. " * 550_000
