@@ -111,7 +111,7 @@ class Grid:
             raise ValueError(f"There is no grid at {path}. The ready ones are in scripts/grids/.")
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         _check_keys(str(path), content, _KEYS, {"recipe", "systems"})
-        systems = []
+        systems: list[System] = []
         for entry in content["systems"]:
             _check_keys(f"{path}, a system", entry, _SYSTEM_KEYS, {"name", "kind"})
             if entry["kind"] not in KINDS:
@@ -409,7 +409,7 @@ class Benchmark:
         # Its embeddings have length 1; with a root mean square of 1 the same alphas suit them.
         embeddings = peers.sentence_embeddings(self.grid.recipe, texts)
         width = embeddings["train"].shape[1]
-        return self._ridge_on({split: values * np.float32(np.sqrt(width)) for split, values in embeddings.items()})
+        return self._ridge_on({split: values * np.sqrt(width) for split, values in embeddings.items()})
 
     def _ridge(self, system: System) -> Cell:
         return self._ridge_on(self._features(system.layers))

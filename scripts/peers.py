@@ -98,13 +98,13 @@ def plain(
     return made, sum(value.numel() for value in model.parameters() if id(value) not in inner)
 
 
-def sentence_embeddings(recipe: Recipe, texts: Mapping[str, Sequence[str]]) -> dict[str, NDArray[np.float32]]:
+def sentence_embeddings(recipe: Recipe, texts: Mapping[str, Sequence[str]]) -> dict[str, Array]:
     """What sentence-transformers' `encode` gives, by split: the usual features for a scikit-learn model."""
     from sentence_transformers import SentenceTransformer
 
     source, revision = resolve_encoder(recipe.model["encoder"], recipe.model.get("revision"))
     model = SentenceTransformer(source, revision=revision, device="cpu")
-    return {name: np.asarray(model.encode(list(rows), batch_size=64)) for name, rows in texts.items()}
+    return {name: np.asarray(model.encode(list(rows), batch_size=64), dtype=np.float64) for name, rows in texts.items()}
 
 
 def leaking(
