@@ -518,8 +518,10 @@ class Benchmark:
     def _reference(self, rows: dict[str, dict[str, Any]]) -> str | None:
         if self.grid.compare != BEST_PEER:
             return self.grid.compare if self.grid.compare in rows else None
-        peers = [name for name, row in rows.items() if not row["ours"] and row["dev_r"]["mean"] is not None]
-        return max(peers, key=lambda name: rows[name]["dev_r"]["mean"]) if peers else None
+        told = {system.name for system in self.grid.systems if system.kind == "leak"}
+        others = [name for name, row in rows.items() if not row["ours"] and row["dev_r"]["mean"] is not None]
+        others = [name for name in others if name not in told]
+        return max(others, key=lambda name: rows[name]["dev_r"]["mean"]) if others else None
 
     def _difference(self, cells: list[Cell], others: list[Cell], counts: Array) -> dict[str, Any] | None:
         """Mean r on test minus the other system's, each the mean over the seeds that both have."""

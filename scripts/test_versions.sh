@@ -8,7 +8,8 @@
 #
 # TORCH is the version of torch (default: that of scripts/constraints.txt, for all), PYTHON the interpreter (default:
 # python3), TESTS the tests (default: those below). Older releases of torch may only come as builds of several GB;
-# point pip at an index with small ones by PIP_EXTRA_INDEX_URL. Exits with 1 if any environment fails.
+# point pip at an index with small ones by PIP_EXTRA_INDEX_URL. The outcome goes to scripts/results/versions.txt, too.
+# Exits with 1 if any environment fails.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -38,5 +39,5 @@ for version in "${versions[@]}"; do
   fi
   rm -rf "${folder:?}/$version"
 done
-printf '== %s\n' "${results[@]}"
+printf '%s\n' "${results[@]}" | tee scripts/results/versions.txt
 [[ "${results[*]}" != *FAILED* ]]
