@@ -73,7 +73,7 @@ def states_of(rows: Dataset, cache: Path) -> dict[str, torch.Tensor]:
     return {"turn": states, "both": torch.cat([states, states.roll(1, 0) * follows[:, None]], dim=1)}
 
 
-def table(report: dict) -> str:
+def markdown(report: dict) -> str:
     """The report as Markdown."""
     lines = [
         "| system | r V / A / D | mean r | CCC | MAE | ours minus this, 95% over sentences | over documents |",
@@ -90,7 +90,7 @@ def table(report: dict) -> str:
         )
     lines += [
         "",
-        f"`python scripts/documents.py`; EmoBank's test sentences ({report['sentences']} in {report['documents']} "
+        f"`{report['command']}`; EmoBank's test sentences ({report['sentences']} in {report['documents']} "
         f"documents; SemEval's headlines left out), read in the order of their documents; frozen MiniLM, 7 layers, "
         f"{report['seeds']} seeds, {report['epochs']} epochs, the epoch chosen on the development split. Ours: "
         f"{report['ours']}.",
@@ -134,6 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
             entry["difference"] = measure.difference(predictions[ours], predictions[name], gold, documents)
         systems[name] = entry
     report = {
+        "command": "python scripts/documents.py",
         "sentences": len(gold),
         "documents": len(np.unique(documents)),
         "seeds": given.seeds,
@@ -143,8 +144,8 @@ def main(arguments: list[str] | None = None) -> None:
     }
     given.output.mkdir(parents=True, exist_ok=True)
     (given.output / "documents.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (given.output / "documents.md").write_text(table(report), encoding="utf-8")
-    print(table(report))
+    (given.output / "documents.md").write_text(markdown(report), encoding="utf-8")
+    print(markdown(report))
 
 
 if __name__ == "__main__":

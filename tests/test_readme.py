@@ -26,3 +26,10 @@ def test_the_files_that_it_names_exist() -> None:
     assert names
     missing = sorted(name for name in names if not (ROOT / name).exists())
     assert not missing
+
+
+def test_the_figures_of_conversations_are_those_of_their_report() -> None:
+    table = README.split("| reading a turn of MELD's test split |")[1].split("\n\n")[0]
+    figures = [cell for row in table.splitlines() for cell in re.findall(r"[+-]?\.\d{3}(?: ±| \[)[^|]*[\d\]]", row)]
+    report = (ROOT / "scripts" / "results" / "conversations.md").read_text(encoding="utf-8")
+    assert len(figures) == 13 and not [figure for figure in figures if figure not in report]
