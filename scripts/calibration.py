@@ -1,6 +1,6 @@
 """How sure a checkpoint is, and how right that is: intervals, the ranking of its errors, and how much it dares.
 
-Requires liminal_hf with its extras benchmark and plot, and EmoBank (`LIMINAL_DATA_DIR`).
+Requires liminal_hf with its extra benchmark and EmoBank (`LIMINAL_DATA_DIR`).
 
     python scripts/calibration.py [CHECKPOINT]
 
@@ -15,7 +15,6 @@ partial correlation given both.
 import argparse
 import logging
 import sys
-from pathlib import Path
 from typing import Any
 
 import benchmark
@@ -173,17 +172,8 @@ def main(arguments: list[str] | None = None) -> int:
         }
     )
     benchmark.save(given.results, "calibration", report, markdown(report))
-    draw(given.results / "calibration.png", test, labels)
     print(markdown(report))
     return 0
-
-
-def draw(path: Path, reading: checkpoints.Reading, labels: Array) -> None:
-    """The reliability figure."""
-    from liminal_hf.visualization import reliability
-
-    figure = reliability(reading.pad, labels, reading.uncertainty, subject="EmoBank, test split")
-    figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":

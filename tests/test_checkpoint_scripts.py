@@ -41,7 +41,6 @@ def test_both_scripts(corpus: Path, minilm: Path, monkeypatch: pytest.MonkeyPatc
     report = run(calibration, corpus, "calibration")
     assert report["command"] == "python scripts/calibration.py v7"
     assert (report["rows_dev"], report["rows_test"]) == (10, 10)
-    assert (corpus / "results" / "calibration.png").stat().st_size > 10_000
     test = load_emobank()["test"]
     # What was read is kept, so that the next script needs no model.
     monkeypatch.setattr(checkpoints, "pipeline", None)
