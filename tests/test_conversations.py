@@ -293,6 +293,21 @@ def test_lanes_hold_every_conversation_once_and_whole() -> None:
     assert lanes(turns, 99, torch.Generator().manual_seed(0)).shape[0] == 20
 
 
+def test_one_very_long_conversation_does_not_keep_the_others_waiting() -> None:
+    keys = ["long"] * 1000 + [f"short {index}" for index in range(100) for _ in range(10)]
+    turns = Turns.grouped(torch.zeros(2000, 1), torch.zeros(2000, 3), keys)
+    table = lanes(turns, 10, torch.Generator().manual_seed(0))
+    assert sorted(table[table >= 0].tolist()) == list(range(2000)) and table.shape[1] <= 250
+    # A piece that does not follow on starts with an empty memory, as a conversation of its own would.
+    whole = echo(1, 96, 0)
+    apart = Turns(whole.pooled, whole.labels, torch.arange(96) % 32 == 0)
+    models = [small(num_outer_steps=1) for _ in range(2)]
+    for model, part in zip(models, (whole, apart), strict=True):
+        train_conversations(model, part, apart, ConversationTraining(epochs=1, lanes=3, forget=0.0))
+    states = [model.state_dict() for model in models]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
 def test_bad_turns_are_named() -> None:
     with pytest.raises(ValueError, match="one row of pooled, labels and starts"):
         Turns(torch.zeros(2, 4), torch.zeros(3, 3), torch.ones(2, dtype=torch.bool))

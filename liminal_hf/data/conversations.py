@@ -3,11 +3,14 @@
 Requires torch.
 """
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+SHORTEST_PIECE = 32  # turns
 
 
 @dataclass
@@ -79,7 +82,8 @@ class Turns:
 def lanes(turns: Turns, number: int, generator: torch.Generator) -> Tensor:
     """Conversations in a random order, dealt to lanes that are read in parallel.
 
-    Each goes whole to the lane that is shortest so far.
+    Each goes to the lane that is shortest so far, whole; one longer than a quarter of a lane (and than 32 turns) in
+    pieces of that length, or its lane would go on alone after the others have run out.
 
     Args:
         turns: the turns.
@@ -89,7 +93,8 @@ def lanes(turns: Turns, number: int, generator: torch.Generator) -> Tensor:
     Returns:
         `(lanes, length)` int64: the row of `turns` that a lane reads at each time, -1 where it has run out.
     """
-    spans = turns.spans()
+    most = max(SHORTEST_PIECE, math.ceil(len(turns) / number / 4))
+    spans = [(at, min(at + most, end)) for first, end in turns.spans() for at in range(first, end, most)]
     filled: list[list[int]] = [[] for _ in range(min(number, len(spans)))]
     for index in torch.randperm(len(spans), generator=generator).tolist():
         min(filled, key=len).extend(range(*spans[index]))

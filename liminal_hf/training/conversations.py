@@ -132,8 +132,9 @@ def train_conversations(
     """Trains a head on conversations by truncated back-propagation through its memory (Williams & Peng 1990).
 
     Lanes of conversations are read in parallel. After every `window` turns the losses of all of them are summed, the
-    weights updated, and the memory goes on without its graph; where the next conversation of a lane begins, that row's
-    memory alone is emptied. The averaged weights of the epoch with the best mean r on `validation` are kept.
+    weights updated, and the memory goes on without its graph; where the next conversation of a lane begins, or the
+    next piece of a very long one, that row's memory alone is emptied. The averaged weights of the epoch with the best
+    mean r on `validation` are kept.
 
     Args:
         model: changed in place; only parameters with `requires_grad` are trained.
@@ -169,6 +170,7 @@ def train_conversations(
         model.train()
         table = lanes(train, settings.lanes, generator)
         memory = model.initial_memory(len(table)) if has_memory else None
+        before = torch.full((len(table),), -2)
         total, count = 0.0, 0
         for start in range(0, table.shape[1], settings.window):
             part = table[:, start : start + settings.window]
@@ -179,7 +181,9 @@ def train_conversations(
                 rows = part[:, time].clamp_min(0)
                 if memory is not None:
                     lost = torch.rand(len(rows), generator=generator) < settings.forget
-                    memory = memory.reset(train.starts[rows] | lost)
+                    # A long conversation is read in pieces: what does not follow on knows nothing of what was before.
+                    memory = memory.reset(train.starts[rows] | (rows != before + 1) | lost)
+                    before = rows
                 output = model(
                     pooled_embeds=train.pooled[rows],
                     memory=memory,
