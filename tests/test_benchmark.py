@@ -223,7 +223,7 @@ def test_the_grids_of_the_repository_can_be_read(name: str) -> None:
     grid = benchmark.Grid.from_yaml(ROOT / "scripts" / "grids" / f"{name}.yaml")
     for system in grid.systems:
         if system.kind in ("fit", "leak"):
-            grid.recipe.override(system.overrides)
+            (system.recipe or grid.recipe).override(system.overrides)
 
 
 def test_tables_are_copied_between_their_markers(tmp_path: Path) -> None:
