@@ -119,6 +119,8 @@ class Grid:
             if entry.get("layers", "all") not in ("last", "all"):
                 raise ValueError(f"{path}: layers of {entry['name']!r} must be last or all, got {entry['layers']!r}.")
             if "recipe" in entry:
+                if entry["kind"] not in ("fit", "leak"):
+                    raise ValueError(f"{path}: {entry['name']!r}: a recipe of its own is for the kinds fit and leak.")
                 entry["recipe"] = Recipe.from_yaml(path.parent / entry["recipe"])
             before = [system.name for system in systems]
             if (entry["kind"] == "mean") != bool(entry.get("of")) or set(entry.get("of", [])) - set(before):

@@ -104,11 +104,6 @@ def _pooled(pooling: str, layers: str) -> dict[str, str]:
     return {"model.pooling": pooling, "model.pooled_layers": layers}
 
 
-def markdown(table: dict) -> str:
-    """The table of `benchmark.py`."""
-    return benchmark.markdown(table)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Makes the decoder, reads it in each way, writes the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -126,10 +121,10 @@ def main(arguments: list[str] | None = None) -> None:
 
     def save() -> None:
         table = bench.table(seeds, command)
-        benchmark.save(given.results, "decoders", table, markdown(table))
+        benchmark.save(given.results, "decoders", table, benchmark.markdown(table))
 
     bench.run(bench.grid.systems, seeds, save)
-    print(markdown(bench.table(seeds, command)))
+    print(benchmark.markdown(bench.table(seeds, command)))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from liminal_hf.training.trainer import LiminalTrainer
 
 Array = NDArray[np.float64]
 HELD_OUT = ("validation", "test")
-# What the Trainer's own documentation does: three epochs, evaluated each, the best by the development split kept.
+# The usual fine-tune: three epochs with a warm-up, evaluated each, the best by the development split kept.
 PLAIN: dict[str, Any] = {
     "num_train_epochs": 3,
     "per_device_train_batch_size": 32,
@@ -123,8 +123,8 @@ def leaking(
         Predictions `(rows, 3)` by split, and how many parameters the head has.
     """
     set_seed(seed)
-    fields = {name: value for name, value in recipe.model.items() if name not in ("encoder", "revision", "pooling")}
-    fields.pop("pooled_layers", None)
+    of_encoder = ("encoder", "revision", "pooling", "pooled_layers")
+    fields = {name: value for name, value in recipe.model.items() if name not in of_encoder}
     train = labels["train"]
     model = LiminalForPADRegression(
         LiminalConfig(

@@ -51,4 +51,4 @@ def test_a_decoder_is_made_and_read(minilm: Path, tmp_path: Path, monkeypatch: p
     assert list(table["systems"]) == [system.name for system in grid.systems] and not table["missing"]
     found = [row["mae"]["mean"] for row in table["systems"].values()]
     assert len(set(found)) == len(found), "each pooling reads something else"
-    assert decoders.markdown(table).count("layer") >= len(decoders.READ)
+    assert benchmark.markdown(table).count("layer") >= len(decoders.READ)

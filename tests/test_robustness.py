@@ -202,9 +202,8 @@ def test_the_command_line_takes_any_file(folder: Path, content: bytes, tmp_path:
     check_command(*command("predict", "--json", "-m", folder, "--file", tmp_path / "texts.txt"), None)
 
 
-@pytest.mark.timeout(240)
 @settings(quick, max_examples=15)
-@given(rows=st.lists(texts | no_texts.filter(lambda value: "\\u" not in repr(value)), min_size=1, max_size=4))
+@given(rows=st.lists(texts | no_texts, min_size=1, max_size=4))
 @example(rows=NASTY)
 @example(rows=[None, float("nan"), 3, True, [["a"]], {"a": None}, "Good."])
 def test_a_job_numbers_what_is_readable_and_says_why_not(
@@ -251,6 +250,7 @@ def test_the_page_reads_it_or_says_why_not(pad: Any, text: Any) -> None:
         assert isinstance(scored, str) or b"\n=" not in scored.content
 
 
+@pytest.mark.timeout(240)
 def test_ten_megabytes_in_one_string(pad: Any, folder: Path, tmp_path: Path) -> None:
     """Only the first tokens count, and what follows must neither change them nor end in an error."""
     long = "What a lovely day. " * 550_000

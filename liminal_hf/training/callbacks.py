@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -95,7 +96,7 @@ class EMACallback(TrainerCallback):
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         trained = dict(self._trained(model))
-        torch._foreach_lerp_([self.shadow[name] for name in trained], list(trained.values()), 1 - decay)
+        get_ema_multi_avg_fn(decay)([self.shadow[name] for name in trained], list(trained.values()), self.updates)
 
     @torch.no_grad()
     def swap_in(self, model: nn.Module) -> None:
