@@ -20,6 +20,7 @@ and perhaps a `recipe` of its own:
 - `ridge`, `svr`: scikit-learn on the pooled states of the `last` or of `all` `layers`, alpha or C chosen on dev.
 - `sentence_transformers`: scikit-learn's ridge on what sentence-transformers encodes, alpha chosen on dev.
 - `fit`: the recipe with `overrides`, through `liminal_hf.training.fit.fit`.
+- `trial`: the recipe with `overrides` and the change to its training that `trial` says, see `trials.py`.
 - `plain`: `AutoModelForSequenceClassification` by transformers' Trainer, with `overrides` of its `TrainingArguments`.
 - `mean`: the mean of the predictions of the systems that `of` names, which come before it.
 - `leak`: the recipe with `overrides` on the frozen encoder, but the labels are given as affect in training, as the
@@ -44,6 +45,7 @@ from typing import Any
 import numpy as np
 import peers
 import torch
+import trials
 import yaml
 from datasets import DatasetDict
 from filelock import FileLock
@@ -62,10 +64,12 @@ from liminal_hf.training.callbacks import write_text
 from liminal_hf.training.fit import FitResult, fit, load_tokenizer
 from liminal_hf.training.recipe import Recipe
 from liminal_hf.training.run_folder import RunFolder, hardware
+from liminal_hf.training.trainer import LiminalTrainer
 
 Array = NDArray[np.float64]
-KINDS = ("constant", "vader", "ridge", "svr", "sentence_transformers", "fit", "plain", "leak", "mean")
-SEEDED = ("fit", "plain", "leak", "mean")  # the other kinds have one cell for all seeds
+KINDS = ("constant", "vader", "ridge", "svr", "sentence_transformers", "fit", "trial", "plain", "leak", "mean")
+SEEDED = ("fit", "trial", "plain", "leak", "mean")  # the other kinds have one cell for all seeds
+TRAINED = ("fit", "trial", "leak")  # by the recipe
 BEST_PEER = "best peer"
 RESAMPLES = 2000
 RESULTS = Path("scripts/results")
@@ -73,7 +77,7 @@ READ_OUT_STEPS = 10
 ALPHAS = (30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
 PENALTIES = (0.1, 0.3, 1.0, 3.0)
 _KEYS = {"recipe", "compare", "readout", "systems"}
-_SYSTEM_KEYS = {"name", "kind", "ours", "layers", "told", "of", "recipe", "overrides"}
+_SYSTEM_KEYS = {"name", "kind", "ours", "layers", "told", "of", "recipe", "overrides", "trial"}
 
 
 @dataclass
@@ -88,6 +92,7 @@ class System:
     of: list[str] = field(default_factory=list)
     recipe: Recipe | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
+    trial: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -119,8 +124,8 @@ class Grid:
             if entry.get("layers", "all") not in ("last", "all"):
                 raise ValueError(f"{path}: layers of {entry['name']!r} must be last or all, got {entry['layers']!r}.")
             if "recipe" in entry:
-                if entry["kind"] not in ("fit", "leak"):
-                    raise ValueError(f"{path}: {entry['name']!r}: a recipe of its own is for the kinds fit and leak.")
+                if entry["kind"] not in TRAINED:
+                    raise ValueError(f"{path}: {entry['name']!r}: a recipe of its own is for the kinds {TRAINED}.")
                 entry["recipe"] = Recipe.from_yaml(path.parent / entry["recipe"])
             before = [system.name for system in systems]
             if (entry["kind"] == "mean") != bool(entry.get("of")) or set(entry.get("of", [])) - set(before):
@@ -230,11 +235,12 @@ class Benchmark:
     def path(self, system: System, seed: int) -> Path:
         """Where the cell lies; systems without chance have one cell for all seeds."""
         about: dict[str, Any] = {"kind": system.kind, "data": self._data_hash}
-        if system.kind in ("fit", "leak"):
+        if system.kind in TRAINED:
             recipe = self._recipe(system).override({"seed": seed}).to_dict()
             # What a run is called and where it would be published change nothing.
             about["recipe"] = {name: value for name, value in recipe.items() if name not in ("name", "hub")}
             about |= {"told": system.told} if system.kind == "leak" else {}
+            about |= {"trial": system.trial} if system.kind == "trial" else {}
         elif system.kind == "mean":
             about["of"] = [self.path(other, seed).stem for other in self.grid.named(system.of)]
         elif system.kind not in ("constant", "vader"):
@@ -270,7 +276,7 @@ class Benchmark:
 
     def compute(self, system: System, seed: int, folder: Path) -> Cell:
         """One cell, computed."""
-        if system.kind == "fit":
+        if system.kind in ("fit", "trial"):
             return self._fit(system, seed, folder)
         if system.kind in ("ridge", "svr", "leak"):
             self._pooled()  # not part of the time that is measured
@@ -308,7 +314,11 @@ class Benchmark:
             self._pooled()
         started = time.process_time()
         quiet = {"phases.*.training.disable_tqdm": True}
-        result = fit(recipe, folder, seed=seed, overrides=quiet, data=self.corpus)
+        corpus: DatasetDict = self.corpus
+        trainer: Callable[..., LiminalTrainer] = LiminalTrainer
+        if system.kind == "trial":
+            corpus, trainer = trials.Trial(**system.trial).prepare(corpus)
+        result = fit(recipe, folder, seed=seed, overrides=quiet, data=corpus, trainer=trainer)
         seconds = time.process_time() - started
         about = {"seconds": round(seconds, 2), "head_parameters": result.metrics["head_parameters"]}
         inputs = self._inputs(result, cached)

@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -84,6 +84,7 @@ def fit(
     data_dir: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     data: DatasetDict | None = None,
+    trainer: Callable[..., LiminalTrainer] = LiminalTrainer,
 ) -> FitResult:
     """Trains what a recipe says, and leaves a finished checkpoint.
 
@@ -102,6 +103,8 @@ def fit(
         data: the splits themselves (`train`, `validation`, perhaps `test`, with `text` and `labels` in -1..1), instead
             of those that the recipe names. With a column `pooled_embeds`, as `pooled_dataset` adds it, a recipe that
             leaves the encoder frozen takes its cached states from there.
+        trainer: builds the trainer of each phase with the objective "pad", given what `LiminalTrainer` is given: a
+            subclass of it with a loss or a sampler of your own. The folder does not remember which it was.
 
     Raises:
         RecipeError: the recipe can't be followed.
@@ -138,14 +141,20 @@ def fit(
         PartialState(cpu=True, backend="gloo")
     folder = RunFolder(output_dir)
     with folder.locked():
-        return _Run(recipe, folder, data_dir, data).walk(anew=resume == "never")
+        return _Run(recipe, folder, data_dir, data, trainer).walk(anew=resume == "never")
 
 
 class _Run:
     def __init__(
-        self, recipe: Recipe, folder: RunFolder, data_dir: str | Path | None, given: DatasetDict | None
+        self,
+        recipe: Recipe,
+        folder: RunFolder,
+        data_dir: str | Path | None,
+        given: DatasetDict | None,
+        trainer: Callable[..., LiminalTrainer] = LiminalTrainer,
     ) -> None:
         self.recipe = recipe
+        self.trainer = trainer
         self.folder = folder
         self.data_dir = data_dir
         self.given = given
@@ -327,7 +336,7 @@ class _Run:
                 **common,
             )
         splits = self._inputs(phase)
-        return LiminalTrainer(
+        return self.trainer(
             self.model,
             arguments,
             train_dataset=self._with_teachers(splits["train"]),
