@@ -325,6 +325,11 @@ class Benchmark:
         found = {part: _steps(result.model, inputs[split]) for part, split in _PARTS}
         logits = {part: values[0] for part, values in found.items()}
         steps = {f"{part}_steps": values[1] for part, values in found.items()}
+        if set(system.trial) <= {"spread"} and system.kind == "trial":  # the question of these trials
+            about["ranks_errors"] = {
+                part: metrics.uncertainty_spearman(logits[part], self.labels[split], found[part][2]).tolist()
+                for part, split in _PARTS
+            }
         return Cell(about=about, **logits, **steps)
 
     def _peer(self, system: System, seed: int, folder: Path) -> Cell:
@@ -525,6 +530,9 @@ class Benchmark:
         row["seconds"] = float(np.mean(known)) if known else None
         row["seeds"] = [cell.about["seed"] for cell in cells if cell.about["seed"] is not None]
         row["chosen"] = cells[0].about.get("chosen")
+        ranks = [cell.about["ranks_errors"] for cell in cells if "ranks_errors" in cell.about]
+        if len(ranks) == len(cells):
+            row["ranks_errors"] = {part: summary([np.array(one[part]) for one in ranks]) for part, _ in _PARTS}
         return row
 
     def _reference(self, rows: dict[str, dict[str, Any]]) -> str | None:
@@ -580,17 +588,25 @@ def pooled_corpus(recipe: Recipe, corpus: DatasetDict) -> DatasetDict:
 
 
 @torch.inference_mode()
-def _steps(model: LiminalForPADRegression, batches: list[dict[str, torch.Tensor]]) -> tuple[Array, Array | None]:
-    """The predictions `(rows, 3)`, and the readout after each step `(rows, steps, 3)` where there are several."""
+def _steps(
+    model: LiminalForPADRegression, batches: list[dict[str, torch.Tensor]]
+) -> tuple[Array, Array | None, Array | None]:
+    """The predictions `(rows, 3)`, the readouts after each step `(rows, steps, 3)`, the uncertainty `(rows, 3)`.
+
+    The latter two are None where a head has one step, or no uncertainty.
+    """
     model.eval()
-    logits, steps = [], []
+    logits, steps, spread = [], [], []
     for batch in batches:
         output = model(**batch)
         logits.append(output.logits.double().numpy())
+        if output.uncertainty is not None:
+            spread.append(output.uncertainty.double().numpy())
         if output.pad_trajectory is not None and output.pad_trajectory.shape[1] > 1:
             number = max(READ_OUT_STEPS, output.pad_trajectory.shape[1])
             steps.append(model(**batch, num_outer_steps=number).pad_trajectory.double().numpy())
-    return np.concatenate(logits), np.concatenate(steps) if steps else None
+    known = [np.concatenate(values) if values else None for values in (steps, spread)]
+    return np.concatenate(logits), known[0], known[1]
 
 
 def resample_counts(rows: int, number: int, seed: int = 0) -> Array:
@@ -710,6 +726,9 @@ def markdown(table: dict[str, Any]) -> str:
     reference = table["compared_with"]
     heads = ["system", "r V / A / D", "mean r", "dev r", f"Δr to {reference} [95%]", "CCC (fitted on dev)", "MAE"]
     heads += ["RMSE", "SD ratio", "of ceiling", "head parameters", "CPU s", "seeds"]
+    ranked = any("ranks_errors" in row for row in table["systems"].values())
+    if ranked:
+        heads.insert(-3, "Spearman of uncertainty and error V / A / D (dev)")
     lines = [line(heads), line(["---"] * len(heads))]
     for name, row in table["systems"].items():
         gap = row.get("difference")
@@ -730,6 +749,9 @@ def markdown(table: dict[str, Any]) -> str:
             "-" if row["seconds"] is None else f"{row['seconds']:.0f}",
             ", ".join(map(str, row["seeds"])) or "-",
         ]
+        if ranked:
+            ranks = row.get("ranks_errors")
+            cells.insert(-3, f"{three(ranks['test'])} ({number(ranks['dev']['mean'])})" if ranks else "-")
         lines.append(line(cells))
     ceiling = table["human_ceiling"]
     lines += ["", _note(table)]

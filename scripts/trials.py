@@ -35,21 +35,26 @@ class Trial:
         drop_copies: training sentences whose text stands in development or test, too, are left out.
         auxiliary: weight of a further loss: the answer and the latent must also tell the readers' mean, the writers'
             mean and the raters' standard deviation.
+        spread: weight of a further loss on the uncertainty: the logarithm of its square is to follow that of the
+            raters' variance, up to a constant for each dimension that is learned with it.
         r_drop: weight of the squared difference between two passes with different dropout (Wu et al. 2021).
         mixup: pairs of sentences are blended by Beta(mixup, mixup), states and labels alike (Zhang et al. 2018).
 
     Raises:
-        ValueError: labels of an unknown kind.
+        ValueError: labels of an unknown kind, or two losses at once.
     """
 
     labels: str = "published"
     agreement: bool = False
     drop_copies: bool = False
     auxiliary: float = 0.0
+    spread: float = 0.0
     r_drop: float = 0.0
     mixup: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.auxiliary and self.spread:
+            raise ValueError("trial: auxiliary and spread are two trials; give one of them.")
         if self.labels not in LABELS:
             raise ValueError(f"trial: labels must be one of {LABELS}, got {self.labels!r}.")
 
@@ -70,7 +75,9 @@ class Trial:
             rows = np.flatnonzero([text not in elsewhere for text in train["text"][:]])
             train = train.select(rows)
         weights = _agreement(extras)[rows] if self.agreement else None
-        targets = _raters(extras)[rows] if self.auxiliary else None
+        targets = None
+        if self.auxiliary or self.spread:
+            targets = (_raters(extras) if self.auxiliary else _log_variance(extras))[rows]
         return (
             DatasetDict({**corpus, "train": train}),
             partial(TrialTrainer, trial=self, weights=weights, targets=targets),
@@ -78,7 +85,7 @@ class Trial:
 
     @property
     def _needs_raters(self) -> bool:
-        return self.labels in ("readers", "writers") or self.agreement or self.auxiliary > 0
+        return self.labels in ("readers", "writers") or self.agreement or self.auxiliary > 0 or self.spread > 0
 
     def _labels(self, corpus: DatasetDict, extras: Any) -> NDArray[np.float64]:
         if self.labels != "italian":
@@ -104,6 +111,13 @@ def _raters(extras: Any) -> NDArray[np.float64]:
     return (columns - columns.mean(axis=0)) / columns.std(axis=0)
 
 
+def _log_variance(extras: Any) -> NDArray[np.float64]:
+    """`(rows, 3)`: logarithm of the raters' variance, in units of the labels' own."""
+    # A twentieth of the scale's half, so that full agreement is not infinitely sure.
+    deviation = np.hypot(np.asarray(extras["label_std"][:], dtype=np.float64), 0.05)
+    return 2 * np.log(deviation / np.asarray(extras["labels"][:]).std(axis=0))
+
+
 class TrialTrainer(LiminalTrainer):
     """`LiminalTrainer` with the change of a trial; evaluation is left alone.
 
@@ -111,7 +125,7 @@ class TrialTrainer(LiminalTrainer):
         model, args, kwargs: as in `LiminalTrainer`.
         trial: the change.
         weights: `(rows,)`, how often each training row is drawn, relative to the others.
-        targets: `(rows, 9)`, what the auxiliary loss asks for.
+        targets: `(rows, 9)` or, for `spread`, `(rows, 3)`: what the further loss asks for.
     """
 
     def __init__(
@@ -128,7 +142,11 @@ class TrialTrainer(LiminalTrainer):
         self.trial, self.weights = trial, weights
         self.targets = None if targets is None else torch.as_tensor(targets, dtype=torch.float32)
         # Beside the model, not in it: what is saved must stay a model without it.
-        self.auxiliary = None if targets is None else nn.Linear(2 * model.config.latent_size, targets.shape[1])
+        self.auxiliary: nn.Module | None = None
+        if trial.auxiliary:
+            self.auxiliary = nn.Linear(2 * model.config.latent_size, 9)
+        elif trial.spread:
+            self.auxiliary = _Constant()
         model.liminal.head.register_forward_hook(self._keep)
 
     def _keep(self, module: nn.Module, inputs: Any, output: Any) -> None:
@@ -176,10 +194,24 @@ class TrialTrainer(LiminalTrainer):
             first, second = (output.logits / output.logits.new_tensor(self._deviation)).chunk(2)
             loss = loss + trial.r_drop * (first - second).square().mean()
         if self.auxiliary is not None and self.targets is not None:
-            found = self.auxiliary(self._last)
-            loss = loss + trial.auxiliary * (found - self.targets[self._rows]).square().mean()
+            found, weight = self._last, trial.auxiliary
+            if trial.spread:
+                deviation = output.logits.new_tensor(self._deviation)
+                found, weight = 2 * torch.log(output.uncertainty / deviation), trial.spread
+            loss = loss + weight * (self.auxiliary(found) - self.targets[self._rows]).square().mean()
         return (loss, output) if return_outputs else loss
 
     @property
     def _deviation(self) -> list[float]:
         return self.model.config.label_std
+
+
+class _Constant(nn.Module):
+    """Adds a constant for each dimension."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(3))
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values + self.value
