@@ -3,6 +3,7 @@
 import json
 import platform
 import re
+import shutil
 from pathlib import Path
 
 import filelock
@@ -280,6 +281,56 @@ def test_a_student_of_teachers_alone_follows_them(tmp_path: Path) -> None:
         )
         found = predict_texts(student.model, student.tokenizer, texts)
         assert sign * np.corrcoef(found[:, 0], expected[:, 0])[0, 1] > 0.5, weight
+
+
+def test_a_student_learns_from_texts_without_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = small_recipe(tmp_path, phases__0__training__num_train_epochs=20)
+    teacher = fit(recipe, tmp_path / "teacher")
+    corpus = tmp_path / "goemotions"
+    corpus.mkdir()
+    comments = [text for text, _ in texts_and_labels(100, 7)]
+    for split in ("train", "dev", "test"):
+        lines = (f"{text}\t0\tid{n}\n" for n, text in enumerate(comments))
+        (corpus / f"{split}.tsv").write_text("".join(lines), encoding="utf-8")
+    # Labels that say nothing: what the student knows, it has from the teacher's reading of the comments.
+    train = tmp_path / "constant.csv"
+    words = list(WORDS)[:4]
+    train.write_text("text,V,A,D\n" + "".join(f"{word},4,3,{place % 2 + 2}\n" for place, word in enumerate(words)))
+    teachers = [str(teacher.output_dir / "model")]
+    student = recipe.override(
+        {
+            "data.files": {**recipe.data.files, "train": str(train)},
+            "distill": {"teachers": teachers, "weight": 0.0, "texts": "goemotions", "num_texts": 90},
+        }
+    )
+    result = fit(student, tmp_path / "student", data_dir=tmp_path)
+    assert result.metrics["rows"]["train"] == len(words) + 90
+    texts = [text for text, _ in texts_and_labels(24, 2)]
+    found, expected = (predict_texts(one.model, one.tokenizer, texts) for one in (result, teacher))
+    assert np.corrcoef(found[:, 0], expected[:, 0])[0, 1] > 0.5
+    # The scale is that of the labels, the percentiles those of the texts that have one.
+    assert result.model.config.label_mean[0] == pytest.approx(0.5)
+    labelled = predict_texts(result.model, result.tokenizer, words)
+    assert result.model.config.prediction_quantiles[0][-1] == pytest.approx(labelled[:, 0].max(), abs=1e-4)
+
+    # What the teachers said is kept: a run that was cut off does not ask again, one with other teachers does.
+    run = tmp_path / "student"
+    (run / "metrics.json").unlink()
+    shutil.rmtree(run / "phases")
+    asked: list[str] = []
+    monkeypatch.setattr("liminal_hf.training.fit.predict_texts", lambda *args: asked.append("again"))
+    assert same_weights(fit(student, run, data_dir=tmp_path).model, result.model) and not asked
+    monkeypatch.undo()
+    other = fit(recipe, tmp_path / "other", seed=1).output_dir / "model"
+    shutil.rmtree(teacher.output_dir / "model")
+    shutil.copytree(other, teacher.output_dir / "model")
+    (run / "metrics.json").unlink()
+    shutil.rmtree(run / "phases")
+    assert not same_weights(fit(student, run, data_dir=tmp_path).model, result.model)
+
+    with pytest.raises(FileNotFoundError, match="Train it first"):
+        nobody = {"distill.teachers": [str(tmp_path / "nobody")]}
+        fit(student, tmp_path / "alone", data_dir=tmp_path, overrides=nobody)
 
 
 def test_labels_missing_in_part_and_constant_labels_train(tmp_path: Path) -> None:

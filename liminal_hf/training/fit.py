@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from accelerate import PartialState
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, concatenate_datasets
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
@@ -32,9 +35,10 @@ from transformers import (
 from ..adapters import lora_config, low_rank_deltas
 from ..data import load_emobank, load_goemotions, load_table, pooled_dataset
 from ..data.embedding_cache import COLUMN
+from ..data.files import committed
 from ..metrics import bootstrap_intervals
 from ..modeling.configuration_liminal import MISSING_LABEL
-from ..modeling.encoders import family, resolve_encoder
+from ..modeling.encoders import family, file_sha256, resolve_encoder
 from ..modeling.modeling_liminal import LiminalForPADRegression
 from .callbacks import EmotionalLogCallback, is_whole, last_checkpoint, write_text
 from .emotions import EmotionClassifier, macro_f1
@@ -396,6 +400,24 @@ class _Run:
     # ---- data ----
 
     def _load_data(self) -> DatasetDict:
+        splits = self._labelled_data()
+        distill = self.recipe.distill
+        if distill is None or distill.texts is None:
+            return splits
+        train = splits["train"]
+        if COLUMN in train.column_names:
+            raise ValueError(
+                f"distill.texts adds texts whose states data['train'][{COLUMN!r}] does not have: remove it."
+            )
+        found = load_goemotions(self.data_dir)["train"]["text"][:]
+        number = min(distill.num_texts, len(found))
+        chosen = sorted(np.random.default_rng(0).choice(len(found), number, replace=False))
+        more = {"text": [found[row] for row in chosen], "labels": [[float(MISSING_LABEL)] * 3] * number}
+        train = train.select_columns(list(more))
+        more_rows = Dataset.from_dict(more, features=train.features)
+        return DatasetDict({**splits, "train": concatenate_datasets([train, more_rows])})
+
+    def _labelled_data(self) -> DatasetDict:
         if self.given is not None:
             for split in ("train", "validation"):
                 if split not in self.given or not {"text", "labels"} <= set(self.given[split].column_names):
@@ -467,15 +489,38 @@ class _Run:
         distill = self.recipe.distill
         if distill is None:
             return train
-        taught = np.zeros((len(train), 3))
-        for teacher in distill.teachers:
-            model = LiminalForPADRegression.from_pretrained(teacher)
-            tokenizer = AutoTokenizer.from_pretrained(teacher)
-            taught += predict_texts(model, tokenizer, self.data["train"]["text"][:]) / len(distill.teachers)
+        taught = self._taught(distill.teachers)
         labels = np.asarray(self.data["train"]["labels"][:], dtype=np.float64)
         mixed = (1 - distill.weight) * labels + distill.weight * taught
         mixed = np.where(labels == MISSING_LABEL, taught, mixed)
         return train.remove_columns("labels").add_column("labels", mixed.astype(np.float32).tolist())
+
+    def _taught(self, teachers: list[str]) -> np.ndarray:
+        """The mean prediction of the teachers on the training texts, `(rows, 3)`, kept in the run's folder."""
+        for teacher in teachers:
+            if not (Path(teacher) / "config.json").is_file():
+                raise FileNotFoundError(
+                    f"There is no teacher at {teacher}. Train it first (`liminal train RECIPE -o FOLDER` leaves it in "
+                    "FOLDER/model), or name another folder in distill.teachers."
+                )
+        weights = [path for teacher in teachers for path in sorted(Path(teacher).glob("*.safetensors"))]
+        identity = json.dumps([file_sha256(path) for path in weights])
+        texts = self.data["train"]["text"][:]
+        # What is there from before a run was cut off; other teachers, or half a file, are as good as none.
+        with suppress(OSError, SafetensorError), safe_open(self.folder.taught, framework="numpy") as file:
+            found = file.get_tensor("pad")
+            if (file.metadata() or {}).get("teachers") == identity and found.shape == (len(texts), 3):
+                return found
+        taught = np.zeros((len(texts), 3))
+        for number, teacher in enumerate(teachers, start=1):
+            logger.info("Teacher %d of %d reads %d texts", number, len(teachers), len(texts))
+            model = LiminalForPADRegression.from_pretrained(teacher)
+            taught += predict_texts(model, AutoTokenizer.from_pretrained(teacher), texts) / len(teachers)
+        if self.processes.is_main_process:
+            with committed(self.folder.taught) as temporary:
+                save_numpy({"pad": taught}, temporary, metadata={"teachers": identity})
+        self.processes.wait_for_everyone()
+        return taught
 
     # ---- the end ----
 
@@ -532,7 +577,10 @@ class _Run:
             config.uncertainty_scale = [
                 float(f"{math.sqrt(e / s):.6g}") if e > 0 and s > 0 else 1.0 for e, s in zip(error, spread, strict=True)
             ]
-        train, _, _ = _predictions(trainer, splits["train"])
+        train, _, labels = _predictions(trainer, splits["train"])
+        # Texts that only teachers have labelled are of another kind than those that a percentile speaks of.
+        known = (labels != MISSING_LABEL).any(axis=1)
+        train = train[known] if known.any() else train
         quantiles = np.quantile(train, np.linspace(0, 1, 101), axis=0).T
         config.prediction_quantiles = [[round(float(value), 4) for value in row] for row in quantiles]
 

@@ -134,15 +134,21 @@ class Peft:
 
 @dataclass(config=_STRICT)
 class Distill:
-    """Soft targets: the mean prediction of other checkpoints on the training texts, mixed with the labels.
+    """Soft targets: the mean prediction of other checkpoints, mixed with the labels (Hinton et al. 2015).
+
+    Where a text has no label, the teachers' is the whole target: a row of one's own table may leave its labels empty.
 
     Args:
         teachers: folders of full checkpoints (relative ones start at the recipe's folder).
         weight: share of the teachers in the target, 0..1.
+        texts: "goemotions" adds training texts of GoEmotions to the training split, without its labels.
+        num_texts: how many of them, drawn at random, the same ones whatever the seed.
     """
 
     teachers: list[str]
     weight: float = 0.5
+    texts: Literal["goemotions"] | None = None
+    num_texts: int = 8000
 
 
 @dataclass(config=_STRICT)
@@ -350,6 +356,7 @@ def _check(recipe: Recipe) -> None:
     _in_range("peft.dropout", recipe.peft.dropout, 0, 1)
     if recipe.distill is not None:
         _in_range("distill.weight", recipe.distill.weight, 0, 1)
+        _in_range("distill.num_texts", recipe.distill.num_texts, 1, 43_410)
         if not recipe.distill.teachers:
             raise RecipeError("distill.teachers: name at least one folder with a checkpoint.")
     if not recipe.phases:

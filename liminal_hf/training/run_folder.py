@@ -115,13 +115,14 @@ class RunFolder:
         self.recipe = self.path / "recipe.yaml"
         self.run = self.path / "run.json"
         self.low_rank = self.path / _PAIRS
+        self.taught = self.path / "taught.safetensors"
         self.emotional_log = self.path / "emotional_log.csv"
         self.phases = self.path / "phases"
 
     def _ours(self) -> list[Path]:
         """Everything of a run that is there, what marks the folder as a run last."""
-        names = (self.model, self.metrics, self.recipe, self.low_rank, self.emotional_log, self.phases, self.run)
-        return [path for path in names if path.exists()]
+        names = (self.model, self.metrics, self.recipe, self.low_rank, self.taught, self.emotional_log, self.phases)
+        return [path for path in (*names, self.run) if path.exists()]
 
     @contextmanager
     def locked(self) -> Iterator[None]:
