@@ -31,11 +31,14 @@ def test_a_recipe_says_what_it_is(path: Path) -> None:
     header = text[: text.index("name:")]
     assert all(line.startswith("#") for line in header.splitlines() if line)
     assert "# To expect" in header and "# Time: " in header
-    assert not re.search(r"(MEASURED|TIME)_", header), "a placeholder is left"
+    assert not re.search(r"(MEASURED|TIME)_|EXPECTED", header), "a placeholder is left"
     recipe = Recipe.from_yaml(path)
     assert recipe.name == path.stem
     assert recipe.hub.license == "cc-by-sa-4.0", "EmoBank's licence"
     assert recipe.model["encoder"] in FAMILY
+    for teacher in recipe.distill.teachers if recipe.distill else []:
+        name, _, seed = Path(teacher).parent.name.rpartition("-")
+        assert (FOLDER / f"{name}.yaml").is_file() and seed.isdigit(), "who reads it knows how to train the teacher"
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -57,6 +60,9 @@ def test_a_recipe_trains_a_step_on_its_family(path: Path, tmp_path: Path, monkey
             "phases.*.training.disable_tqdm": True,
         }
     )
+    if recipe.distill is not None:
+        teacher = fit(recipe.override({"distill": None}), tmp_path / "teacher", data_dir=tmp_path).output_dir / "model"
+        recipe = recipe.override({"distill.teachers": [str(teacher)]})
     result = fit(recipe, tmp_path / "run", data_dir=tmp_path)
     trained = [report["name"] for report in result.metrics["phases"]]
     assert trained == [phase.name for phase in recipe.phases]
