@@ -20,7 +20,8 @@ and perhaps a `recipe` of its own:
 - `ridge`, `svr`: scikit-learn on the pooled states of the `last` or of `all` `layers`, alpha or C chosen on dev.
 - `sentence_transformers`: scikit-learn's ridge on what sentence-transformers encodes, alpha chosen on dev.
 - `fit`: the recipe with `overrides`, through `liminal_hf.training.fit.fit`.
-- `trial`: the recipe with `overrides` and the change to its training that `trial` says, see `trials.py`.
+- `trial`: the recipe with `overrides` and the change to its training that `trial` says, see `trials.py`. With `ranks:
+  true`, for a head with an uncertainty, the table says how well that ranks the errors.
 - `plain`: `AutoModelForSequenceClassification` by transformers' Trainer, with `overrides` of its `TrainingArguments`.
 - `mean`: the mean of the predictions of the systems that `of` names, which come before it.
 - `leak`: the recipe with `overrides` on the frozen encoder, but the labels are given as affect in training, as the
@@ -77,7 +78,7 @@ READ_OUT_STEPS = 10
 ALPHAS = (30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
 PENALTIES = (0.1, 0.3, 1.0, 3.0)
 _KEYS = {"recipe", "compare", "readout", "systems"}
-_SYSTEM_KEYS = {"name", "kind", "ours", "layers", "told", "of", "recipe", "overrides", "trial"}
+_SYSTEM_KEYS = {"name", "kind", "ours", "layers", "told", "of", "recipe", "overrides", "trial", "ranks"}
 
 
 @dataclass
@@ -93,6 +94,7 @@ class System:
     recipe: Recipe | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
     trial: dict[str, Any] = field(default_factory=dict)
+    ranks: bool = False
 
 
 @dataclass
@@ -325,7 +327,7 @@ class Benchmark:
         found = {part: _steps(result.model, inputs[split]) for part, split in _PARTS}
         logits = {part: values[0] for part, values in found.items()}
         steps = {f"{part}_steps": values[1] for part, values in found.items()}
-        if set(system.trial) <= {"spread"} and system.kind == "trial":  # the question of these trials
+        if system.ranks:
             about["ranks_errors"] = {
                 part: metrics.uncertainty_spearman(logits[part], self.labels[split], found[part][2]).tolist()
                 for part, split in _PARTS

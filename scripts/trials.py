@@ -64,7 +64,7 @@ class Trial:
         Args:
             corpus: EmoBank, as `load_emobank` gives it.
         """
-        extras = load_emobank(extras=True)["train"] if self._needs_raters else None
+        extras = load_emobank(extras=True)["train"]
         train = corpus["train"]
         if self.labels != "published":
             labels = self._labels(corpus, extras).astype(np.float32).tolist()
@@ -82,10 +82,6 @@ class Trial:
             DatasetDict({**corpus, "train": train}),
             partial(TrialTrainer, trial=self, weights=weights, targets=targets),
         )
-
-    @property
-    def _needs_raters(self) -> bool:
-        return self.labels in ("readers", "writers") or self.agreement or self.auxiliary > 0 or self.spread > 0
 
     def _labels(self, corpus: DatasetDict, extras: Any) -> NDArray[np.float64]:
         if self.labels != "italian":
@@ -145,9 +141,9 @@ class TrialTrainer(LiminalTrainer):
         self.auxiliary: nn.Module | None = None
         if trial.auxiliary:
             self.auxiliary = nn.Linear(2 * model.config.latent_size, 9)
+            model.liminal.head.register_forward_hook(self._keep)
         elif trial.spread:
             self.auxiliary = _Constant()
-        model.liminal.head.register_forward_hook(self._keep)
 
     def _keep(self, module: nn.Module, inputs: Any, output: Any) -> None:
         self._last = torch.cat([output.answer, output.latent], dim=-1)
@@ -190,20 +186,17 @@ class TrialTrainer(LiminalTrainer):
             inputs = {name: torch.cat([value, value]) for name, value in inputs.items()}
             num_items_in_batch = None if num_items_in_batch is None else 2 * num_items_in_batch
         loss, output = super().compute_loss(model, inputs, True, num_items_in_batch)
+        deviation = output.logits.new_tensor(self.model.config.label_std)
         if trial.r_drop:
-            first, second = (output.logits / output.logits.new_tensor(self._deviation)).chunk(2)
+            first, second = (output.logits / deviation).chunk(2)
             loss = loss + trial.r_drop * (first - second).square().mean()
         if self.auxiliary is not None and self.targets is not None:
-            found, weight = self._last, trial.auxiliary
             if trial.spread:
-                deviation = output.logits.new_tensor(self._deviation)
                 found, weight = 2 * torch.log(output.uncertainty / deviation), trial.spread
+            else:
+                found, weight = self._last, trial.auxiliary
             loss = loss + weight * (self.auxiliary(found) - self.targets[self._rows]).square().mean()
         return (loss, output) if return_outputs else loss
-
-    @property
-    def _deviation(self) -> list[float]:
-        return self.model.config.label_std
 
 
 class _Constant(nn.Module):

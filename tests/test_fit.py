@@ -331,6 +331,7 @@ def test_a_student_learns_from_texts_without_labels(tmp_path: Path, monkeypatch:
     with pytest.raises(FileNotFoundError, match="Train it first"):
         nobody = {"distill.teachers": [str(tmp_path / "nobody")]}
         fit(student, tmp_path / "alone", data_dir=tmp_path, overrides=nobody)
+    assert not (tmp_path / "alone" / "phases").exists(), "before anything was trained"
 
 
 def test_labels_missing_in_part_and_constant_labels_train(tmp_path: Path) -> None:

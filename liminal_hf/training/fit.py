@@ -117,6 +117,7 @@ def fit(
         RunMismatchError: the folder holds a run of another recipe, seed or data.
         NonFiniteLossError: the loss is NaN or infinite; the message names the rows.
         ValueError: it was launched with FSDP or DeepSpeed.
+        FileNotFoundError: a teacher, or the texts that it is to read, are not there.
 
     Example:
         >>> result = fit("hub_configs/minilm-emobank.yaml", "runs/minilm")  # doctest: +SKIP
@@ -402,7 +403,16 @@ class _Run:
     def _load_data(self) -> DatasetDict:
         splits = self._labelled_data()
         distill = self.recipe.distill
-        if distill is None or distill.texts is None:
+        if distill is None:
+            return splits
+        # Now, not when the first phase is over.
+        for teacher in distill.teachers:
+            if not (Path(teacher) / "config.json").is_file():
+                raise FileNotFoundError(
+                    f"There is no teacher at {teacher}. Train it first (`liminal train RECIPE -o FOLDER` leaves it in "
+                    "FOLDER/model), or name another folder in distill.teachers."
+                )
+        if distill.texts is None:
             return splits
         train = splits["train"]
         if COLUMN in train.column_names:
@@ -497,12 +507,6 @@ class _Run:
 
     def _taught(self, teachers: list[str]) -> np.ndarray:
         """The mean prediction of the teachers on the training texts, `(rows, 3)`, kept in the run's folder."""
-        for teacher in teachers:
-            if not (Path(teacher) / "config.json").is_file():
-                raise FileNotFoundError(
-                    f"There is no teacher at {teacher}. Train it first (`liminal train RECIPE -o FOLDER` leaves it in "
-                    "FOLDER/model), or name another folder in distill.teachers."
-                )
         weights = [path for teacher in teachers for path in sorted(Path(teacher).glob("*.safetensors"))]
         identity = json.dumps([file_sha256(path) for path in weights])
         texts = self.data["train"]["text"][:]
