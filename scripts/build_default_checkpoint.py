@@ -1,10 +1,12 @@
 """Builds `liminal_hf.DEFAULT_CHECKPOINT`: trains its recipe, or takes the finished run, and writes the folder.
 
-    python scripts/build_default_checkpoint.py [--recipe hub_configs/minilm-emobank-lora.yaml] [--work runs/default]
+    python scripts/build_default_checkpoint.py [--recipe hub_configs/NAME.yaml] [--work runs/default]
 
-The recipe chooses its epoch on the development split and evaluates the test split once, at the very end; both are
-printed. Requires EmoBank (see `LIMINAL_DATA_DIR`) and the encoder. On two cores it takes about twenty minutes, and
-an interrupted run goes on when the command is given again.
+The models that the recipe learns from are trained first, where they are not there yet: `../runs/NAME-SEED/model` is
+what `NAME.yaml`, beside the recipe, gives with that seed. A recipe chooses its epoch on the development split and
+evaluates the test split once, at the very end; both are printed. Requires EmoBank and GoEmotions (see
+`LIMINAL_DATA_DIR`) and the encoder. On two cores it takes about two hours, nearly all of it the five teachers; an
+interrupted run goes on when the command is given again.
 """
 
 import argparse
@@ -16,9 +18,34 @@ from pathlib import Path
 from liminal_hf import DEFAULT_CHECKPOINT
 from liminal_hf.export.hub import open_checkpoint, write_repository
 from liminal_hf.training.fit import fit
+from liminal_hf.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 8_000_000  # bytes; the wheel carries it
+
+
+def teachers(recipe: Path) -> list[tuple[Path, int, Path]]:
+    """What has to be trained before a recipe can be: recipe, seed and run folder of each of its teachers.
+
+    Args:
+        recipe: file of the recipe.
+
+    Raises:
+        ValueError: a teacher's folder does not say which recipe and seed it comes from.
+    """
+    distill = Recipe.from_yaml(recipe).distill
+    found = []
+    for teacher in distill.teachers if distill else []:
+        run = Path(teacher).parent
+        name, _, seed = run.name.rpartition("-")
+        source = recipe.parent / f"{name}.yaml"
+        if Path(teacher).name != "model" or not seed.isdecimal() or not source.is_file():
+            raise ValueError(
+                f"The teacher {teacher} is not the `model` of a run RECIPE-SEED with {source} as its recipe. "
+                "Name the folder so, or train the model with `liminal train` and call `write` for it."
+            )
+        found.append((source, int(seed), run))
+    return found
 
 
 def write(work: Path, target: Path) -> None:
@@ -54,13 +81,15 @@ def write(work: Path, target: Path) -> None:
 def main() -> None:
     """Trains, prints the figures, writes the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recipe", type=Path, default=ROOT / "hub_configs" / "minilm-emobank-lora.yaml")
+    parser.add_argument("--recipe", type=Path, default=ROOT / "hub_configs" / "minilm-emobank-distilled.yaml")
     parser.add_argument("--work", type=Path, default=Path("runs/default"))
     arguments = parser.parse_args()
     target = Path(DEFAULT_CHECKPOINT)
-    metrics = fit(arguments.recipe, arguments.work).metrics
-    for split in ("validation", "test"):
-        print(f"{split}: mean r {metrics[split]['pearson_mean']:.4f}, mean CCC {metrics[split]['ccc_mean']:.4f}")
+    for recipe, seed, run in [*teachers(arguments.recipe), (arguments.recipe, None, arguments.work)]:
+        print(f"{recipe.stem}{'' if seed is None else f', seed {seed}'}, in {run}", flush=True)
+        metrics = fit(recipe, run, seed=seed).metrics
+        for split in ("validation", "test"):
+            print(f"{split}: mean r {metrics[split]['pearson_mean']:.4f}, mean CCC {metrics[split]['ccc_mean']:.4f}")
     write(arguments.work, target)
     print(f"written to {target}")
 

@@ -216,6 +216,17 @@ def test_own_tables() -> None:
     assert "Labels were given on 1 to 9 and mapped linearly" in content and "/home/me" not in content
 
 
+def test_a_distilled_model_names_its_teachers_and_their_texts() -> None:
+    distill = {"teachers": ["/home/me/runs/pad-0/model", "/home/me/b"], "texts": "goemotions", "num_texts": 3}
+    recipe = {"data": {"dataset": "emobank"}, "phases": [], "distill": {**distill, "weight": 0.25}}
+    content = build_card(config(), {"recipe": recipe, "metrics": {"rows": {"train": 10, "test": 2}}}).content
+    assert "| Loss | mse |\n| Soft targets | 25% of the target is the mean of pad-0, b |\n| Parameters" in content
+    assert "CC BY-SA 4.0; rows: train 7, test 2\n" in content
+    assert "Apache 2.0; 3 of its training texts, read by the teachers\n" in content
+    assert "  - pad-0\n  - b\n" in content and "/home/me" not in content
+    assert "Soft targets" not in build_card(config(), {"recipe": {**recipe, "distill": None}}).content
+
+
 def test_a_local_encoder_is_not_named(tmp_path: Path) -> None:
     card = build_card(LiminalConfig(encoder_name_or_path=str(tmp_path)))
     assert str(tmp_path) not in card.content and "an encoder of the bert family" in card.content

@@ -198,6 +198,7 @@ def build_card(config: LiminalConfig, facts: Mapping[str, Any] | None = None) ->
         encoder_revision=f"`{config.encoder_revision}`" if config.encoder_revision else "not recorded",
         encoder_license=facts.get("encoder_license") or "not recorded",
         head=_head(config),
+        soft_targets=_soft_targets(recipe),
         parameters=_parameters(metrics),
         seeds=_seeds(metrics, recipe),
         hardware=facts.get("hardware") or metrics.get("hardware") or metrics.get("device") or "not recorded",
@@ -268,16 +269,30 @@ def _scale(recipe: Mapping[str, Any]) -> str:
     return "0 is the middle of the scale."
 
 
+def _distill(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+    return recipe.get("distill") or {}
+
+
 def _corpora(recipe: Mapping[str, Any]) -> list[Corpus]:
     names = [(recipe.get("data") or {}).get("dataset")]
     names += [phase.get("objective") for phase in recipe.get("phases") or []]
+    names.append(_distill(recipe).get("texts"))
     return [corpus for name, corpus in CORPORA.items() if name in names]
 
 
 def _data_lines(corpora: list[Corpus], recipe: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
-    rows = ", ".join(f"{split} {count}" for split, count in metrics.get("rows", {}).items())
+    counts = dict(metrics.get("rows", {}))
+    distill = _distill(recipe)
+    # `fit` counts the texts that only teachers have labelled, too.
+    unlabelled = distill.get("num_texts", 0) if distill.get("texts") else 0
+    if unlabelled and "train" in counts:
+        counts["train"] -= unlabelled
+    rows = ", ".join(f"{split} {count}" for split, count in counts.items())
     rows = f"; rows: {rows}" if rows else ""
     lines = [f"[{corpus.name}]({corpus.url}), {corpus.license}" for corpus in corpora]
+    if unlabelled:
+        place = corpora.index(CORPORA[distill["texts"]])
+        lines[place] += f"; {unlabelled} of its training texts, read by the teachers"
     files = (recipe.get("data") or {}).get("files")
     if files:
         lines.append(f"tables of the publisher ({', '.join(_file_name(path) for path in files.values())}){rows}")
@@ -364,7 +379,22 @@ def _co2(emissions: Mapping[str, Any] | None) -> str:
 def _recipe_text(recipe: Mapping[str, Any]) -> str:
     # Where it is pushed to is not part of how it was trained.
     kept = {key: value for key, value in recipe.items() if key != "hub"}
+    if _distill(recipe):
+        kept["distill"] = {**kept["distill"], "teachers": _teachers(recipe)}
     return yaml.safe_dump(_without_folders(kept), sort_keys=False, allow_unicode=True).strip() if kept else ""
+
+
+def _teachers(recipe: Mapping[str, Any]) -> list[str]:
+    """The runs that the teachers come from: `fit` leaves a checkpoint in RUN/model, and `model` alone says nothing."""
+    paths = [PureWindowsPath(path) for path in _distill(recipe).get("teachers", [])]
+    return [path.parent.name if path.name == "model" else path.name for path in paths]
+
+
+def _soft_targets(recipe: Mapping[str, Any]) -> str:
+    names = _teachers(recipe)
+    if not names:
+        return ""
+    return f"{_distill(recipe).get('weight', 0.5):.0%} of the target is the mean of {', '.join(names)}"
 
 
 def _without_folders(value: Any) -> Any:

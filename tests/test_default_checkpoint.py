@@ -1,0 +1,68 @@
+"""Tests of `scripts/build_default_checkpoint.py`: with a teacher, on tables and an encoder made for it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import MINILM
+from training_kit import small_recipe
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import build_default_checkpoint as script  # noqa: E402
+
+from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression  # noqa: E402
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, minilm: Path) -> Path:
+    """`taught.yaml`, which learns from seed 3 of `small.yaml` beside it."""
+    # A checkpoint of the head alone names its encoder, so this one has a name.
+    name = {"model.encoder": MINILM, "model.revision": None}
+    small = small_recipe(tmp_path).override(name)
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    (folder / "small.yaml").write_text(small.to_yaml(), encoding="utf-8")
+    distill = {"teachers": [str(tmp_path / "runs" / "small-3" / "model")], "weight": 0.5}
+    (folder / "taught.yaml").write_text(small.override({"distill": distill}).to_yaml(), encoding="utf-8")
+    return folder / "taught.yaml"
+
+
+def build(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    target, work = recipe.parents[1] / "default", recipe.parents[1] / "runs" / "default"
+    monkeypatch.setattr(script, "DEFAULT_CHECKPOINT", str(target))
+    monkeypatch.setattr(sys, "argv", ["build", "--recipe", str(recipe), "--work", str(work)])
+    script.main()
+    return target
+
+
+def test_it_trains_the_teachers_then_the_model(recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    target = build(recipe, monkeypatch)
+    printed = capsys.readouterr().out.splitlines()
+    started = [line.split(",")[0] for line in printed if " in " in line]
+    assert started == ["small", "taught"] and sum(line.startswith("test: mean r") for line in printed) == 2
+    runs = recipe.parents[1] / "runs"
+    assert json.loads((runs / "small-3" / "metrics.json").read_text(encoding="utf-8"))["seed"] == 3
+    names = {path.name for path in target.iterdir()}
+    assert "model.safetensors" in names and not any(name.endswith(".py") for name in names)
+    config = json.loads((target / "config.json").read_text(encoding="utf-8"))
+    assert "auto_map" not in config and "custom_pipelines" not in config
+    card = (target / "README.md").read_text(encoding="utf-8")
+    assert "50% of the target is the mean of small-3" in card and str(recipe.parents[1]) not in card
+    # The folder answers as the run does.
+    batch = AutoTokenizer.from_pretrained(target)(["w3 w4", "w17"], padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        small = AutoModelForSequenceClassification.from_pretrained(target).eval()(**batch).logits
+        whole = LiminalForPADRegression.from_pretrained(runs / "default" / "model").eval()(**batch).logits
+    assert torch.equal(small, whole)
+
+
+def test_a_teacher_of_unknown_origin_is_an_error(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe.write_text(recipe.read_text(encoding="utf-8").replace("small-3", "someone"), encoding="utf-8")
+    with pytest.raises(ValueError, match="not the `model` of a run RECIPE-SEED"):
+        build(recipe, monkeypatch)
