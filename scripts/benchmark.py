@@ -8,8 +8,10 @@ Requires liminal_hf; scikit-learn for `ridge` and `svr`, vaderSentiment for `vad
 One system with one seed is a cell. Its predictions on dev and test are kept under `--work`, in a file that appears by
 rename and is named after everything that they depend on but the code: the recipe with its overrides, the texts and
 labels, the seed. So the command can be stopped at any time, also by a kill, and goes on when it is given again; after a
-change of the code, delete the folder. The table is written anew after each cell, from the cells that are there. What a
-run of `fit` has logged stays beside the cells, in `runs/`, with the figures of its predictions on test.
+change of the code, delete the folder. The table is written anew after each cell, from the cells that are there; the
+row of a system that has none, or fewer seeds than the table under `--results` shows, stays as it stands in that table,
+if it was measured with the same recipe and data. So one row can be added without the other ones' hours. What a run of
+`fit` has logged stays beside the cells, in `runs/`, with the figures of its predictions on test.
 
 A grid file holds `recipe` (relative to the grid), `compare` ("best peer" or a system's name), optionally `readout` (a
 system whose accuracy is shown after each step) and `systems`. A system has a `name`, a `kind`, perhaps `ours: true`,
@@ -241,6 +243,9 @@ class Benchmark:
             recipe = self._recipe(system).override({"seed": seed}).to_dict()
             # What a run is called and where it would be published change nothing.
             about["recipe"] = {name: value for name, value in recipe.items() if name not in ("name", "hub")}
+            if recipe["distill"]:  # a teacher is a run's name, wherever its folder lies
+                teachers = ["/".join(Path(teacher).parts[-2:]) for teacher in recipe["distill"]["teachers"]]
+                about["recipe"]["distill"] = {**recipe["distill"], "teachers": teachers}
             about |= {"told": system.told} if system.kind == "leak" else {}
             about |= {"trial": system.trial} if system.kind == "trial" else {}
         elif system.kind == "mean":
@@ -482,39 +487,56 @@ class Benchmark:
 
     # ---- the table ----
 
-    def table(self, seeds: Sequence[int], command: str) -> dict[str, Any]:
-        """The rows of all systems that have a cell, as plain values."""
-        cells = {}
+    def table(self, seeds: Sequence[int], command: str, earlier: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The rows of all systems that have a cell, as plain values.
+
+        Args:
+            seeds: of the cells.
+            command: what made them.
+            earlier: a table of this grid; its rows stay where they have more seeds than the cells that are there.
+        """
+        known = earlier or {"systems": {}, "compared_with": None, "readout": None}
+        rows: dict[str, dict[str, Any]] = {}
+        cells: dict[str, list[Cell]] = {}
         for system in self.grid.systems:
-            paths = dict.fromkeys(self.path(system, seed) for seed in seeds)
-            cells[system.name] = [Cell.load(path) for path in paths if path.is_file()]
-        systems = [system for system in self.grid.systems if cells[system.name]]
-        rows = {system.name: self._row(cells[system.name]) | {"ours": system.ours} for system in systems}
+            paths = {path: None for path in (self.path(system, seed) for seed in seeds) if path.is_file()}
+            row = known["systems"].get(system.name)
+            if row and len(row.get("cells", [])) > len(paths) and self._holds(row, system):
+                rows[system.name] = row | {"ours": system.ours}
+            elif paths:
+                cells[system.name] = [Cell.load(path) for path in paths]
+                rows[system.name] = self._row(cells[system.name]) | {"ours": system.ours}
+                rows[system.name] |= {"cells": [path.stem for path in paths]}
         reference = self._reference(rows)
-        if reference is not None:
-            # One draw for all systems: what is compared is compared on the same sentences.
-            counts = resample_counts(len(self.labels["test"]), RESAMPLES)
-            for name, row in rows.items():
-                row["difference"] = (
-                    None if name == reference else self._difference(cells[name], cells[reference], counts)
-                )
-        readout = None
-        if self.grid.readout in rows and cells[self.grid.readout][0].test_steps is not None:
-            readout = self._read_out(cells[self.grid.readout])
-        used = [cell.about for group in cells.values() for cell in group]
+        # One draw for all systems: what is compared is compared on the same sentences.
+        counts = resample_counts(len(self.labels["test"]), RESAMPLES)
+        for name, row in rows.items():
+            if name not in cells:
+                row["difference"] = row.get("difference") if known["compared_with"] == reference else None
+            elif reference is not None:
+                compared = name != reference and reference in cells
+                row["difference"] = self._difference(cells[name], cells[reference], counts) if compared else None
+        readout = known["readout"] if self.grid.readout in rows else None
+        if self.grid.readout in cells:
+            several = cells[self.grid.readout][0].test_steps is not None
+            readout = self._read_out(cells[self.grid.readout]) if several else None
         return {
             "grid": self.grid.name,
             "command": command,
-            "machines": sorted({about["machine"] for about in used}),
-            "seeds": sorted({about["seed"] for about in used if about["seed"] is not None}),
+            "machines": sorted({machine for row in rows.values() for machine in row["machines"]}),
+            "seeds": sorted({seed for row in rows.values() for seed in row["seeds"]}),
             "rows_dev": len(self.labels["validation"]),
             "rows_test": len(self.labels["test"]),
             "human_ceiling": rounded(self.ceiling),
             "compared_with": reference,
-            "missing": [system.name for system in self.grid.systems if not cells[system.name]],
+            "missing": [system.name for system in self.grid.systems if system.name not in rows],
             "systems": rounded(rows),
             "readout": rounded(readout),
         }
+
+    def _holds(self, row: dict[str, Any], system: System) -> bool:
+        """Whether a row of an earlier table is of this system as the grid has it now, on this data."""
+        return row["cells"] == list(dict.fromkeys(self.path(system, seed).stem for seed in row["seeds"] or [0]))
 
     def _row(self, cells: list[Cell]) -> dict[str, Any]:
         dev, test = self.labels["validation"], self.labels["test"]
@@ -531,6 +553,7 @@ class Benchmark:
         known = [cell.about["seconds"] for cell in cells if cell.about["seconds"] is not None]
         row["seconds"] = float(np.mean(known)) if known else None
         row["seeds"] = [cell.about["seed"] for cell in cells if cell.about["seed"] is not None]
+        row["machines"] = sorted({cell.about["machine"] for cell in cells})
         row["chosen"] = cells[0].about.get("chosen")
         ranks = [cell.about["ranks_errors"] for cell in cells if "ranks_errors" in cell.about]
         if len(ranks) == len(cells):
@@ -777,11 +800,16 @@ def line(cells: Sequence[str]) -> str:
 
 def _note(table: dict[str, Any]) -> str:
     seeds = ", ".join(map(str, table["seeds"])) or "none"
-    machines = " and ".join(table["machines"])
+    where: dict[str, list[str]] = {}
+    for name, row in table["systems"].items():
+        where.setdefault(" and ".join(row["machines"]), []).append(name)
+    usual, *others = sorted(where, key=lambda machine: -len(where[machine])) or ["no machine"]
+    machines = "; ".join([usual, *(f"{', '.join(where[machine])}: {machine}" for machine in others)])
+    both = "over the seeds that both have" + (" on one machine" if others else "")
     return (
         f"`{table['command']}`; {machines}; seeds {seeds}; {table['rows_test']:,} test sentences. "
         f"Δr: difference of the mean r on test, 95% of {RESAMPLES:,} paired bootstrap resamples (no seed variance in "
-        "it), over the seeds that both have. CPU s: processor seconds of training, the encoder's states at hand."
+        f"it), {both}. CPU s: processor seconds of training, the encoder's states at hand."
     )
 
 
@@ -841,15 +869,17 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     command = shlex.join(["python", "scripts/benchmark.py", given.grid.as_posix(), "--seeds", given.seeds])
+    before = given.results / f"{grid.name}.json"
+    earlier = json.loads(before.read_text(encoding="utf-8")) if before.is_file() else None
 
     def save_table() -> None:
-        table = benchmark.table(seeds, command)
+        table = benchmark.table(seeds, command, earlier)
         save(given.results, grid.name, table, markdown(table))
 
     benchmark.run(systems, seeds, save_table)
     if given.readme:
         fill(given.readme)
-    print(markdown(benchmark.table(seeds, command)))
+    print(markdown(benchmark.table(seeds, command, earlier)))
     return 0
 
 

@@ -6,6 +6,7 @@ Needs scikit-learn and the packaged MiniLM for the tiny grid.
 import importlib
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,36 @@ def test_a_tiny_grid(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (grid.parent / "test.csv").write_text(text.replace("4.", "3.", 1), encoding="utf-8")
     with pytest.raises(AssertionError, match="computed again"):
         run(grid, "--only", "constant")
+
+
+def test_rows_outlive_the_folder_of_their_cells(grid: Path) -> None:
+    content = yaml.safe_load(grid.read_text(encoding="utf-8")) | {"compare": "linear"}
+    grid.write_text(yaml.safe_dump(content), encoding="utf-8")
+    earlier = run(grid, "--seeds", "0,1")
+    assert earlier["systems"]["v7"]["machines"] == earlier["machines"] and earlier["systems"]["v7"]["difference"]
+    shutil.rmtree(grid.parent / "work")
+    # Another row is added; one seed is no reason to lose a row of two, and two are one to replace it.
+    content["systems"].insert(2, {"name": "mlp", "kind": "fit", "overrides": {"model.head": "mlp"}})
+    grid.write_text(yaml.safe_dump(content), encoding="utf-8")
+    table = run(grid, "--seeds", "0", "--only", "mlp", "--only", "linear")
+    assert list(table["systems"]) == ["constant", "ridge", "mlp", "linear", "v7"]
+    kept = {name: row for name, row in table["systems"].items() if name != "mlp"}
+    assert kept == earlier["systems"] and table["readout"] == earlier["readout"] and table["seeds"] == [0, 1]
+    # What it would be compared with is not at hand: the row of two seeds may be another machine's.
+    assert table["systems"]["mlp"]["difference"] is None
+    table = run(grid, "--seeds", "0,1", "--only", "mlp", "--only", "linear")
+    assert table["systems"]["mlp"]["difference"] and table["systems"]["v7"] == earlier["systems"]["v7"]
+    # A row of another recipe is another row.
+    content["systems"][-1]["overrides"] = {"model.latent_size": 12}
+    grid.write_text(yaml.safe_dump(content), encoding="utf-8")
+    table = run(grid, "--seeds", "0", "--only", "constant")
+    assert table["missing"] == ["v7"] and table["readout"] is None
+
+
+def test_the_note_says_which_machine_made_which_row() -> None:
+    rows = {name: {"machines": [machine]} for name, machine in (("a", "X"), ("b", "Y"), ("c", "X"))}
+    note = benchmark._note({"command": "c", "seeds": [0], "rows_test": 5, "systems": rows})
+    assert "; X; b: Y; seeds 0;" in note and "on one machine" in note
 
 
 def test_peers_that_are_not_ours(grid: Path) -> None:
