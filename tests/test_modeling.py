@@ -84,6 +84,8 @@ def test_save_and_reload_is_bit_equal(family: str, tmp_path: Path) -> None:
         loaded = auto.from_pretrained(tmp_path)
         assert type(loaded) is {"AutoModel": LiminalModel}.get(auto.__name__, LiminalForPADRegression)
         assert torch.equal(read(loaded(**batch)), expected)
+        # Elsewhere than where torch allocates, some processors sum in another order, and few tests would see it.
+        assert not any(value.data_ptr() % 64 for value in loaded.parameters())
     assert str(tmp_path) not in (tmp_path / "config.json").read_text()
 
 
