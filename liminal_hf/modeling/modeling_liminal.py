@@ -44,7 +44,8 @@ class LiminalModelOutput(ModelOutput):
 
     Args:
         pad_trajectory (`torch.FloatTensor` of shape `(batch, K, 3)`): PAD after each outer step, in label units.
-        confidences (`torch.FloatTensor` of shape `(batch, K)`): per step, in 0..1.
+        confidences (`torch.FloatTensor` of shape `(batch, K)`): per step, in 0..1, as trained and not calibrated;
+            a pipeline's `confidence` follows `uncertainty` instead.
         step_attentions (`torch.FloatTensor` of shape `(batch, K, K)`): row k is step k's attention over the steps so
             far, zeros after.
         reflection (`torch.FloatTensor` of shape `(batch, latent_size / 4)`): RINSE, in -1..1.
@@ -77,7 +78,8 @@ class LiminalPADOutput(ModelOutput):
         loss (`torch.FloatTensor` of shape `()`): when labels were given.
         logits (`torch.FloatTensor` of shape `(batch, 3)`): pleasure, arousal, dominance in label units, not clamped.
         pad_trajectory (`torch.FloatTensor` of shape `(batch, K, 3)`): the same after each outer step.
-        confidences (`torch.FloatTensor` of shape `(batch, K)`): per step, in 0..1.
+        confidences (`torch.FloatTensor` of shape `(batch, K)`): per step, in 0..1, as trained and not calibrated;
+            a pipeline's `confidence` follows `uncertainty` instead.
         step_attentions (`torch.FloatTensor` of shape `(batch, K, K)`): row k is step k's attention over the steps so
             far, zeros after.
         reflection (`torch.FloatTensor` of shape `(batch, latent_size / 4)`): RINSE, in -1..1.
