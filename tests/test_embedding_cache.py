@@ -325,7 +325,8 @@ def test_data_of_any_shape(tiny: Any, words: Any, tmp_path: Path) -> None:
 
     plain = run(rows("w4", "w5 w6", "w7"))
     shuffled = rows("w4", "w5 w6", "w7").select([2, 0])
-    assert (states(run(shuffled)) == states(plain)[[2, 0]]).all()
+    # In a batch of another size some processors sum in another order.
+    np.testing.assert_allclose(states(run(shuffled)), states(plain)[[2, 0]], atol=1e-6)
     renamed = rows("w4", "w5 w6", "w7").rename_column("text", "review")
     assert (states(run(renamed, text="review")) == states(plain)).all()
     as_tensors = run(rows("w4", "w5 w6", "w7").with_format("torch"))

@@ -112,12 +112,14 @@ def test_what_cannot_be_read_gets_a_sentence_and_no_numbers(checkpoint: str) -> 
 def test_long_texts_are_cut_or_refused(checkpoint: str) -> None:
     texts = ["w3 " * 48, "w3 " * 49, "w4"]
     cut = Scorer(checkpoint, threads=1).score(texts)
-    assert cut["error"].null_count == 3 and cut["pleasure"][0] == cut["pleasure"][1]
+    assert cut["error"].null_count == 3
+    # Not to the bit: where a row stands in its batch decides, on some processors, in which order sums are formed.
+    np.testing.assert_allclose(numbers(cut)[0], numbers(cut)[1], atol=1e-6)
     refused = Scorer(checkpoint, threads=1, refuse_long=True).score(texts)
     assert refused["error"].to_pylist() == [None, "The text is longer than 48 tokens.", None]
     np.testing.assert_allclose(numbers(refused)[[0, 2]], numbers(cut)[[0, 2]], atol=1e-6)
     shorter = Scorer(checkpoint, threads=1, max_length=2).score(["w3 w4 w5", "w3 w4"])
-    assert shorter["pleasure"][0] == shorter["pleasure"][1]
+    np.testing.assert_allclose(numbers(shorter)[0], numbers(shorter)[1], atol=1e-6)
 
 
 @pytest.mark.parametrize("backend", ["torch", "onnx"])
