@@ -523,7 +523,6 @@ class Benchmark:
         return {
             "grid": self.grid.name,
             "command": command,
-            "machines": sorted({machine for row in rows.values() for machine in row["machines"]}),
             "seeds": sorted({seed for row in rows.values() for seed in row["seeds"]}),
             "rows_dev": len(self.labels["validation"]),
             "rows_test": len(self.labels["test"]),
@@ -803,7 +802,7 @@ def _note(table: dict[str, Any]) -> str:
     where: dict[str, list[str]] = {}
     for name, row in table["systems"].items():
         where.setdefault(" and ".join(row["machines"]), []).append(name)
-    usual, *others = sorted(where, key=lambda machine: -len(where[machine])) or ["no machine"]
+    usual, *others = sorted(where, key=lambda machine: -len(where[machine]))
     machines = "; ".join([usual, *(f"{', '.join(where[machine])}: {machine}" for machine in others)])
     both = "over the seeds that both have" + (" on one machine" if others else "")
     return (

@@ -5,7 +5,7 @@
 The models that the recipe learns from are trained first, where they are not there yet: `../runs/NAME-SEED/model` is
 what `NAME.yaml`, beside the recipe, gives with that seed. A recipe chooses its epoch on the development split and
 evaluates the test split once, at the very end; both are printed. Requires EmoBank and GoEmotions (see
-`LIMINAL_DATA_DIR`) and the encoder. On two cores it takes about two hours, nearly all of it the five teachers; an
+`LIMINAL_DATA_DIR`) and the encoder. On two cores it takes two to three hours, most of it the five teachers; an
 interrupted run goes on when the command is given again.
 """
 

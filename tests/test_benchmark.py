@@ -22,6 +22,7 @@ import benchmark  # noqa: E402
 import peers  # noqa: E402
 
 from liminal_hf import metrics  # noqa: E402
+from liminal_hf.training.run_folder import hardware  # noqa: E402
 
 WORDS = {"good": 4.6, "fine": 3.8, "plain": 3.0, "poor": 2.2, "awful": 1.4}
 THINGS = ["soup", "train", "song", "letter", "garden", "window", "answer", "coat"]
@@ -135,7 +136,7 @@ def test_rows_outlive_the_folder_of_their_cells(grid: Path) -> None:
     content = yaml.safe_load(grid.read_text(encoding="utf-8")) | {"compare": "linear"}
     grid.write_text(yaml.safe_dump(content), encoding="utf-8")
     earlier = run(grid, "--seeds", "0,1")
-    assert earlier["systems"]["v7"]["machines"] == earlier["machines"] and earlier["systems"]["v7"]["difference"]
+    assert earlier["systems"]["v7"]["machines"] == [hardware()] and earlier["systems"]["v7"]["difference"]
     shutil.rmtree(grid.parent / "work")
     # Another row is added; one seed is no reason to lose a row of two, and two are one to replace it.
     content["systems"].insert(2, {"name": "mlp", "kind": "fit", "overrides": {"model.head": "mlp"}})

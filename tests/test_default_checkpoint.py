@@ -1,4 +1,4 @@
-"""Tests of `scripts/build_default_checkpoint.py`: with a teacher, on tables and an encoder made for it."""
+"""Tests of `scripts/build_default_checkpoint.py`: with a teacher, on small tables and the packaged MiniLM."""
 
 import json
 import sys
@@ -23,8 +23,8 @@ from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression  # noqa
 def recipe(tmp_path: Path, minilm: Path) -> Path:
     """`taught.yaml`, which learns from seed 3 of `small.yaml` beside it."""
     # A checkpoint of the head alone names its encoder, so this one has a name.
-    name = {"model.encoder": MINILM, "model.revision": None}
-    small = small_recipe(tmp_path).override(name)
+    named = {"model.encoder": MINILM, "model.revision": None}
+    small = small_recipe(tmp_path).override(named)
     folder = tmp_path / "recipes"
     folder.mkdir()
     (folder / "small.yaml").write_text(small.to_yaml(), encoding="utf-8")

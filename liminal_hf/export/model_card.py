@@ -284,7 +284,7 @@ def _data_lines(corpora: list[Corpus], recipe: Mapping[str, Any], metrics: Mappi
     counts = dict(metrics.get("rows", {}))
     distill = _distill(recipe)
     # `fit` counts the texts that only teachers have labelled, too.
-    unlabelled = distill.get("num_texts", 0) if distill.get("texts") else 0
+    unlabelled = distill["num_texts"] if distill.get("texts") else 0
     if unlabelled and "train" in counts:
         counts["train"] -= unlabelled
     rows = ", ".join(f"{split} {count}" for split, count in counts.items())
@@ -394,7 +394,7 @@ def _soft_targets(recipe: Mapping[str, Any]) -> str:
     names = _teachers(recipe)
     if not names:
         return ""
-    return f"{_distill(recipe).get('weight', 0.5):.0%} of the target is the mean of {', '.join(names)}"
+    return f"{_distill(recipe)['weight']:.0%} of the target is the mean of {', '.join(names)}"
 
 
 def _without_folders(value: Any) -> Any:
