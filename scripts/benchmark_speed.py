@@ -555,7 +555,12 @@ def markdown(results: dict[str, Any]) -> str:
     rows = ["| what | median | quartiles | target |", "| --- | --- | --- | --- |"]
     for name in ITEMS:
         rows += [show(Line(**line)) for line in results["items"].get(name, {}).get("lines", [])]
-    machines = "; ".join(dict.fromkeys(item["machine"] for item in results["items"].values()))
+    where: dict[str, list[str]] = {}
+    for name, item in results["items"].items():
+        where.setdefault(item["machine"], []).append(name)
+    machines = "; ".join(
+        f"{machine} ({', '.join(names)})" if len(where) > 1 else machine for machine, names in where.items()
+    )
     rounds = max(item["rounds"] for item in results["items"].values())
     rows += [
         "",
