@@ -283,6 +283,50 @@ def test_a_student_of_teachers_alone_follows_them(tmp_path: Path) -> None:
         assert sign * np.corrcoef(found[:, 0], expected[:, 0])[0, 1] > 0.5, weight
 
 
+def test_the_uncertainty_is_learned_from_the_labels_and_moves_no_prediction(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path, phases__0__training__num_train_epochs=12)
+    files = tables(tmp_path / "many", train=300)
+    teacher = fit(recipe.override({"data.files": files}), tmp_path / "teacher").output_dir / "model"
+    # The raters disagree about the texts in the upper half, and the teacher's smooth word for it hides that.
+    chance = np.random.default_rng(0)
+    for seed, (split, number) in enumerate((("train", 300), ("validation", 100))):
+        rows = ["text,V,A,D"]
+        for text, labels in texts_and_labels(number, seed):
+            disputed = np.clip(np.array(labels) + (chance.choice([-1, 1], 3) if labels[0] > 3 else 0), 1, 5)
+            rows.append(",".join([text, *(f"{label:.4f}" for label in disputed)]))
+        files[split] = str(tmp_path / f"{split}.csv")
+        Path(files[split]).write_text("\n".join(rows) + "\n")
+    student = recipe.override({"data.files": files, "distill": {"teachers": [str(teacher)], "weight": 1.0}})
+    more = phase("surer", epochs=12, trainable="uncertainty", cache=True)
+    without = fit(student, tmp_path / "without")
+    having = fit(student.override({"phases": [student.to_dict()["phases"][0], more]}), tmp_path / "with")
+    old, new = without.model.state_dict(), having.model.state_dict()
+    changed = {name for name in new if not torch.equal(old[name], new[name])}
+    assert changed and all("spread_head" in name for name in changed)
+
+    probe = texts_and_labels(100, 9)
+    upper = torch.tensor([labels[0] > 3 for _, labels in probe])
+    batch = having.tokenizer([text for text, _ in probe], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        before, after = without.model(**batch), having.model(**batch)
+    assert torch.equal(before.logits, after.logits)
+    ratios = [float(one.uncertainty[upper, 0].mean() / one.uncertainty[~upper, 0].mean()) for one in (before, after)]
+    assert ratios[0] < 1.4 < 1.8 < ratios[1], ratios
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"), [({"head": "v6"}, "'v6' does not have"), ({"uncertainty_weight": 0.0}, "nothing to learn")]
+)
+def test_an_uncertainty_that_cannot_be_learned_is_refused_at_once(
+    tmp_path: Path, fields: dict[str, object], message: str
+) -> None:
+    phases = [phase("head", trainable="head"), phase("surer", trainable="uncertainty")]
+    recipe = small_recipe(tmp_path, phases=phases)
+    with pytest.raises(ValueError, match=message):
+        fit(recipe.override({"model": {**recipe.model, **fields}}), tmp_path / "run")
+    assert not (tmp_path / "run" / "phases").exists()
+
+
 def test_a_student_learns_from_texts_without_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = small_recipe(tmp_path, phases__0__training__num_train_epochs=20)
     teacher = fit(recipe, tmp_path / "teacher")

@@ -146,6 +146,8 @@ def test_contradictions_are_refused() -> None:
         Recipe.from_dict(content(phases=[{"name": "e", "objective": "goemotions", "trainable": "all"}]))
     with pytest.raises(RecipeError, match="trains the encoder"):
         Recipe.from_dict(content(phases=[{"name": "e", "objective": "goemotions", "trainable": "head"}]))
+    with pytest.raises(RecipeError, match="trains the encoder"):
+        Recipe.from_dict(content(phases=[{"name": "e", "objective": "goemotions", "trainable": "uncertainty"}]))
     with pytest.raises(RecipeError, match="a name of its own"):
         Recipe.from_dict(content(phases=[{"name": "one"}, {"name": "one"}]))
     with pytest.raises(RecipeError, match="phases is missing"):

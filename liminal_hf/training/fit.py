@@ -39,6 +39,7 @@ from ..data.files import committed
 from ..metrics import bootstrap_intervals
 from ..modeling.configuration_liminal import MISSING_LABEL
 from ..modeling.encoders import family, file_sha256, resolve_encoder
+from ..modeling.heads import ZeroLinear
 from ..modeling.modeling_liminal import LiminalForPADRegression
 from .callbacks import EmotionalLogCallback, is_whole, last_checkpoint, write_text
 from .emotions import EmotionClassifier, macro_f1
@@ -117,6 +118,7 @@ def fit(
         RunMismatchError: the folder holds a run of another recipe, seed or data.
         NonFiniteLossError: the loss is NaN or infinite; the message names the rows.
         ValueError: it was launched with FSDP or DeepSpeed.
+        ValueError: a phase trains the uncertainty of a head that has none.
         FileNotFoundError: a teacher, or the texts that it is to read, are not there.
 
     Example:
@@ -182,6 +184,8 @@ class _Run:
         set_seed(self.recipe.seed)
         self.tokenizer = load_tokenizer(self.recipe.model["encoder"], self.recipe.model.get("revision"))
         self.model = self._build()
+        if any(phase.trainable == "uncertainty" for phase in self.recipe.phases):
+            self._spread_head()  # raises now, not when the phases before are over
         results: list[PhaseResult] = []
         epochs, scaled = 0.0, False
         for number, phase in enumerate(self.recipe.phases, start=1):
@@ -194,7 +198,7 @@ class _Run:
                     self._measure_scale(phase)
                 result = self._train(phase, home, epochs)
             self._take(result)
-            if phase.trainable != "head":
+            if not phase.freezes_encoder:
                 self._prepared.pop("pooled", None)
             if self.processes.is_main_process:
                 for used in (home / _CHECKPOINTS, *home.glob("seed-*")):
@@ -291,7 +295,14 @@ class _Run:
         arguments = training_arguments(phase, home / _CHECKPOINTS, seed)
         set_seed(seed)
         self.model.requires_grad_(True)
-        if phase.trainable != "all":
+        if phase.trainable == "uncertainty":
+            self.model.requires_grad_(False)
+            for layer in self._spread_head().requires_grad_(True).modules():
+                if isinstance(layer, ZeroLinear):
+                    # What it has learned from soft targets is what it is to forget.
+                    torch.nn.init.zeros_(layer.weight)
+                    torch.nn.init.zeros_(layer.bias)
+        elif phase.trainable != "all":
             self.model.freeze_encoder()
         adapters = self._add_adapters() if phase.trainable == "lora" else None
         trainer = self._trainer(phase, arguments, epochs_before)
@@ -344,7 +355,7 @@ class _Run:
         return self.trainer(
             self.model,
             arguments,
-            train_dataset=self._with_teachers(splits["train"]),
+            train_dataset=self._targets(phase, splits["train"]),
             eval_dataset=splits["validation"],
             data_collator=self._collator(phase),
             callbacks=[EmotionalLogCallback(self.folder.emotional_log, epochs_before)],
@@ -361,6 +372,22 @@ class _Run:
                     shutil.rmtree(path)
         self.processes.wait_for_everyone()
         return last_checkpoint(folder)
+
+    def _spread_head(self) -> torch.nn.Module:
+        """The readout of the uncertainty; it reads detached states, so that no prediction moves with it."""
+        config = self.model.config
+        spread: torch.nn.Module | None = getattr(self.model.liminal.head, "spread_head", None)
+        if spread is None:
+            raise ValueError(
+                f"`trainable: uncertainty` trains the head's spread_head, which the head {config.head!r} does not "
+                "have. Take `head: v7`, or leave the phase out."
+            )
+        if config.uncertainty_weight <= 0 and config.loss != "gaussian_nll":
+            raise ValueError(
+                "`trainable: uncertainty` has nothing to learn from: set `uncertainty_weight` above 0, or "
+                "`loss: gaussian_nll`, in the recipe's model section."
+            )
+        return spread
 
     def _add_adapters(self) -> Any:
         from peft.tuners.lora import LoraModel
@@ -433,7 +460,7 @@ class _Run:
                 if split not in self.given or not {"text", "labels"} <= set(self.given[split].column_names):
                     found = {name: rows.column_names for name, rows in self.given.items()}
                     raise ValueError(f"data needs the split {split!r} with the columns text and labels; got {found}.")
-            if any(phase.trainable != "head" for phase in self.recipe.phases):  # the states would soon be old
+            if not all(phase.freezes_encoder for phase in self.recipe.phases):  # the states would soon be old
                 columns = ["text", "labels"]
                 return DatasetDict({name: rows.select_columns(columns) for name, rows in self.given.items()})
             return self.given
@@ -494,11 +521,14 @@ class _Run:
         }
         return DatasetDict(numbered).with_format("torch")
 
-    def _with_teachers(self, train: Dataset) -> Dataset:
-        """The training split with soft targets, where the recipe names teachers."""
+    def _targets(self, phase: Phase, train: Dataset) -> Dataset:
+        """The training split as the phase learns it: with soft targets, where the recipe names teachers."""
         distill = self.recipe.distill
         if distill is None:
             return train
+        if phase.trainable == "uncertainty":
+            known = np.asarray(self.data["train"]["labels"][:]) != MISSING_LABEL
+            return train.select(np.flatnonzero(known.any(axis=1)))
         taught = self._taught(distill.teachers)
         labels = np.asarray(self.data["train"]["labels"][:], dtype=np.float64)
         mixed = (1 - distill.weight) * labels + distill.weight * taught
@@ -596,7 +626,7 @@ class _Run:
         shutil.rmtree(self.folder.model, ignore_errors=True)
         part.rename(self.folder.model)
         # The pairs describe the encoder only when nothing else has changed it.
-        changed = [place for place, phase in enumerate(self.recipe.phases) if phase.trainable != "head"]
+        changed = [place for place, phase in enumerate(self.recipe.phases) if not phase.freezes_encoder]
         if len(changed) == 1 and results[changed[0]].pairs:
             save_file(results[changed[0]].pairs, self.folder.path / ".low_rank.part")
             (self.folder.path / ".low_rank.part").rename(self.folder.low_rank)
@@ -629,8 +659,10 @@ def training_arguments(phase: Phase, output_dir: str | Path, seed: int) -> Train
     else:
         settings.setdefault("save_strategy", "epoch")
     if settings.get("load_best_model_at_end") and "metric_for_best_model" not in given:
-        settings["metric_for_best_model"] = "pearson_mean" if phase.objective == "pad" else "macro_f1"
-        settings["greater_is_better"] = True
+        # The predictions of a phase of the uncertainty stay as they are; its loss is the likelihood and a constant.
+        chosen = "loss" if phase.trainable == "uncertainty" else "pearson_mean"
+        settings["metric_for_best_model"] = chosen if phase.objective == "pad" else "macro_f1"
+        settings["greater_is_better"] = settings["metric_for_best_model"] != "loss"
     return TrainingArguments(output_dir=str(output_dir), seed=seed, data_seed=seed, **settings)
 
 

@@ -91,7 +91,10 @@ class Phase:
         name: names the phase's folder and its lines in the log.
         objective: "pad" (the model's own loss), or "goemotions": the encoder alone learns the 28 labels of GoEmotions
             (mean pooling, one linear layer, binary cross-entropy), and that layer is thrown away.
-        trainable: "head" (the encoder is frozen), "all", or "lora" (low-rank adapters on the encoder, and the head).
+        trainable: "head" (the encoder is frozen), "all", "lora" (low-rank adapters on the encoder, and the head), or
+            "uncertainty" (of v7 the readout of the uncertainty alone, from the labels alone: soft targets of teachers
+            are smoother than labels, and a head that learned from them takes itself for surer than it is. The
+            predictions keep their bits).
         cache: run the frozen encoder once and keep its pooled states on disk.
         ema_decay: decay of the exponential moving average of the weights; None trains without one.
         head_learning_rate: learning rate of everything but the encoder; None takes `training.learning_rate`.
@@ -106,7 +109,7 @@ class Phase:
 
     name: str
     objective: Literal["pad", "goemotions"] = "pad"
-    trainable: Literal["head", "all", "lora"] = "all"
+    trainable: Literal["head", "all", "lora", "uncertainty"] = "all"
     cache: bool = False
     ema_decay: float | None = None
     head_learning_rate: float | None = None
@@ -115,6 +118,11 @@ class Phase:
     keep: float = 1.0
     model: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def freezes_encoder(self) -> bool:
+        """Whether the encoder is after the phase what it was before."""
+        return self.trainable in ("head", "uncertainty")
 
 
 @dataclass(config=_STRICT)
@@ -390,10 +398,10 @@ def _check_phase(where: str, phase: Phase, model: dict[str, Any]) -> None:
         raise RecipeError(f"{where}.head_learning_rate must not be negative, got {phase.head_learning_rate}.")
     if phase.seeds is not None and (not phase.seeds or len(set(phase.seeds)) < len(phase.seeds)):
         raise RecipeError(f"{where}.seeds: give different whole numbers, for example [0, 1, 2]; got {phase.seeds}.")
-    if phase.objective == "goemotions" and phase.trainable == "head":
+    if phase.objective == "goemotions" and phase.freezes_encoder:
         raise RecipeError(f"{where}: `objective: goemotions` trains the encoder; set `trainable: all` or `lora`.")
     if phase.cache:
-        if phase.trainable != "head":
+        if not phase.freezes_encoder:
             raise RecipeError(
                 f"{where}: `cache: true` keeps the states of a frozen encoder, but `trainable: {phase.trainable}` "
                 "changes it. Set `trainable: head`, or `cache: false`."
