@@ -110,6 +110,15 @@ def test_a_tiny_grid(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cells[0].test_steps.shape == (10, benchmark.READ_OUT_STEPS, 3)
     np.testing.assert_allclose(cells[0].test_steps[:, 4], cells[0].test, atol=1e-5)
     assert table["readout"][4]["r"]["mean"] == pytest.approx(rows["v7"]["r"]["mean"], abs=1e-4)
+    # Told the labels, the best step of each text is off by no more than any one step, in variances of the labels.
+    best = [benchmark.best_of_steps(cell.test_steps, gold) for cell in cells]
+    halted = table["readout"][-1]
+    assert halted["step"] == benchmark.HALTED
+    assert halted["mae"]["mean"] == pytest.approx(np.mean([metrics.mae(values, gold) for values in best]), abs=1e-5)
+    for cell, values in zip(cells, best, strict=True):
+        off = (np.square(values - gold) / gold.var(axis=0)).sum(axis=1)
+        each = (np.square(cell.test_steps - gold[:, None]) / gold.var(axis=0)).sum(axis=2)
+        np.testing.assert_allclose(off, each.min(axis=1))
 
     def refuse(*arguments: Any) -> None:
         raise AssertionError("A cell that was kept was computed again.")
