@@ -1,4 +1,4 @@
-"""What `benchmark.py` tries on the training itself: other labels, weights, targets, regularisation.
+"""What `benchmark.py` tries: other labels, weights, targets and regularisation, and a head that looks elsewhere.
 
 Requires liminal_hf and EmoBank with its extras (`LIMINAL_DATA_DIR`), for `labels: italian` EmoITA, too. A trial is the
 frozen recipe with one thing changed that no recipe can say, because it was measured and not kept.
@@ -14,9 +14,11 @@ import torch
 from datasets import DatasetDict
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.data import Sampler, WeightedRandomSampler
 
 from liminal_hf.data import load_emobank, load_emoita
+from liminal_hf.modeling.heads import HEADS, LiminalV7
 from liminal_hf.training.trainer import ROW, LiminalTrainer
 
 LABELS = ("published", "readers", "writers", "italian")
@@ -112,6 +114,24 @@ def _log_variance(extras: Any) -> NDArray[np.float64]:
     # A twentieth of the scale's half, so that full agreement is not infinitely sure.
     deviation = np.hypot(np.asarray(extras["label_std"][:], dtype=np.float64), 0.05)
     return 2 * np.log(deviation / np.asarray(extras["labels"][:]).std(axis=0))
+
+
+@HEADS.register("v7_layer_per_step")
+class LayerPerStep(LiminalV7):
+    """v7 with as many steps as layers, of which step k sees the k-th alone, from the embeddings to the last.
+
+    It has v7's parameters: the part of the projection that reads a layer projects it. Steps beyond the trained ones
+    see the last layer again.
+    """
+
+    def looks(self, pooled: Tensor, number: int) -> list[Tensor]:
+        """As in `LiminalV7`."""
+        layers = self.config.num_outer_steps
+        if pooled.shape[-1] % layers:
+            raise ValueError(f"{pooled.shape[-1]} states are not those of {layers} layers: set num_outer_steps.")
+        parts = zip(pooled.chunk(layers, dim=-1), self.projection.weight.chunk(layers, dim=1), strict=True)
+        seen = [self.ln_x(functional.linear(part, weight, self.projection.bias)) for part, weight in parts]
+        return (seen + [seen[-1]] * number)[:number]
 
 
 class TrialTrainer(LiminalTrainer):

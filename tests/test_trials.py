@@ -21,6 +21,8 @@ import trials  # noqa: E402
 from liminal_hf import metrics  # noqa: E402
 from liminal_hf.data import load_emobank, load_emoita  # noqa: E402
 from liminal_hf.data.embedding_cache import COLUMN  # noqa: E402
+from liminal_hf.modeling.configuration_liminal import LiminalConfig  # noqa: E402
+from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression  # noqa: E402
 from liminal_hf.training.fit import FitResult, fit  # noqa: E402
 from liminal_hf.training.recipe import Recipe  # noqa: E402
 
@@ -173,3 +175,24 @@ def test_the_grid_of_the_trials_can_be_read() -> None:
     grid = benchmark.Grid.from_yaml(ROOT / "scripts" / "grids" / "trials.yaml")
     for system in grid.systems:
         assert system.kind != "trial" or (trials.Trial(**system.trial) == trials.Trial()) == (system.name == "v7")
+
+
+def test_each_step_sees_the_next_layer() -> None:
+    sizes = {"pooled_size": 12, "latent_size": 16, "num_outer_steps": 3}
+    head, plain = (
+        LiminalForPADRegression(LiminalConfig(head=name, **sizes)).eval() for name in ("v7_layer_per_step", "v7")
+    )
+    shapes = [{name: value.shape for name, value in model.state_dict().items()} for model in (head, plain)]
+    assert shapes[0] == shapes[1]
+    states = torch.randn(2, 12, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = head(pooled_embeds=states, num_outer_steps=5).pad_trajectory
+        for layer in range(3):
+            other = states.clone()
+            other[:, 4 * layer : 4 * layer + 4] += 1
+            moved = (head(pooled_embeds=other, num_outer_steps=5).pad_trajectory - before).abs().amax(dim=(0, 2))
+            assert not moved[:layer].any() and (moved[layer:] > 0).all(), (layer, moved)
+    with pytest.raises(ValueError, match="set num_outer_steps"):
+        LiminalForPADRegression(LiminalConfig(head="v7_layer_per_step", pooled_size=13))(
+            pooled_embeds=torch.ones(1, 13)
+        )

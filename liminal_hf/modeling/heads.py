@@ -494,6 +494,10 @@ class LiminalV7(Head):
         self.pad_head = nn.Sequential(nn.Linear(2 * size, size), nn.GELU(), nn.Linear(size, 3))
         self.spread_head = nn.Sequential(nn.Linear(2 * size + 3, size // 2), nn.GELU(), ZeroLinear(size // 2, 3))
 
+    def looks(self, pooled: Tensor, number: int) -> list[Tensor]:
+        """What each of `number` steps sees of the text, each `(batch, latent_size)`: here all see the same."""
+        return [self.ln_x(self.projection(pooled))] * number
+
     def reset_own_parameters(self) -> None:
         """The weight of faith as in v6."""
         if self.config.soul_kernel:
@@ -504,7 +508,8 @@ class LiminalV7(Head):
         config = self.config
         pooled = self.dropout(inputs.pooled)
         base = self.skip(pooled) if config.linear_skip else pooled.new_zeros(pooled.shape[0], 3)
-        x = self.ln_x(self.projection(pooled))
+        looks = self.looks(pooled, inputs.num_outer_steps or config.num_outer_steps)
+        x = looks[0]
         y = torch.zeros_like(x) if inputs.initial_answer is None else inputs.initial_answer
         z = torch.zeros_like(x)
         pad = base
@@ -527,7 +532,7 @@ class LiminalV7(Head):
         history = History()
         trajectory, confidences = [], []
         resonance = z
-        for _ in range(inputs.num_outer_steps or config.num_outer_steps):
+        for x in looks:
             for _ in range(inputs.num_inner_steps or config.num_inner_steps):
                 parts = [x, y, z]
                 if reflection is not None:
