@@ -166,10 +166,14 @@ def by_emotion(grid: Grid, checkpoint: str, work: Path, command: str) -> dict[st
     peers = [system for system in grid.systems if system.kind in ("ridge", "vader")]
     emobank = load_emobank().select_columns(["text", "labels"])
     report: dict[str, Any] = {"command": command, "machines": [hardware()], "compared": ours, "sets": {}, "means": {}}
+    at_home = checkpoints.read(checkpoint, emobank["test"]["text"][:], work)
+    spreads = {"EmoBank's test split": at_home.uncertainty}
     for corpus, load in CORPORA.items():
         texts, emotions, groups = load()
         positions = np.array([EMOTION_PAD[emotion] for emotion in emotions])
-        found = {ours: checkpoints.read(checkpoint, texts, work).pad}
+        reading = checkpoints.read(checkpoint, texts, work)
+        spreads[corpus] = reading.uncertainty
+        found = {ours: reading.pad}
         found |= _peers(grid, peers, emobank, texts, positions, work)
         names = np.array(emotions)
         everything, emotional = np.ones(len(names), dtype=bool), names != "neutral"
@@ -190,6 +194,9 @@ def by_emotion(grid: Grid, checkpoint: str, work: Path, command: str) -> dict[st
             for emotion in EMOTION_PAD
             if (names == emotion).any()
         }
+    report["uncertainty"] = {
+        name: spread.mean(axis=0).tolist() for name, spread in spreads.items() if spread is not None
+    }
     return benchmark.rounded(report)
 
 
@@ -229,6 +236,9 @@ def markdown(report: dict[str, Any]) -> str:
     note += (
         "resamples, of MELD's dialogues and of GoEmotions' comments. EmoITA needs a multilingual encoder: not measured."
     )
+    if report["uncertainty"]:
+        told = (f"{name} {' / '.join(map(number, values))}" for name, values in report["uncertainty"].items())
+        note += f" Mean uncertainty of {ours} (V / A / D): {', '.join(told)}."
     lines += ["", note]
     for corpus, emotions in report["means"].items():
         names = list(next(iter(emotions.values()))["systems"])

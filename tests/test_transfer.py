@@ -104,6 +104,9 @@ def test_both_parts(grid: Path, minilm: Path) -> None:
     reading = checkpoints.read(str(folder / "mine"), texts, folder / "work")
     ours = sets["GoEmotions"]["systems"]["mine"]["r"]
     assert ours["mean"]["mean"] == pytest.approx(metrics.mean_pearson(reading.pad, positions), abs=1e-5)
+    spreads = reports["emotions"]["uncertainty"]
+    assert list(spreads) == ["EmoBank's test split", "MELD", "GoEmotions"]
+    np.testing.assert_allclose(spreads["GoEmotions"], reading.uncertainty.mean(axis=0), atol=1e-4)
     assert sets["MELD"]["systems"]["VADER"]["r"]["pleasure"]["mean"] > 0.8
     joy = reports["emotions"]["means"]["GoEmotions"]["joy"]
     assert joy["rows"] == 4 and joy["position"] == list(EMOTION_PAD["joy"]) and joy["systems"]["VADER"][1] is None
