@@ -1,40 +1,20 @@
 """Killed, cut short, out of space: a run that is called again ends with the weights of an undisturbed one."""
 
+import multiprocessing
 import os
-import resource
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from training_kit import phase, same_weights, small_recipe
+from training_kit import fit_and_die, phase, same_weights, small_recipe
 
 from liminal_hf.training.callbacks import is_whole
 from liminal_hf.training.fit import FitResult, fit
 from liminal_hf.training.recipe import Recipe
 
-# Runs `fit` and kills itself, with no chance to clean up, at the n-th call of a function.
-CHILD = """
-import importlib, os, signal, sys
-from liminal_hf.training.fit import fit
-recipe, folder, module, names, count, moment = sys.argv[1:]
-owner = importlib.import_module(module)
-*path, name = names.split(".")
-for part in path:
-    owner = getattr(owner, part)
-original, calls = getattr(owner, name), [0]
-def deadly(*args, **kwargs):
-    calls[0] += 1
-    if calls[0] == int(count) and moment == "before":
-        os.kill(os.getpid(), signal.SIGKILL)
-    result = original(*args, **kwargs)
-    if calls[0] == int(count):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return result
-setattr(owner, name, deadly)
-fit(recipe, folder)
-"""
+# Children that are forked from a process that has imported everything, once for all.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["liminal_hf.training.fit", "training_kit"])
 CALLBACKS = "liminal_hf.training.callbacks"
 MOMENTS = {
     "before the recipe is kept": ("liminal_hf.training.run_folder", "write_text", 2, "before"),
@@ -77,9 +57,13 @@ def own_cache(setting: tuple[Path, FitResult], monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("LIMINAL_CACHE_DIR", str(setting[0].parent / "cache"))
 
 
-def disturb(recipe: Path, folder: Path, moment: tuple[str, str, int, str], **kwargs: object) -> int:
-    arguments = [str(recipe), str(folder), *map(str, moment)]
-    return subprocess.run([sys.executable, "-c", CHILD, *arguments], capture_output=True, **kwargs).returncode  # type: ignore[call-overload]
+def disturb(recipe: Path, folder: Path, moment: tuple[str, str, int, str], max_bytes: int | None = None) -> int | None:
+    """The exit code of a process that fits and dies at the moment."""
+    child = PROCESSES.Process(target=fit_and_die, args=(str(recipe), str(folder), moment, max_bytes))
+    child.start()
+    child.join(250)
+    child.kill()
+    return child.exitcode
 
 
 def assert_equal(found: FitResult, expected: FitResult) -> None:
@@ -125,10 +109,7 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
 def test_a_full_disk_stops_the_run_and_space_lets_it_go_on(setting: tuple[Path, FitResult], tmp_path: Path) -> None:
     recipe, whole = setting
 
-    def small_disk() -> None:  # no file may grow beyond 40 kB
-        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.RLIM_INFINITY))
-
     never = (CALLBACKS, "write_text", 10_000, "after")
-    assert disturb(recipe, tmp_path / "run", never, preexec_fn=small_disk) == 1
+    assert disturb(recipe, tmp_path / "run", never, max_bytes=40_000) == 1
     assert not (tmp_path / "run" / "metrics.json").exists()
     assert_equal(fit(recipe, tmp_path / "run"), whole)

@@ -1,6 +1,11 @@
 """What the tests of training share: a tiny encoder with a tokenizer, tables to train on, a recipe for both."""
 
+import importlib
+import itertools
+import os
 import random
+import resource
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from liminal_hf.modeling.encoders import build_encoder
+from liminal_hf.training.fit import fit
 from liminal_hf.training.recipe import Recipe
 
 WORDS = [f"w{number}" for number in range(VOCABULARY - 4)]
@@ -102,3 +108,32 @@ def same_weights(one: Any, other: Any) -> bool:
     """Whether two models are equal bit by bit."""
     first, second = one.state_dict(), other.state_dict()
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def fit_and_die(recipe: str, folder: str, moment: tuple[str, str, int, str], max_bytes: int | None) -> None:
+    """Runs `fit` and kills its process, with no chance to clean up, at the n-th call of a function.
+
+    Args:
+        moment: module, function in it, n, and whether it is "before" or "after" that call.
+        max_bytes: no file may grow beyond this; None leaves the disk as it is.
+    """
+    if max_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, resource.RLIM_INFINITY))
+    module, names, number, side = moment
+    owner: Any = importlib.import_module(module)
+    *path, name = names.split(".")
+    for part in path:
+        owner = getattr(owner, part)
+    original, calls = getattr(owner, name), itertools.count(1)
+
+    def deadly(*args: Any, **kwargs: Any) -> Any:
+        last = next(calls) == number
+        if last and side == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*args, **kwargs)
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, name, deadly)
+    fit(recipe, folder)
