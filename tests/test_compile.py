@@ -34,6 +34,9 @@ def test_compiles_as_one_graph(head: str, backend: str) -> None:
     torch._dynamo.reset()
     steps = 1 if backend == "inductor" else 2
     model = tiny_model("bert", head=head, num_outer_steps=steps, num_inner_steps=1)
+    if backend == "inductor":
+        # Every layer is the same code, written and compiled once more.
+        del model.liminal.encoder.encoder.layer[1:]
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=backend)
     for rows, length in [(3, 9), (4, 12)]:
         inputs = batch(rows, length)
@@ -47,11 +50,10 @@ def test_compiles_as_one_graph(head: str, backend: str) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", ["bert", "t5"])
-def test_compiles_without_a_memory_and_with_every_layer(family: str) -> None:
+def test_compiles_without_a_memory_and_with_every_layer() -> None:
     """Without a call before, at which transformers would put its hooks for hidden states on the encoder."""
     torch._dynamo.reset()
-    model = tiny_model(family, pooled_layers="all", token_attention=True, num_outer_steps=1)
+    model = tiny_model("t5", pooled_layers="all", token_attention=True, num_outer_steps=1)
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
     for rows, length in [(3, 9), (4, 12)]:
         inputs = batch(rows, length)
