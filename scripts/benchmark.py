@@ -62,6 +62,7 @@ from liminal_hf.data import human_ceiling, load_emobank, load_table, pooled_data
 from liminal_hf.data.embedding_cache import COLUMN
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS
 from liminal_hf.modeling.encoders import resolve_encoder
+from liminal_hf.modeling.heads import HEADS
 from liminal_hf.modeling.modeling_liminal import MISSING_LABEL, LiminalForPADRegression
 from liminal_hf.training.callbacks import write_text
 from liminal_hf.training.fit import FitResult, fit, load_tokenizer
@@ -233,6 +234,7 @@ class Benchmark:
         texts = {split: list(rows["text"][:]) for split, rows in self.corpus.items()}
         listed = {split: values.tolist() for split, values in self.labels.items()}
         self._data_hash = content_hash([texts, listed])
+        HEADS["v7_layer_per_step"] = trials.LayerPerStep
         self._states: dict[str, Array] | None = None
 
     # ---- cells ----

@@ -22,6 +22,7 @@ from liminal_hf import metrics  # noqa: E402
 from liminal_hf.data import load_emobank, load_emoita  # noqa: E402
 from liminal_hf.data.embedding_cache import COLUMN  # noqa: E402
 from liminal_hf.modeling.configuration_liminal import LiminalConfig  # noqa: E402
+from liminal_hf.modeling.heads import HEADS  # noqa: E402
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression  # noqa: E402
 from liminal_hf.training.fit import FitResult, fit  # noqa: E402
 from liminal_hf.training.recipe import Recipe  # noqa: E402
@@ -177,7 +178,8 @@ def test_the_grid_of_the_trials_can_be_read() -> None:
         assert system.kind != "trial" or (trials.Trial(**system.trial) == trials.Trial()) == (system.name == "v7")
 
 
-def test_each_step_sees_the_next_layer() -> None:
+def test_each_step_sees_the_next_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(HEADS, "v7_layer_per_step", trials.LayerPerStep)
     sizes = {"pooled_size": 12, "latent_size": 16, "num_outer_steps": 3}
     head, plain = (
         LiminalForPADRegression(LiminalConfig(head=name, **sizes)).eval() for name in ("v7_layer_per_step", "v7")
