@@ -62,7 +62,6 @@ from liminal_hf.data import human_ceiling, load_emobank, load_table, pooled_data
 from liminal_hf.data.embedding_cache import COLUMN
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS
 from liminal_hf.modeling.encoders import resolve_encoder
-from liminal_hf.modeling.heads import HEADS
 from liminal_hf.modeling.modeling_liminal import MISSING_LABEL, LiminalForPADRegression
 from liminal_hf.training.callbacks import write_text
 from liminal_hf.training.fit import FitResult, fit, load_tokenizer
@@ -234,7 +233,6 @@ class Benchmark:
         texts = {split: list(rows["text"][:]) for split, rows in self.corpus.items()}
         listed = {split: values.tolist() for split, values in self.labels.items()}
         self._data_hash = content_hash([texts, listed])
-        HEADS["v7_layer_per_step"] = trials.LayerPerStep
         self._states: dict[str, Array] | None = None
 
     # ---- cells ----
@@ -588,7 +586,7 @@ class Benchmark:
         return {"mean_r": float(point[0]), "low": float(low), "high": float(high)}
 
     def _read_out(self, cells: list[Cell]) -> list[dict[str, Any]]:
-        """After each step; at last after each text's best, which bounds what a rule that halts could gain."""
+        """After each step; at last after each text's best, than which no rule that halts has smaller squared errors."""
         parts: dict[int | str, list[tuple[Array, Array]]] = {
             place + 1: [(cell.dev_steps[:, place], cell.test_steps[:, place]) for cell in cells]
             for place in range(cells[0].test_steps.shape[1])

@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.utils.data import Sampler, WeightedRandomSampler
 
 from liminal_hf.data import load_emobank, load_emoita
-from liminal_hf.modeling.heads import LiminalV7
+from liminal_hf.modeling.heads import HEADS, LiminalV7
 from liminal_hf.training.trainer import ROW, LiminalTrainer
 
 LABELS = ("published", "readers", "writers", "italian")
@@ -116,11 +116,12 @@ def _log_variance(extras: Any) -> NDArray[np.float64]:
     return 2 * np.log(deviation / np.asarray(extras["labels"][:]).std(axis=0))
 
 
+@HEADS.register("v7_layer_per_step")
 class LayerPerStep(LiminalV7):
     """v7 with as many steps as layers, of which step k sees the k-th alone, from the embeddings to the last.
 
-    A grid calls it "v7_layer_per_step". It has v7's parameters: the part of the projection that reads a layer projects
-    it. Steps beyond the trained ones see the last layer again.
+    It has v7's parameters: the part of the projection that reads a layer projects it. Steps beyond the trained ones
+    see the last layer again.
     """
 
     def looks(self, pooled: Tensor, number: int) -> list[Tensor]:

@@ -22,7 +22,6 @@ from liminal_hf import metrics  # noqa: E402
 from liminal_hf.data import load_emobank, load_emoita  # noqa: E402
 from liminal_hf.data.embedding_cache import COLUMN  # noqa: E402
 from liminal_hf.modeling.configuration_liminal import LiminalConfig  # noqa: E402
-from liminal_hf.modeling.heads import HEADS  # noqa: E402
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression  # noqa: E402
 from liminal_hf.training.fit import FitResult, fit  # noqa: E402
 from liminal_hf.training.recipe import Recipe  # noqa: E402
@@ -31,7 +30,7 @@ ROWS = {"train": 192, "validation": 64, "test": 64}
 
 
 @pytest.fixture(scope="module")
-def corpus() -> DatasetDict:
+def corpus(data_dir: Path) -> DatasetDict:
     """EmoBank's first sentences, with states of eight numbers that tell the labels, noisily."""
     generator = np.random.default_rng(0)
     mixing = generator.normal(size=(3, 8))
@@ -103,7 +102,7 @@ def test_no_change_is_the_recipe_and_every_change_is_one(recipe: Recipe, corpus:
     assert all(not np.array_equal(found[0], other) for other in found[1:])
 
 
-def test_labels_are_those_that_were_asked_for() -> None:
+def test_labels_are_those_that_were_asked_for(data_dir: Path) -> None:
     corpus, extras = load_emobank(), load_emobank(extras=True)
     readers, _ = trials.Trial(labels="readers").prepare(corpus)
     np.testing.assert_allclose(readers["train"]["labels"][:], extras["train"]["reader"][:], atol=1e-6)
@@ -120,7 +119,7 @@ def test_labels_are_those_that_were_asked_for() -> None:
         trials.Trial(labels="mine")
 
 
-def test_copies_go_and_the_rest_stays_in_order() -> None:
+def test_copies_go_and_the_rest_stays_in_order(data_dir: Path) -> None:
     corpus = load_emobank()
     made, _ = trials.Trial(drop_copies=True).prepare(corpus)
     elsewhere = set(corpus["validation"]["text"][:]) | set(corpus["test"]["text"][:])
@@ -178,8 +177,7 @@ def test_the_grid_of_the_trials_can_be_read() -> None:
         assert system.kind != "trial" or (trials.Trial(**system.trial) == trials.Trial()) == (system.name == "v7")
 
 
-def test_each_step_sees_the_next_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(HEADS, "v7_layer_per_step", trials.LayerPerStep)
+def test_each_step_sees_the_next_layer() -> None:
     sizes = {"pooled_size": 12, "latent_size": 16, "num_outer_steps": 3}
     head, plain = (
         LiminalForPADRegression(LiminalConfig(head=name, **sizes)).eval() for name in ("v7_layer_per_step", "v7")

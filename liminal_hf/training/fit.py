@@ -3,6 +3,7 @@
 Requires torch, transformers, accelerate and datasets; peft only for phases with `trainable: lora`.
 """
 
+import itertools
 import json
 import logging
 import math
@@ -184,8 +185,10 @@ class _Run:
         set_seed(self.recipe.seed)
         self.tokenizer = load_tokenizer(self.recipe.model["encoder"], self.recipe.model.get("revision"))
         self.model = self._build()
-        if any(phase.trainable == "uncertainty" for phase in self.recipe.phases):
-            self._spread_head()  # raises now, not when the phases before are over
+        # What is wrong with the head raises now, not when the phases before are over; a later one may change it.
+        same_head = itertools.takewhile(lambda phase: not phase.model, self.recipe.phases)
+        if any(phase.trainable == "uncertainty" for phase in same_head):
+            self._spread_head()
         results: list[PhaseResult] = []
         epochs, scaled = 0.0, False
         for number, phase in enumerate(self.recipe.phases, start=1):
@@ -659,10 +662,10 @@ def training_arguments(phase: Phase, output_dir: str | Path, seed: int) -> Train
     else:
         settings.setdefault("save_strategy", "epoch")
     if settings.get("load_best_model_at_end") and "metric_for_best_model" not in given:
-        # The predictions of a phase of the uncertainty stay as they are; its loss is the likelihood and a constant.
-        chosen = "loss" if phase.trainable == "uncertainty" else "pearson_mean"
-        settings["metric_for_best_model"] = chosen if phase.objective == "pad" else "macro_f1"
-        settings["greater_is_better"] = settings["metric_for_best_model"] != "loss"
+        chosen = "pearson_mean" if phase.objective == "pad" else "macro_f1"
+        if phase.trainable == "uncertainty":  # the predictions stay, so the loss is the likelihood and a constant
+            chosen = "loss"
+        settings |= {"metric_for_best_model": chosen, "greater_is_better": chosen != "loss"}
     return TrainingArguments(output_dir=str(output_dir), seed=seed, data_seed=seed, **settings)
 
 
