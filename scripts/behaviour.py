@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmark import ALPHAS, Array, add_folders, fill, line, number, save
 from checkpoint import add_checkpoint, command, named, read
+from peers import ALPHAS
+from report import Array, add_folders, fill, line, number, save
 from transformers import AutoTokenizer
 
 from liminal_hf import metrics

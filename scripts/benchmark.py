@@ -13,35 +13,19 @@ row of a system that has none, or fewer seeds than the table under `--results` s
 if it was measured with the same recipe and data. So one row can be added without the other ones' hours. What a run of
 `fit` has logged stays beside the cells, in `runs/`, with the figures of its predictions on test.
 
-A grid file holds `recipe` (relative to the grid), `compare` ("best peer" or a system's name), optionally `readout` (a
-system whose accuracy is shown after each step) and `systems`. A system has a `name`, a `kind`, perhaps `ours: true`,
-and perhaps a `recipe` of its own:
-
-- `constant`: the mean of the training labels.
-- `vader`: pleasure alone, VADER's compound score (Hutto & Gilbert 2014) brought to the labels' scale on train.
-- `ridge`, `svr`: scikit-learn on the pooled states of the `last` or of `all` `layers`, alpha or C chosen on dev.
-- `sentence_transformers`: scikit-learn's ridge on what sentence-transformers encodes, alpha chosen on dev.
-- `fit`: the recipe with `overrides`, through `liminal_hf.training.fit.fit`.
-- `trial`: the recipe with `overrides` and the change to its training that `trial` says, see `trials.py`. With `ranks:
-  true`, for a head with an uncertainty, the table says how well that ranks the errors.
-- `plain`: `AutoModelForSequenceClassification` by transformers' Trainer, with `overrides` of its `TrainingArguments`.
-- `mean`: the mean of the predictions of the systems that `of` names, which come before it.
-- `leak`: the recipe with `overrides` on the frozen encoder, but the labels are given as affect in training, as the
-  original did; with `told: true` also when it predicts.
+What a grid file may say stands in `grid.py`.
 """
 
 import argparse
-import hashlib
 import json
 import logging
 import os
-import re
 import shlex
 import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +33,28 @@ import numpy as np
 import peers
 import torch
 import trials
-import yaml
 from datasets import DatasetDict
 from filelock import FileLock
-from numpy.typing import NDArray
+from grid import BEST_PEER, SEEDED, TRAINED, Grid, System
+from report import (
+    RESAMPLES,
+    Array,
+    add_folders,
+    content_hash,
+    fill,
+    line,
+    mean_r,
+    number,
+    partly,
+    read_seeds,
+    resample_counts,
+    rounded,
+    save,
+    summary,
+    three,
+    weighted_figures,
+    with_sd,
+)
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from transformers import AutoConfig
@@ -60,7 +62,6 @@ from transformers import AutoConfig
 from liminal_hf import metrics
 from liminal_hf.data import human_ceiling, load_emobank, load_table, pooled_dataset
 from liminal_hf.data.embedding_cache import COLUMN
-from liminal_hf.modeling.configuration_liminal import DIMENSIONS
 from liminal_hf.modeling.encoders import resolve_encoder
 from liminal_hf.modeling.modeling_liminal import MISSING_LABEL, LiminalForPADRegression
 from liminal_hf.training.callbacks import write_text
@@ -69,107 +70,8 @@ from liminal_hf.training.recipe import Recipe
 from liminal_hf.training.run_folder import RunFolder, hardware
 from liminal_hf.training.trainer import LiminalTrainer
 
-Array = NDArray[np.float64]
-KINDS = ("constant", "vader", "ridge", "svr", "sentence_transformers", "fit", "trial", "plain", "leak", "mean")
-SEEDED = ("fit", "trial", "plain", "leak", "mean")  # the other kinds have one cell for all seeds
-TRAINED = ("fit", "trial", "leak")  # by the recipe
-BEST_PEER = "best peer"
-RESAMPLES = 2000
-RESULTS = Path("scripts/results")
 READ_OUT_STEPS = 10
 HALTED = "each text's best, told its label"
-ALPHAS = (30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
-PENALTIES = (0.1, 0.3, 1.0, 3.0)
-_KEYS = {"recipe", "compare", "readout", "systems"}
-_SYSTEM_KEYS = {"name", "kind", "ours", "layers", "told", "of", "recipe", "overrides", "trial", "ranks"}
-
-
-@dataclass
-class System:
-    """One line of a grid; the fields are those of the file."""
-
-    name: str
-    kind: str
-    ours: bool = False
-    layers: str = "all"
-    told: bool = False
-    of: list[str] = field(default_factory=list)
-    recipe: Recipe | None = None
-    overrides: dict[str, Any] = field(default_factory=dict)
-    trial: dict[str, Any] = field(default_factory=dict)
-    ranks: bool = False
-
-
-@dataclass
-class Grid:
-    """A grid file, read and checked."""
-
-    name: str
-    recipe: Recipe
-    systems: list[System]
-    compare: str = BEST_PEER
-    readout: str | None = None
-
-    @classmethod
-    def from_yaml(cls, path: Path) -> "Grid":
-        """Reads a grid.
-
-        Raises:
-            ValueError: the file is missing, or a key, a kind or a name in it is not known; the message says which.
-        """
-        if not path.is_file():
-            raise ValueError(f"There is no grid at {path}. The ready ones are in scripts/grids/.")
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        _check_keys(str(path), content, _KEYS, {"recipe", "systems"})
-        systems: list[System] = []
-        for entry in content["systems"]:
-            _check_keys(f"{path}, a system", entry, _SYSTEM_KEYS, {"name", "kind"})
-            if entry["kind"] not in KINDS:
-                raise ValueError(f"{path}: system {entry['name']!r} has kind {entry['kind']!r}; known: {KINDS}.")
-            if entry.get("layers", "all") not in ("last", "all"):
-                raise ValueError(f"{path}: layers of {entry['name']!r} must be last or all, got {entry['layers']!r}.")
-            if "recipe" in entry:
-                if entry["kind"] not in TRAINED:
-                    raise ValueError(f"{path}: {entry['name']!r}: a recipe of its own is for the kinds {TRAINED}.")
-                entry["recipe"] = Recipe.from_yaml(path.parent / entry["recipe"])
-            before = [system.name for system in systems]
-            if (entry["kind"] == "mean") != bool(entry.get("of")) or set(entry.get("of", [])) - set(before):
-                raise ValueError(
-                    f"{path}: a system of kind mean, and no other, names in `of` some systems before it; "
-                    f"{entry['name']!r} has {entry.get('of')}, before it are {before}."
-                )
-            systems.append(System(**entry))
-        names = [system.name for system in systems]
-        if len(set(names)) < len(names):
-            raise ValueError(f"{path}: each system needs a name of its own, got {names}.")
-        compare, readout = content.get("compare", BEST_PEER), content.get("readout")
-        for name in {compare, readout} - {BEST_PEER, None}:
-            if name not in names:
-                raise ValueError(f"{path}: compare and readout name a system of the grid, not {name!r}; got {names}.")
-        recipe = Recipe.from_yaml(path.parent / content["recipe"])
-        return cls(path.stem, recipe, systems, compare, readout)
-
-    def named(self, names: Sequence[str]) -> list[System]:
-        """The systems of these names, in their order."""
-        return [next(system for system in self.systems if system.name == name) for name in names]
-
-    def chosen(self, only: Sequence[str] | None) -> list[System]:
-        """The systems of these names, all of them where none is given.
-
-        Raises:
-            ValueError: a name is not in the grid.
-        """
-        names = [system.name for system in self.systems]
-        unknown = set(only or []) - set(names)
-        if unknown:
-            raise ValueError(f"--only: the grid has no {sorted(unknown)}. It has: {', '.join(names)}.")
-        return [system for system in self.systems if not only or system.name in only]
-
-
-def _check_keys(where: str, content: Any, allowed: set[str], needed: set[str]) -> None:
-    if not isinstance(content, dict) or not needed <= set(content) <= allowed:
-        found = sorted(content) if isinstance(content, dict) else content
-        raise ValueError(f"{where}: needs the keys {sorted(needed)}, may have {sorted(allowed)}; got {found}.")
 
 
 @dataclass
@@ -262,14 +164,14 @@ class Benchmark:
     def run(self, systems: Sequence[System], seeds: Sequence[int], after_each: Callable[[], None]) -> None:
         """Computes the cells that are missing, seed by seed, and prints one line for each."""
         cells = {self.path(system, seed): (system, seed) for seed in seeds for system in systems}
-        for number, (path, (system, seed)) in enumerate(cells.items(), start=1):
+        for place, (path, (system, seed)) in enumerate(cells.items(), start=1):
             path.parent.mkdir(parents=True, exist_ok=True)
             what = f"{system.name}, seed {seed}" if system.kind in SEEDED else system.name
             # The lock lets several commands share the folder; it ends with its process.
             with FileLock(f"{path}.lock"):
                 cached = path.is_file()
                 if not cached:
-                    print(f"[{number}/{len(cells)}] {what} ...", flush=True)
+                    print(f"[{place}/{len(cells)}] {what} ...", flush=True)
                     cell = self.compute(system, seed, self.work / "fits" / path.stem)
                     cell.about |= {"seed": seed if system.kind in SEEDED else None, "machine": hardware()}
                     if system.kind == "fit":
@@ -279,7 +181,7 @@ class Benchmark:
             cell = Cell.load(path)
             dev, test = (mean_r(getattr(cell, part), self.labels[split]) for part, split in _PARTS)
             how = "kept" if cached else f"{cell.about['seconds']:.0f} s"
-            print(f"[{number}/{len(cells)}] {what}: mean r {dev:.4f} dev, {test:.4f} test ({how})", flush=True)
+            print(f"[{place}/{len(cells)}] {what}: mean r {dev:.4f} dev, {test:.4f} test ({how})", flush=True)
             after_each()
 
     def compute(self, system: System, seed: int, folder: Path) -> Cell:
@@ -294,8 +196,7 @@ class Benchmark:
         elif system.kind in SEEDED:
             cell = self._peer(system, seed, folder)
         else:
-            made = {"constant": self._constant, "vader": self._vader, "ridge": self._ridge, "svr": self._svr}
-            cell = (made | {"sentence_transformers": self._sentence_transformers})[system.kind](system)
+            cell = self._simple(system)
         cell.about["seconds"] = round(time.process_time() - started, 2)
         return cell
 
@@ -349,6 +250,26 @@ class Benchmark:
             states = self._pooled()
             made, parameters = peers.leaking(self._recipe(system), states, self.labels, system.told, seed, folder)
         return Cell(dev=made["validation"], test=made["test"], about={"head_parameters": parameters})
+
+    def _simple(self, system: System) -> Cell:
+        """A system without chance."""
+        texts = {split: list(rows["text"][:]) for split, rows in self.corpus.items()}
+        if system.kind == "constant":
+            made, parameters, chosen = peers.constant(self.labels)
+        elif system.kind == "vader":
+            made, parameters, chosen = peers.vader(texts, self.labels)
+        elif system.kind == "svr":
+            made, parameters, chosen = peers.svr(self._features(system.layers), self.labels)
+        elif system.kind == "ridge":
+            made, parameters, chosen = peers.ridge(self._features(system.layers), self.labels)
+        else:
+            embeddings = peers.sentence_embeddings(self.grid.recipe, texts)
+            # They have length 1; with a root mean square of 1 the alphas for pooled states suit them, too.
+            width = embeddings["train"].shape[1]
+            scaled = {split: values * np.sqrt(width) for split, values in embeddings.items()}
+            made, parameters, chosen = peers.ridge(scaled, self.labels)
+        about = {"head_parameters": parameters} | ({"chosen": chosen} if chosen else {})
+        return Cell(dev=made["validation"], test=made["test"], about=about)
 
     def _mean(self, system: System, seed: int) -> Cell:
         others = self.grid.named(system.of)
@@ -404,87 +325,6 @@ class Benchmark:
             states = {split: values[:, -width:] for split, values in states.items()}
         scale = np.float32(1 / np.sqrt(np.square(states["train"], dtype=np.float64).mean()))
         return {split: values * scale for split, values in states.items()}
-
-    # ---- systems without training by us ----
-
-    def _constant(self, system: System) -> Cell:
-        mean = np.ma.masked_equal(self.labels["train"], MISSING_LABEL).mean(axis=0).filled(0.0)
-        made = {part: np.tile(mean, (len(self.labels[split]), 1)) for part, split in _PARTS}
-        return Cell(about={"head_parameters": 3}, **made)
-
-    def _vader(self, system: System) -> Cell:
-        from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
-
-        analyzer = SentimentIntensityAnalyzer()
-        compound = {
-            split: np.array([analyzer.polarity_scores(text)["compound"] for text in rows["text"][:]])
-            for split, rows in self.corpus.items()
-        }
-        target = self.labels["train"][:, 0]
-        known = target != MISSING_LABEL
-        slope, intercept = np.polyfit(compound["train"][known], target[known], 1)
-        made = {}
-        for part, split in _PARTS:
-            made[part] = np.full(self.labels[split].shape, np.nan)
-            made[part][:, 0] = slope * compound[split] + intercept
-        return Cell(about={"head_parameters": None}, **made)
-
-    def _sentence_transformers(self, system: System) -> Cell:
-        texts = {split: rows["text"][:] for split, rows in self.corpus.items()}
-        # Its embeddings have length 1; with a root mean square of 1 the same alphas suit them.
-        embeddings = peers.sentence_embeddings(self.grid.recipe, texts)
-        width = embeddings["train"].shape[1]
-        return self._ridge_on({split: values * np.sqrt(width) for split, values in embeddings.items()})
-
-    def _ridge(self, system: System) -> Cell:
-        return self._ridge_on(self._features(system.layers))
-
-    def _ridge_on(self, features: dict[str, Array]) -> Cell:
-        from sklearn.linear_model import Ridge
-
-        def fitted(alpha: float, target: Array, rows: NDArray[np.bool_]) -> Callable[[str], Array]:
-            model = Ridge(alpha=alpha, solver="cholesky").fit(features["train"][rows], target)
-            return lambda split: model.predict(features[split])
-
-        return self._chosen(fitted, ALPHAS, 3 * features["train"].shape[1] + 3)
-
-    def _svr(self, system: System) -> Cell:
-        from sklearn.metrics.pairwise import rbf_kernel
-        from sklearn.svm import SVR
-
-        features = self._features(system.layers)
-        # scikit-learn's gamma="scale"; the kernel once, for three dimensions and every C.
-        gamma = 1 / (features["train"].shape[1] * features["train"].var())
-        kernels = {split: rbf_kernel(values, features["train"], gamma) for split, values in features.items()}
-
-        def fitted(penalty: float, target: Array, rows: NDArray[np.bool_]) -> Callable[[str], Array]:
-            mean, deviation = target.mean(), target.std()
-            # epsilon is in units of the labels' standard deviation, too.
-            model = SVR(kernel="precomputed", C=penalty, epsilon=0.3, cache_size=500)
-            model.fit(kernels["train"][np.ix_(rows, rows)], (target - mean) / deviation)
-            return lambda split: model.predict(kernels[split][:, rows]) * deviation + mean
-
-        return self._chosen(fitted, PENALTIES, None)
-
-    def _chosen(
-        self,
-        fitted: Callable[[float, Array, NDArray[np.bool_]], Callable[[str], Array]],
-        settings: Sequence[float],
-        parameters: int | None,
-    ) -> Cell:
-        """Fits one model for each dimension and setting, and takes the setting with the best r on dev."""
-        made = {part: np.empty(self.labels[split].shape) for part, split in _PARTS}
-        chosen = {}
-        for place, dimension in enumerate(DIMENSIONS):
-            target = self.labels["train"][:, place]
-            rows = target != MISSING_LABEL
-            gold = self.labels["validation"][:, [place]]
-            models = {setting: fitted(setting, target[rows], rows) for setting in settings}
-            scores = {s: metrics.pearson(model("validation")[:, None], gold)[0] for s, model in models.items()}
-            chosen[dimension] = max(scores, key=lambda setting: scores[setting])
-            for part, split in _PARTS:
-                made[part][:, place] = models[chosen[dimension]](split)
-        return Cell(about={"head_parameters": parameters, "chosen": chosen}, **made)
 
     # ---- the table ----
 
@@ -653,116 +493,10 @@ def best_of_steps(steps: Array, labels: Array) -> Array:
     return np.asarray(steps[np.arange(len(steps)), error.argmin(axis=1)])
 
 
-def resample_counts(rows: int, number: int, seed: int = 0) -> Array:
-    """`(number, rows)`: how often each row was drawn in each bootstrap resample (Efron & Tibshirani 1993)."""
-    return np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=number).astype(np.float64)
-
-
-def weighted_figures(
-    predictions: Array, labels: Array, weights: Array, groups: NDArray[np.int64] | None = None
-) -> dict[str, Array]:
-    """Pearson r, CCC and MAE per dimension, for each row of weights.
-
-    With counts as weights they are the figures of a resample, without drawing its rows.
-
-    Args:
-        predictions, labels: `(rows, 3)`; a label of -100 is left out, a dimension that is not predicted, NaN, stays so.
-        weights: `(draws, rows)`, or `(draws, number of groups)` where whole groups are drawn.
-        groups: `(rows,)`, which group each row belongs to, 0..number of groups - 1.
-
-    Returns:
-        `(draws, 3)` for each of `r`, `ccc`, `mae`.
-
-    Example:
-        >>> found = weighted_figures(np.array([[0.0], [1], [9]]), np.array([[1.0], [3], [0]]), np.array([[1.0, 1, 0]]))
-        >>> found["r"].round(6).tolist(), found["mae"].tolist()
-        ([[1.0]], [[1.5]])
-    """
-    found: dict[str, list[Array]] = {"r": [], "ccc": [], "mae": []}
-    for p, y in zip(predictions.T, labels.T, strict=True):
-        known = y != MISSING_LABEL
-        # One shift for both keeps their differences.
-        shift = y[known].mean()
-        p, y = np.where(known, p - shift, 0.0), np.where(known, y - shift, 0.0)
-        sums = np.stack([known, p, y, p * p, y * y, p * y, np.abs(p - y)], axis=1)
-        if groups is not None:
-            sums = np.stack([np.bincount(groups, column, weights.shape[1]) for column in sums.T], axis=1)
-        total = weights @ sums
-        mean_p, mean_y, pp, yy, py, error = (total[:, 1:] / total[:, :1]).T
-        var_p, var_y = np.clip(pp - mean_p**2, 0, None), np.clip(yy - mean_y**2, 0, None)
-        covariance, spread = py - mean_p * mean_y, np.sqrt(var_p * var_y)
-        # Rounding leaves a constant with a spread of 1e-17; its r and CCC are 0.
-        varies = ~(spread <= 1e-12)
-        found["r"].append(np.where(varies, covariance / np.maximum(spread, 1e-12), 0.0))
-        distance = np.maximum(var_p + var_y + (mean_p - mean_y) ** 2, 1e-12)
-        found["ccc"].append(np.where(varies, 2 * covariance / distance, 0.0))
-        found["mae"].append(error)
-    return {name: np.stack(columns, axis=1) for name, columns in found.items()}
-
-
-def mean_r(predictions: Array, labels: Array) -> float:
-    """Mean Pearson r over the dimensions that are predicted."""
-    return float(np.nanmean(partly(metrics.pearson, predictions, labels)))
-
-
-def partly(figure: Callable[[Any, Any], Array], predictions: Array, labels: Array) -> Array:
-    """The figure per dimension, NaN where nothing is predicted."""
-    absent = np.isnan(predictions).all(axis=0)
-    return np.where(absent, np.nan, figure(np.where(absent, 0.0, predictions), labels))
-
-
 def _fitted_ccc(cell: Cell, dev: Array, test: Array) -> Array:
     absent = np.isnan(cell.test).all(axis=0)
     filled = [np.where(absent, 0.0, values) for values in (cell.dev, cell.test)]
     return np.where(absent, np.nan, metrics.affine_calibrated_ccc(filled[0], dev, filled[1], test))
-
-
-def summary(values: list[Array]) -> dict[str, Any]:
-    """Mean over the seeds by dimension, their mean, and its standard deviation over the seeds."""
-    table = np.array(values)
-    means = table.mean(axis=1)
-    result: dict[str, Any] = dict(zip(DIMENSIONS, table.mean(axis=0).tolist(), strict=True))
-    result["mean"] = float(means.mean())
-    result["sd"] = float(means.std(ddof=1)) if len(means) > 1 else None
-    return {name: None if value is None or np.isnan(value) else value for name, value in result.items()}
-
-
-def rounded(value: Any) -> Any:
-    """Plain values with every float to 5 places."""
-    if isinstance(value, dict):
-        return {name: rounded(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [rounded(item) for item in value]
-    return round(value, 5) if isinstance(value, float) else value
-
-
-def content_hash(value: Any) -> str:
-    """A name for plain values."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:20]
-
-
-def number(value: float | None, places: int = 3, sign: bool = False) -> str:
-    """A figure without the zero before its point; "-" where there is none."""
-    if value is None:
-        return "-"
-    text = f"{value:{'+' if sign else ''}.{places}f}"
-    return text.replace("0.", ".", 1) if text.lstrip("+-").startswith("0.") else text
-
-
-def interval(gap: dict[str, float], places: int = 3, sign: bool = True) -> str:
-    """A figure (`mean`) with its interval (`low`, `high`)."""
-    mean, low, high = (number(gap[name], places, sign) for name in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"
-
-
-def three(summary: dict[str, Any]) -> str:
-    """The figures of the three dimensions."""
-    return " / ".join(number(summary[dimension]) for dimension in DIMENSIONS)
-
-
-def with_sd(summary: dict[str, Any]) -> str:
-    """The mean over the dimensions, with its deviation over the seeds where there are several."""
-    return number(summary["mean"]) + ("" if summary["sd"] is None else f" ± {number(summary['sd'])}")
 
 
 def markdown(table: dict[str, Any]) -> str:
@@ -812,11 +546,6 @@ def markdown(table: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def line(cells: Sequence[str]) -> str:
-    """A row of a Markdown table."""
-    return "| " + " | ".join(cells) + " |"
-
-
 def _note(table: dict[str, Any]) -> str:
     seeds = ", ".join(map(str, table["seeds"])) or "none"
     where: dict[str, list[str]] = {}
@@ -830,42 +559,6 @@ def _note(table: dict[str, Any]) -> str:
         f"Δr: difference of the mean r on test, 95% of {RESAMPLES:,} paired bootstrap resamples (no seed variance in "
         f"it), {both}. CPU s: processor seconds of training, the encoder's states at hand."
     )
-
-
-def fill(readme: Path) -> None:
-    """Copies each table to between its two markers, `<!-- table: PATH -->` and `<!-- end -->`.
-
-    Args:
-        readme: the text; paths in the markers start at its folder. A marker whose table does not exist stays as it is.
-    """
-
-    def filled(found: re.Match[str]) -> str:
-        path = readme.parent / found[2]
-        return f"{found[1]}\n{path.read_text(encoding='utf-8')}<!-- end -->" if path.is_file() else found[0]
-
-    text = readme.read_text(encoding="utf-8")
-    write_text(readme, re.sub(r"(<!-- table: (\S+) -->)\n.*?<!-- end -->", filled, text, flags=re.DOTALL))
-
-
-def save(results: Path, name: str, table: dict[str, Any], text: str) -> None:
-    """Writes a table for machines, `name.json`, and for people, `name.md`."""
-    results.mkdir(parents=True, exist_ok=True)
-    write_text(results / f"{name}.json", json.dumps(table, indent=1, ensure_ascii=False) + "\n")
-    write_text(results / f"{name}.md", text)
-
-
-def add_folders(parser: argparse.ArgumentParser, work: str) -> None:
-    """The options `--work` and `--results`."""
-    parser.add_argument("--work", type=Path, default=Path(work), help="keeps what was computed (%(default)s)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="gets the tables (%(default)s)")
-
-
-def read_seeds(parser: argparse.ArgumentParser, text: str) -> list[int]:
-    """The numbers in "0,1,2"; the command ends with a message when they are none."""
-    try:
-        return [int(seed) for seed in text.split(",")]
-    except ValueError:
-        parser.error(f"--seeds takes whole numbers with commas, such as 0,1,2; got {text!r}")
 
 
 def main(arguments: list[str] | None = None) -> int:

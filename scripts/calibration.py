@@ -17,10 +17,9 @@ import logging
 import sys
 from typing import Any
 
-import benchmark
 import checkpoint as checkpoints
 import numpy as np
-from benchmark import Array, interval, line, number
+from report import Array, add_folders, interval, line, number, rounded, save
 from scipy.stats import rankdata
 
 from liminal_hf import metrics
@@ -148,7 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Reads the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Measure the uncertainty of a checkpoint on EmoBank.")
     checkpoints.add_checkpoint(parser)
-    benchmark.add_folders(parser, "runs/evidence")
+    add_folders(parser, "runs/evidence")
     given = parser.parse_args(arguments)
     try:
         corpus = load_emobank()
@@ -160,7 +159,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     mean = np.asarray(corpus["train"]["labels"][:], dtype=np.float64).mean(axis=0)
-    report = benchmark.rounded(
+    report = rounded(
         {
             "command": checkpoints.command("calibration", given.checkpoint),
             "machine": hardware(),
@@ -171,7 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
             "sd_ratio": dict(zip(DIMENSIONS, metrics.sd_ratio(test.pad, labels).tolist(), strict=True)),
         }
     )
-    benchmark.save(given.results, "calibration", report, markdown(report))
+    save(given.results, "calibration", report, markdown(report))
     print(markdown(report))
     return 0
 

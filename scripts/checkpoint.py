@@ -9,10 +9,9 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-import benchmark
 import numpy as np
-from benchmark import Array
 from datasets import Dataset
+from report import Array, content_hash
 from safetensors.numpy import load_file, save_file
 from transformers import pipeline
 
@@ -55,7 +54,7 @@ def read(checkpoint: str, texts: list[str], work: Path) -> Reading:
     if Path(source).is_dir():
         files = [path for path in sorted(Path(source).iterdir()) if path.suffix in (".json", ".safetensors")]
         digests = {path.name: file_sha256(path) for path in files}
-        kept = work / "readings" / f"{benchmark.content_hash([digests, texts])}.safetensors"
+        kept = work / "readings" / f"{content_hash([digests, texts])}.safetensors"
         if kept.is_file():
             return Reading(**load_file(kept))
     # Texts of one length together: padding costs time.

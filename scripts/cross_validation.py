@@ -23,11 +23,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import benchmark
 import numpy as np
-from benchmark import Array, Benchmark, Cell, Grid, System, line, three, with_sd
+from benchmark import Benchmark, Cell, pooled_corpus
 from datasets import Dataset, DatasetDict, Features, List, Value
+from grid import Grid, System
 from numpy.typing import NDArray
+from report import (
+    RESAMPLES,
+    Array,
+    add_folders,
+    interval,
+    line,
+    number,
+    read_seeds,
+    resample_counts,
+    rounded,
+    save,
+    summary,
+    three,
+    weighted_figures,
+    with_sd,
+)
 
 from liminal_hf import metrics
 from liminal_hf.data import load_emobank
@@ -60,7 +76,7 @@ class Sentences:
     def load(cls, recipe: Recipe) -> "Sentences":
         """Reads EmoBank and pools the states of the recipe's encoder, or finds them in the cache."""
         corpus = load_emobank(extras=True)
-        parts = list(benchmark.pooled_corpus(recipe, corpus).with_format("numpy").values())
+        parts = list(pooled_corpus(recipe, corpus).with_format("numpy").values())
         texts, documents, genres = (
             [value for rows in corpus.values() for value in rows[name][:]] for name in ("text", "document", "genre")
         )
@@ -197,7 +213,7 @@ class CrossValidation:
                     whole[rows] = cell.test
                     machines.add(cell.about["machine"])
                 predicted.setdefault(system.name, {})[seed] = whole
-        counts = benchmark.resample_counts(int(self.groups.max()) + 1, benchmark.RESAMPLES)
+        counts = resample_counts(int(self.groups.max()) + 1, RESAMPLES)
         systems: dict[str, dict[str, Any]] = {}
         for system in self.grid.systems:
             if system.name not in predicted:
@@ -205,11 +221,11 @@ class CrossValidation:
             runs, ours = predicted[system.name], predicted.get(self.grid.compare)
             entry: dict[str, Any] = {"ours": system.ours, "seeds": [seed for seed in runs if seed is not None]}
             for name, figure in FIGURES.items():
-                entry[name] = benchmark.summary([figure(values, labels) for values in runs.values()])
+                entry[name] = summary([figure(values, labels) for values in runs.values()])
             if system.name != self.grid.compare and ours is not None:
                 entry["ahead"] = self._ahead(ours, runs, labels, counts)
             systems[system.name] = entry
-        return benchmark.rounded(
+        return rounded(
             {
                 "command": command,
                 "machines": sorted(machines),
@@ -235,8 +251,8 @@ class CrossValidation:
             point, drawn = (
                 np.stack(
                     [
-                        benchmark.weighted_figures(one, labels, weights, self.groups)[name].mean(axis=1)
-                        - benchmark.weighted_figures(other, labels, weights, self.groups)[name].mean(axis=1)
+                        weighted_figures(one, labels, weights, self.groups)[name].mean(axis=1)
+                        - weighted_figures(other, labels, weights, self.groups)[name].mean(axis=1)
                         for one, other in pairs
                     ]
                 )
@@ -263,9 +279,9 @@ def markdown(table: dict[str, Any]) -> str:
     for name, row in table["systems"].items():
         gap = row.get("ahead")
         cells = [f"**{name}**" if row["ours"] else name, three(row["r"]), with_sd(row["r"]), with_sd(row["ccc"])]
-        cells.append(benchmark.number(row["mae"]["mean"], 4))
+        cells.append(number(row["mae"]["mean"], 4))
         if gap:
-            cells += [benchmark.interval(gap["r"]), benchmark.interval(gap["ccc"]), benchmark.interval(gap["mae"], 4)]
+            cells += [interval(gap["r"]), interval(gap["ccc"]), interval(gap["mae"], 4)]
             cells.append(f"{gap['runs_above']} of {gap['runs']}")
         else:
             cells += ["-"] * 4
@@ -274,7 +290,7 @@ def markdown(table: dict[str, Any]) -> str:
         "",
         f"`{table['command']}`; {' and '.join(table['machines'])}; EmoBank, {sum(table['folds']):,} sentences in "
         f"{len(table['folds'])} folds of whole documents; the out-of-fold predictions of each seed measured as one, "
-        f"mean ± sd over the seeds. Δ: {ours} minus it, the mean over the seeds, 95% of {benchmark.RESAMPLES:,} paired "
+        f"mean ± sd over the seeds. Δ: {ours} minus it, the mean over the seeds, 95% of {RESAMPLES:,} paired "
         f"bootstrap resamples of the {table['documents']} documents.",
     ]
     return "\n".join(lines) + "\n"
@@ -287,9 +303,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--folds", type=int, default=5, help="number of folds (%(default)s)")
     parser.add_argument("--seeds", default="0,1,2,3,4", help="whole numbers with commas (%(default)s)")
     parser.add_argument("--only", action="append", metavar="NAME", help="run this system alone; may be repeated")
-    benchmark.add_folders(parser, "runs/cross_validation")
+    add_folders(parser, "runs/cross_validation")
     given = parser.parse_args(arguments)
-    seeds = benchmark.read_seeds(parser, given.seeds)
+    seeds = read_seeds(parser, given.seeds)
     try:
         grid = Grid.from_yaml(given.grid)
         systems = grid.chosen(given.only)
@@ -308,7 +324,7 @@ def main(arguments: list[str] | None = None) -> int:
     for place in range(len(seeds)):
         study.run(seeds[: place + 1], systems)
         table = study.table(seeds[: place + 1], shlex.join(command))
-        benchmark.save(given.results, "cross_validation", table, markdown(table))
+        save(given.results, "cross_validation", table, markdown(table))
     print(markdown(table))
     return 0
 

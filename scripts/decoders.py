@@ -16,9 +16,10 @@ import logging
 import shutil
 from pathlib import Path
 
-import benchmark
-from benchmark import Benchmark, Grid, System
+from benchmark import Benchmark, markdown
 from datasets import Dataset
+from grid import Grid, System
+from report import add_folders, read_seeds, save
 from transformers import (
     AutoTokenizer,
     DataCollatorForLanguageModeling,
@@ -109,9 +110,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", default="0", help="whole numbers with commas (default: %(default)s)")
     parser.add_argument("--comments", type=int, default=20_000, help="of GoEmotions (default: %(default)s)")
-    benchmark.add_folders(parser, "runs/decoders")
+    add_folders(parser, "runs/decoders")
     given = parser.parse_args(arguments)
-    seeds = benchmark.read_seeds(parser, given.seeds)
+    seeds = read_seeds(parser, given.seeds)
     texts = [*load_emobank()["train"]["text"][:], *load_goemotions()["train"]["text"][: given.comments]]
     given.work.mkdir(parents=True, exist_ok=True)
     decoder = given.work.resolve() / "decoder"
@@ -119,12 +120,12 @@ def main(arguments: list[str] | None = None) -> None:
     bench = Benchmark(grid_of(decoder, Recipe.from_yaml(RECIPE)), given.work)
     command = "python scripts/decoders.py" + ("" if given.seeds == "0" else f" --seeds {given.seeds}")
 
-    def save() -> None:
+    def save_table() -> None:
         table = bench.table(seeds, command)
-        benchmark.save(given.results, "decoders", table, benchmark.markdown(table))
+        save(given.results, "decoders", table, markdown(table))
 
-    bench.run(bench.grid.systems, seeds, save)
-    print(benchmark.markdown(bench.table(seeds, command)))
+    bench.run(bench.grid.systems, seeds, save_table)
+    print(markdown(bench.table(seeds, command)))
 
 
 if __name__ == "__main__":

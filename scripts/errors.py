@@ -18,12 +18,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import benchmark
 import checkpoint as checkpoints
 import numpy as np
 import pandas as pd
-from benchmark import Array, line, number
 from numpy.typing import NDArray
+from report import Array, add_folders, line, number, rounded, save, three
 from scipy.stats import rankdata
 
 from liminal_hf import metrics
@@ -148,7 +147,7 @@ def markdown(report: dict[str, Any]) -> str:
     lines = [line(heads), line(["---"] * len(heads))]
     for title, groups in report["groups"].items():
         for name, entry in groups.items():
-            cells = [f"{title}: {name}", f"{entry['rows']:,}", benchmark.three(entry["r"]), number(entry["mean_r"])]
+            cells = [f"{title}: {name}", f"{entry['rows']:,}", three(entry["r"]), number(entry["mean_r"])]
             cells += [number(entry["mae"], 4), number(entry["mae_constant"], 4), _signed(entry["bias"])]
             lines.append(line(cells))
     heads = ["the worst sentences", "label V / A / D", "prediction", "ratings V, A, D", "cause"]
@@ -174,7 +173,7 @@ def main(arguments: list[str] | None = None) -> int:
     checkpoints.add_checkpoint(parser)
     parser.add_argument("--texts", action="store_true", help="print the worst sentences in full")
     parser.add_argument("--causes", type=Path, default=CAUSES, help="what was read in the sentences (%(default)s)")
-    benchmark.add_folders(parser, "runs/evidence")
+    add_folders(parser, "runs/evidence")
     given = parser.parse_args(arguments)
     try:
         corpus = load_emobank(extras=True)
@@ -190,7 +189,7 @@ def main(arguments: list[str] | None = None) -> int:
         order = dict.fromkeys(names[np.argsort(key, kind="stable")])
         groups[title] = {str(name): figures(reading.pad[names == name], labels[names == name], mean) for name in order}
     found = worst(rows, reading.pad, labels, deviation, given.causes)
-    report = benchmark.rounded(
+    report = rounded(
         {
             "command": checkpoints.command("errors", given.checkpoint),
             "machine": hardware(),
@@ -199,7 +198,7 @@ def main(arguments: list[str] | None = None) -> int:
             "causes": dict(Counter(entry["cause"] for entry in found).most_common()),
         }
     )
-    benchmark.save(given.results, "errors", report, markdown(report))
+    save(given.results, "errors", report, markdown(report))
     print(markdown(report))
     if given.texts:
         whole = dict(zip(rows["id"], rows["text"], strict=True))

@@ -1,10 +1,10 @@
 """The peers that `benchmark.py` trains by other means than our recipe, and the original's leak.
 
-Requires liminal_hf with its benchmark extra. Each function takes the splits `train`, `validation` and `test`, with
-`text` and `labels`, and returns what is predicted for the latter two.
+Requires liminal_hf with its benchmark extra. Each function takes the splits `train`, `validation` and `test`, and
+returns what is predicted for the latter two, `(rows, 3)` in label units.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,20 @@ from transformers import (
 
 from liminal_hf import LiminalConfig, LiminalForPADRegression
 from liminal_hf.data.embedding_cache import COLUMN
-from liminal_hf.metrics import compute_metrics
+from liminal_hf.metrics import compute_metrics, pearson
+from liminal_hf.modeling.configuration_liminal import DIMENSIONS
 from liminal_hf.modeling.encoders import resolve_encoder
+from liminal_hf.modeling.modeling_liminal import MISSING_LABEL
 from liminal_hf.training.fit import training_arguments
 from liminal_hf.training.recipe import Recipe
 from liminal_hf.training.trainer import LiminalTrainer
 
 Array = NDArray[np.float64]
+# Predictions by split; how many parameters were fitted, where that can be counted; what was chosen on dev.
+Simple = tuple[dict[str, Array], int | None, dict[str, float]]
 HELD_OUT = ("validation", "test")
+ALPHAS = (30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
+PENALTIES = (0.1, 0.3, 1.0, 3.0)
 # The usual fine-tune: three epochs with a warm-up, evaluated each, the best by the development split kept.
 PLAIN: dict[str, Any] = {
     "num_train_epochs": 3,
@@ -51,6 +57,81 @@ PLAIN: dict[str, Any] = {
     "disable_tqdm": True,
     "dataloader_pin_memory": False,
 }
+
+
+def constant(labels: Mapping[str, Array]) -> Simple:
+    """The mean of the training labels."""
+    mean = np.ma.masked_equal(labels["train"], MISSING_LABEL).mean(axis=0).filled(0.0)
+    return {split: np.tile(mean, (len(labels[split]), 1)) for split in HELD_OUT}, 3, {}
+
+
+def vader(texts: Mapping[str, Sequence[str]], labels: Mapping[str, Array]) -> Simple:
+    """VADER's compound score (Hutto & Gilbert 2014), brought to pleasure's scale on train; NaN for the other two."""
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+    analyzer = SentimentIntensityAnalyzer()
+    compound = {
+        split: np.array([analyzer.polarity_scores(text)["compound"] for text in rows]) for split, rows in texts.items()
+    }
+    target = labels["train"][:, 0]
+    known = target != MISSING_LABEL
+    slope, intercept = np.polyfit(compound["train"][known], target[known], 1)
+    made = {split: np.full(labels[split].shape, np.nan) for split in HELD_OUT}
+    for split, values in made.items():
+        values[:, 0] = slope * compound[split] + intercept
+    return made, None, {}
+
+
+def ridge(features: Mapping[str, Array], labels: Mapping[str, Array]) -> Simple:
+    """scikit-learn's ridge on features `(rows, width)` with a root mean square of 1."""
+    from sklearn.linear_model import Ridge
+
+    def fitted(alpha: float, target: Array, rows: NDArray[np.bool_]) -> Callable[[str], Array]:
+        model = Ridge(alpha=alpha, solver="cholesky").fit(features["train"][rows], target)
+        return lambda split: model.predict(features[split])
+
+    made, chosen = _chosen_on_dev(fitted, ALPHAS, labels)
+    return made, 3 * features["train"].shape[1] + 3, chosen
+
+
+def svr(features: Mapping[str, Array], labels: Mapping[str, Array]) -> Simple:
+    """scikit-learn's support vector regression with a radial kernel, on features as for `ridge`."""
+    from sklearn.metrics.pairwise import rbf_kernel
+    from sklearn.svm import SVR
+
+    # scikit-learn's gamma="scale"; the kernel once, for three dimensions and every C.
+    gamma = 1 / (features["train"].shape[1] * features["train"].var())
+    kernels = {split: rbf_kernel(values, features["train"], gamma) for split, values in features.items()}
+
+    def fitted(penalty: float, target: Array, rows: NDArray[np.bool_]) -> Callable[[str], Array]:
+        mean, deviation = target.mean(), target.std()
+        # epsilon is in units of the labels' standard deviation, too.
+        model = SVR(kernel="precomputed", C=penalty, epsilon=0.3, cache_size=500)
+        model.fit(kernels["train"][np.ix_(rows, rows)], (target - mean) / deviation)
+        return lambda split: model.predict(kernels[split][:, rows]) * deviation + mean
+
+    made, chosen = _chosen_on_dev(fitted, PENALTIES, labels)
+    return made, None, chosen
+
+
+def _chosen_on_dev(
+    fitted: Callable[[float, Array, NDArray[np.bool_]], Callable[[str], Array]],
+    settings: Sequence[float],
+    labels: Mapping[str, Array],
+) -> tuple[dict[str, Array], dict[str, float]]:
+    """Fits one model for each dimension and setting, and takes the setting with the best r on dev."""
+    made = {split: np.empty(labels[split].shape) for split in HELD_OUT}
+    chosen = {}
+    for place, dimension in enumerate(DIMENSIONS):
+        target = labels["train"][:, place]
+        rows = target != MISSING_LABEL
+        gold = labels["validation"][:, [place]]
+        models = {setting: fitted(setting, target[rows], rows) for setting in settings}
+        scores = {s: pearson(model("validation")[:, None], gold)[0] for s, model in models.items()}
+        chosen[dimension] = max(scores, key=lambda setting: scores[setting])
+        for split in HELD_OUT:
+            made[split][:, place] = models[chosen[dimension]](split)
+    return made, chosen
 
 
 def plain(

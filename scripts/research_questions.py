@@ -26,10 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import benchmark
 import numpy as np
 import yaml
-from benchmark import Array, interval, line, number
+from report import RESULTS, Array, content_hash, interval, line, number, rounded, save
 
 MEASURES = ("hope", "faith", "love")
 EPOCHS = ("best", "last")
@@ -86,8 +85,8 @@ def read_run(folder: Path) -> Run | None:
         values[epoch] |= {name: row[name] for name in MEASURES}
     objective = {name: recipe["model"].get(name) for name in OBJECTIVE}
     return Run(
-        benchmark.content_hash(recipe),
-        benchmark.content_hash(objective),
+        content_hash(recipe),
+        content_hash(objective),
         found["test"]["pearson_mean"],
         history[best]["eval_pearson_mean"],
         values,
@@ -212,7 +211,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Reads the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="What Hope, Faith and Love tell beyond loss and MAE.")
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a run, or a folder of runs")
-    parser.add_argument("--results", type=Path, default=benchmark.RESULTS, help="gets the table (%(default)s)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="gets the table (%(default)s)")
     given = parser.parse_args(arguments)
     try:
         runs = find_runs(given.folders)
@@ -232,8 +231,8 @@ def main(arguments: list[str] | None = None) -> int:
         "recipes": len({run.recipe for run in runs}),
         "rows": rows,
     }
-    report = benchmark.rounded(report)
-    benchmark.save(given.results, "hope_faith_love", report, markdown(report))
+    report = rounded(report)
+    save(given.results, "hope_faith_love", report, markdown(report))
     print(markdown(report))
     return 0
 

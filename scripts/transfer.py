@@ -29,13 +29,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import benchmark
 import checkpoint as checkpoints
 import numpy as np
-from benchmark import Array, Benchmark, Cell, Grid, System, interval, line, number
+from benchmark import Benchmark, Cell
 from cross_validation import Sentences, held_out
 from datasets import Dataset, DatasetDict
+from grid import Grid, System
 from numpy.typing import NDArray
+from report import (
+    RESAMPLES,
+    Array,
+    add_folders,
+    interval,
+    line,
+    number,
+    read_seeds,
+    resample_counts,
+    rounded,
+    save,
+    weighted_figures,
+)
 
 from liminal_hf.data import EMOTION_PAD, GOEMOTIONS_LABELS, load_emobank, load_goemotions, load_meld
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS
@@ -52,14 +65,14 @@ def drawn(predictions: Sequence[Array], labels: Array, counts: Array, groups: ND
 
     Args:
         predictions: `(rows, 3)` for each run.
-        labels, groups: as in `benchmark.weighted_figures`.
+        labels, groups: as in `report.weighted_figures`.
         counts: its weights for the resamples.
     """
     found = {}
     for name in FIGURES:
         both = []
         for weights in (np.ones((1, counts.shape[1])), counts):
-            values = [benchmark.weighted_figures(run, labels, weights, groups)[name] for run in predictions]
+            values = [weighted_figures(run, labels, weights, groups)[name] for run in predictions]
             mean = np.mean(values, axis=0)
             both.append(np.column_stack([mean, mean.mean(axis=1)]))
         found[name] = (both[0], both[1])
@@ -124,7 +137,7 @@ def by_genre(grid: Grid, sentences: Sentences, work: Path, seeds: Sequence[int],
         print(f"without {genre}, {len(corpus['test']):,} sentences", flush=True)
         bench = Benchmark(grid, work, corpus)
         bench.run(grid.systems, seeds, lambda: None)
-        counts = benchmark.resample_counts(len(corpus["test"]), benchmark.RESAMPLES, seed=place)
+        counts = resample_counts(len(corpus["test"]), RESAMPLES, seed=place)
         systems: dict[str, Drawn] = {}
         for system in grid.systems:
             cells = [Cell.load(path) for path in dict.fromkeys(bench.path(system, seed) for seed in seeds)]
@@ -135,7 +148,7 @@ def by_genre(grid: Grid, sentences: Sentences, work: Path, seeds: Sequence[int],
     means = {name: average(parts) for name, parts in whole.items()}
     genres["mean of the genres"] = {"rows": len(sentences.texts), "systems": entries(means, grid.compare)}
     report = {"command": command, "machines": sorted(machines), "seeds": list(seeds), "compared": grid.compare}
-    return benchmark.rounded(report | {"sets": genres})
+    return rounded(report | {"sets": genres})
 
 
 # ---- emotions ----
@@ -179,7 +192,7 @@ def by_emotion(grid: Grid, checkpoint: str, work: Path, command: str) -> dict[st
         everything, emotional = np.ones(len(names), dtype=bool), names != "neutral"
         for title, rows in ((corpus, everything), (f"{corpus} without neutral", emotional)):
             own = np.unique(groups[rows], return_inverse=True)[1]
-            counts = benchmark.resample_counts(int(own.max()) + 1, benchmark.RESAMPLES)
+            counts = resample_counts(int(own.max()) + 1, RESAMPLES)
             figures = {name: drawn([values[rows]], positions[rows], counts, own) for name, values in found.items()}
             report["sets"][title] = {"rows": int(rows.sum()), "systems": entries(figures, ours)}
         report["means"][corpus] = {
@@ -197,7 +210,7 @@ def by_emotion(grid: Grid, checkpoint: str, work: Path, command: str) -> dict[st
     report["uncertainty"] = {
         name: spread.mean(axis=0).tolist() for name, spread in spreads.items() if spread is not None
     }
-    return benchmark.rounded(report)
+    return rounded(report)
 
 
 def _peers(
@@ -227,9 +240,7 @@ def markdown(report: dict[str, Any]) -> str:
             cells += [_maybe(row["r"]["mean"]), number(row["ccc"]["mean"] and row["ccc"]["mean"]["mean"])]
             ahead = row.get("ahead", {})
             lines.append(line([*cells, *(_maybe(ahead.get(column), True) for column in ("pleasure", "mean"))]))
-    note = (
-        f"`{report['command']}`; {' and '.join(report['machines'])}; 95% of {benchmark.RESAMPLES:,} paired bootstrap "
-    )
+    note = f"`{report['command']}`; {' and '.join(report['machines'])}; 95% of {RESAMPLES:,} paired bootstrap "
     if "means" not in report:
         seeds = ", ".join(map(str, report["seeds"]))
         return "\n".join([*lines, "", note + f"resamples of the sentences; seeds {seeds}, their mean."]) + "\n"
@@ -262,9 +273,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--part", choices=("genres", "emotions"), help="this part alone; otherwise both")
     parser.add_argument("--grid", type=Path, default=GRID, help="a file of scripts/grids/ (%(default)s)")
     parser.add_argument("--seeds", default="0,1,2", help="of the genres' runs (%(default)s)")
-    benchmark.add_folders(parser, "runs/evidence")
+    add_folders(parser, "runs/evidence")
     given = parser.parse_args(arguments)
-    seeds = benchmark.read_seeds(parser, given.seeds)
+    seeds = read_seeds(parser, given.seeds)
     try:
         grid = Grid.from_yaml(given.grid)
         for part in (given.part,) if given.part else ("emotions", "genres"):
@@ -275,7 +286,7 @@ def main(arguments: list[str] | None = None) -> int:
             else:
                 command += f" --seeds {shlex.quote(given.seeds)}"
                 report = by_genre(grid, Sentences.load(grid.recipe), given.work, seeds, command)
-            benchmark.save(given.results, f"transfer_{part}", report, markdown(report))
+            save(given.results, f"transfer_{part}", report, markdown(report))
             print(markdown(report))
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)

@@ -20,6 +20,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import benchmark  # noqa: E402
 import peers  # noqa: E402
+import report  # noqa: E402
+from grid import Grid  # noqa: E402
 
 from liminal_hf import metrics  # noqa: E402
 from liminal_hf.training.run_folder import hardware  # noqa: E402
@@ -97,7 +99,7 @@ def test_a_tiny_grid(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert gap["low"] <= gap["mean_r"] <= gap["high"]
 
     # The figures are those of the predictions in the cells.
-    found = benchmark.Benchmark(benchmark.Grid.from_yaml(grid), grid.parent / "work")
+    found = benchmark.Benchmark(Grid.from_yaml(grid), grid.parent / "work")
     system = found.grid.systems[3]
     cells = [benchmark.Cell.load(found.path(system, seed)) for seed in (0, 1)]
     gold = found.labels["test"]
@@ -191,13 +193,13 @@ def test_peers_that_are_not_ours(grid: Path) -> None:
     assert rows["plain"]["r"]["pleasure"] > 0.3 and rows["plain"]["head_parameters"] == 3 * 384 + 3
     assert rows["plain"]["seeds"] == [0] and rows["ridge"]["seeds"] == []
     assert rows["leak"]["seeds"] == [0] and rows["leak"]["r"] != rows["leak, untold"]["r"]
-    found = benchmark.Benchmark(benchmark.Grid.from_yaml(grid), grid.parent / "work")
+    found = benchmark.Benchmark(Grid.from_yaml(grid), grid.parent / "work")
     cells = {system.name: benchmark.Cell.load(found.path(system, 0)) for system in found.grid.systems}
     np.testing.assert_allclose(cells["both"].test, (cells["ridge"].test + cells["plain"].test) / 2)
 
 
 def test_a_head_that_is_told_the_labels_gives_them_back(grid: Path, tmp_path: Path) -> None:
-    recipe = benchmark.Grid.from_yaml(grid).recipe.override(
+    recipe = Grid.from_yaml(grid).recipe.override(
         {
             "model.head": "v6",
             "model.latent_size": 32,
@@ -224,9 +226,9 @@ def test_weights_are_resamples() -> None:
     labels[5, 0] = -100
     # Rows, and groups of three rows.
     for groups in (None, np.arange(60) // 3):
-        counts = benchmark.resample_counts(60 if groups is None else 20, 4)
+        counts = report.resample_counts(60 if groups is None else 20, 4)
         assert (counts.sum(axis=1) == counts.shape[1]).all()
-        found = benchmark.weighted_figures(predictions, labels, counts, groups)
+        found = report.weighted_figures(predictions, labels, counts, groups)
         for draw, weights in enumerate(counts if groups is None else counts[:, groups]):
             rows = np.repeat(np.arange(60), weights.astype(int))
             for name, figure in (("r", metrics.pearson), ("ccc", metrics.ccc), ("mae", metrics.mae)):
@@ -238,7 +240,7 @@ def test_a_dimension_that_is_not_predicted_has_no_figure() -> None:
     labels = np.random.default_rng(0).normal(size=(20, 3))
     predictions = np.full((20, 3), np.nan)
     predictions[:, 0] = labels[:, 0] * 2 + 1
-    summary = benchmark.summary([benchmark.partly(metrics.pearson, predictions, labels)])
+    summary = report.summary([report.partly(metrics.pearson, predictions, labels)])
     assert summary["pleasure"] == pytest.approx(1) and summary["arousal"] is None and summary["mean"] is None
 
 
@@ -256,12 +258,12 @@ def test_a_wrong_grid_is_explained(tmp_path: Path, content: dict[str, Any], mess
     path = tmp_path / "wrong.yaml"
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
     with pytest.raises(ValueError, match=message):
-        benchmark.Grid.from_yaml(path)
+        Grid.from_yaml(path)
 
 
 @pytest.mark.parametrize("name", ["frozen", "finetuned", "ablations"])
 def test_the_grids_of_the_repository_can_be_read(name: str) -> None:
-    grid = benchmark.Grid.from_yaml(ROOT / "scripts" / "grids" / f"{name}.yaml")
+    grid = Grid.from_yaml(ROOT / "scripts" / "grids" / f"{name}.yaml")
     for system in grid.systems:
         if system.kind in ("fit", "leak"):
             (system.recipe or grid.recipe).override(system.overrides)
@@ -273,7 +275,7 @@ def test_tables_are_copied_between_their_markers(tmp_path: Path) -> None:
     readme.write_text(
         "x\n<!-- table: a.md -->\nold\n<!-- end -->\ny\n<!-- table: b.md -->\nkept\n<!-- end -->\n", encoding="utf-8"
     )
-    benchmark.fill(readme)
+    report.fill(readme)
     assert readme.read_text(encoding="utf-8") == (
         "x\n<!-- table: a.md -->\n| new |\n<!-- end -->\ny\n<!-- table: b.md -->\nkept\n<!-- end -->\n"
     )

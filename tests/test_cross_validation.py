@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import benchmark  # noqa: E402
 import cross_validation  # noqa: E402
+from grid import Grid  # noqa: E402
 
 from liminal_hf import metrics  # noqa: E402
 from liminal_hf.data import load_emobank  # noqa: E402
@@ -51,7 +52,7 @@ def test_no_document_and_no_text_is_on_two_sides(grid: Path) -> None:
     groups = sentences.groups()
     folds = cross_validation.fold_rows(groups, 4)
     assert sorted(np.concatenate(folds).tolist()) == list(range(40))
-    study = cross_validation.CrossValidation(benchmark.Grid.from_yaml(grid), sentences, 4, grid.parent / "work")
+    study = cross_validation.CrossValidation(Grid.from_yaml(grid), sentences, 4, grid.parent / "work")
     everywhere = {"This soup is fine."}  # the text that stands in two documents
     for fold in range(4):
         parts = study.of_fold(fold).corpus
@@ -92,7 +93,7 @@ def test_predictions_are_joined_over_the_folds(grid: Path, monkeypatch: pytest.M
     assert systems["linear"]["ahead"]["runs"] == systems["ridge"]["ahead"]["runs"] == 4
 
     sentences = cross_validation.Sentences.load(Recipe.from_yaml(grid.parent / "recipe.yaml"))
-    study = cross_validation.CrossValidation(benchmark.Grid.from_yaml(grid), sentences, 2, grid.parent / "work")
+    study = cross_validation.CrossValidation(Grid.from_yaml(grid), sentences, 2, grid.parent / "work")
     study.run([0, 1], study.grid.systems)
     labels = sentences.labels.astype(np.float64)
     cells = study.cells(study.grid.systems[2], [0, 1])[None]

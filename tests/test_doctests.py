@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ MODULES = sorted(
     for path in (ROOT / "liminal_hf").rglob("*.py")
     if path.name != "__init__.py" and ">>>" in path.read_text(encoding="utf-8")
 )
+sys.path.insert(0, str(ROOT / "scripts"))
+MODULES += sorted(path.stem for path in (ROOT / "scripts").glob("*.py") if ">>>" in path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", MODULES)

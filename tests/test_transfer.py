@@ -14,10 +14,10 @@ from evidence_kit import GENRES, write_checkpoint, write_emobank, write_grid
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-import benchmark  # noqa: E402
 import checkpoint as checkpoints  # noqa: E402
 import transfer  # noqa: E402
 from cross_validation import Sentences  # noqa: E402
+from grid import Grid  # noqa: E402
 
 from liminal_hf import metrics  # noqa: E402
 from liminal_hf.data import EMOTION_PAD, GOEMOTIONS_LABELS  # noqa: E402
@@ -115,7 +115,7 @@ def test_both_parts(grid: Path, minilm: Path) -> None:
 
 
 def test_the_grid_of_the_repository_can_be_read() -> None:
-    assert benchmark.Grid.from_yaml(transfer.GRID).compare == "v7"
+    assert Grid.from_yaml(transfer.GRID).compare == "v7"
 
 
 def test_a_corpus_that_is_missing_is_named(grid: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,8 +15,8 @@ from datasets import Dataset, DatasetDict
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-import benchmark  # noqa: E402
 import trials  # noqa: E402
+from grid import Grid  # noqa: E402
 
 from liminal_hf import metrics  # noqa: E402
 from liminal_hf.data import load_emobank, load_emoita  # noqa: E402
@@ -172,7 +172,7 @@ def test_the_uncertainty_follows_the_raters_spread_when_told_to(
 
 
 def test_the_grid_of_the_trials_can_be_read() -> None:
-    grid = benchmark.Grid.from_yaml(ROOT / "scripts" / "grids" / "trials.yaml")
+    grid = Grid.from_yaml(ROOT / "scripts" / "grids" / "trials.yaml")
     for system in grid.systems:
         assert system.kind != "trial" or (trials.Trial(**system.trial) == trials.Trial()) == (system.name == "v7")
 
