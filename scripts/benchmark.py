@@ -120,18 +120,11 @@ class Benchmark:
     def __init__(self, grid: Grid, work: Path, corpus: DatasetDict | None = None) -> None:
         self.grid = grid
         self.work = work
-        data = grid.recipe.data
-        if corpus is not None:
-            self.corpus = corpus
-        elif data.files is None:
-            self.corpus = load_emobank()
-        else:
-            files: dict[str, str | Path] = {str(split): path for split, path in data.files.items()}
-            self.corpus = load_table(files, text=data.text, labels=tuple(data.labels), scale=data.scale)
+        self.corpus = load_corpus(grid.recipe) if corpus is None else corpus
         if not {"train", "validation", "test"} <= set(self.corpus):
             raise ValueError(f"The benchmark needs train, validation and test; the recipe gives {list(self.corpus)}.")
         self.labels = {split: np.asarray(rows["labels"][:], dtype=np.float64) for split, rows in self.corpus.items()}
-        self.ceiling = human_ceiling() if data.files is None and corpus is None else None
+        self.ceiling = human_ceiling() if grid.recipe.data.files is None and corpus is None else None
         texts = {split: list(rows["text"][:]) for split, rows in self.corpus.items()}
         listed = {split: values.tolist() for split, values in self.labels.items()}
         self._data_hash = content_hash([texts, listed])
@@ -447,6 +440,15 @@ class Benchmark:
 
 
 _PARTS = (("dev", "validation"), ("test", "test"))
+
+
+def load_corpus(recipe: Recipe) -> DatasetDict:
+    """The splits of EmoBank, or of the recipe's own tables, with `text` and `labels`."""
+    data = recipe.data
+    if data.files is None:
+        return load_emobank()
+    files: dict[str, str | Path] = {str(split): path for split, path in data.files.items()}
+    return load_table(files, text=data.text, labels=tuple(data.labels), scale=data.scale)
 
 
 def pooled_corpus(recipe: Recipe, corpus: DatasetDict) -> DatasetDict:

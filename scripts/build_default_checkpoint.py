@@ -3,10 +3,11 @@
     python scripts/build_default_checkpoint.py [--recipe hub_configs/NAME.yaml] [--work runs/default]
 
 The models that the recipe learns from are trained first, where they are not there yet: `../runs/NAME-SEED/model` is
-what `NAME.yaml`, beside the recipe, gives with that seed. A recipe chooses its epoch on the development split and
-evaluates the test split once, at the very end; both are printed. Requires EmoBank and GoEmotions (see
-`LIMINAL_DATA_DIR`) and the encoder. On two cores it takes two to three hours, most of it the five teachers; an
-interrupted run goes on when the command is given again.
+what `NAME.yaml`, beside the recipe, gives with that seed, its own teachers first, and `../runs/plain-SEED/model` is
+`AutoModelForSequenceClassification` fine-tuned as the benchmark does it. A recipe chooses its epoch on the development
+split and evaluates the test split once, at the very end; both are printed. Requires liminal_hf with its benchmark
+extra, EmoBank and GoEmotions (see `LIMINAL_DATA_DIR`) and the encoder. On two cores it takes three to four hours, most
+of it the teachers; an interrupted run goes on when the command is given again.
 """
 
 import argparse
@@ -15,6 +16,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
+import peers
+from benchmark import load_corpus
+from report import mean_r
+
 from liminal_hf import DEFAULT_CHECKPOINT
 from liminal_hf.export.hub import open_checkpoint, write_repository
 from liminal_hf.training.fit import fit
@@ -22,30 +28,54 @@ from liminal_hf.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 8_000_000  # bytes; the wheel carries it
+PLAIN = "plain"
+PLAIN_RATE = 1e-4  # the best on the development split of those in scripts/grids/finetuned.yaml
 
 
-def teachers(recipe: Path) -> list[tuple[Path, int, Path]]:
-    """What has to be trained before a recipe can be: recipe, seed and run folder of each of its teachers.
+def teachers(recipe: Path) -> list[tuple[Path | None, int, Path]]:
+    """What has to be trained before a recipe can be: recipe, seed and run folder of each of its teachers, in order.
 
     Args:
         recipe: file of the recipe.
+
+    Returns:
+        Each teacher once, behind its own teachers; the recipe is None for a plain fine-tune.
 
     Raises:
         ValueError: a teacher's folder does not say which recipe and seed it comes from.
     """
     distill = Recipe.from_yaml(recipe).distill
-    found = []
+    found: list[tuple[Path | None, int, Path]] = []
     for teacher in distill.teachers if distill else []:
         run = Path(teacher).parent
         name, _, seed = run.name.rpartition("-")
-        source = recipe.parent / f"{name}.yaml"
-        if Path(teacher).name != "model" or not seed.isdecimal() or not source.is_file():
+        source = None if name == PLAIN else recipe.parent / f"{name}.yaml"
+        if Path(teacher).name != "model" or not seed.isdecimal() or not (source is None or source.is_file()):
             raise ValueError(
                 f"The teacher {teacher} is not the `model` of a run RECIPE-SEED with {source} as its recipe. "
                 "Name the folder so, or train the model with `liminal train` and call `write` for it."
             )
+        found += teachers(source) if source else []
         found.append((source, int(seed), run))
-    return found
+    return list(dict.fromkeys(found))
+
+
+def train_plain(recipe: Path, seed: int, run: Path) -> None:
+    """Fine-tunes `AutoModelForSequenceClassification` on the recipe's encoder and data, unless that is done.
+
+    Args:
+        recipe: the student's.
+        seed: seeds the classifier, the order of the data and dropout.
+        run: folder; the model will be in `run / "model"`.
+    """
+    if (run / "model").is_dir():
+        return
+    known = Recipe.from_yaml(recipe)
+    corpus = load_corpus(known)
+    made, _ = peers.plain(known, corpus, {"learning_rate": PLAIN_RATE}, seed, run)
+    for split, predictions in made.items():
+        labels = np.asarray(corpus[split]["labels"][:], dtype=np.float64)
+        print(f"{split}: mean r {mean_r(predictions, labels):.4f}")
 
 
 def write(work: Path, target: Path) -> None:
@@ -81,12 +111,15 @@ def write(work: Path, target: Path) -> None:
 def main() -> None:
     """Trains, prints the figures, writes the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recipe", type=Path, default=ROOT / "hub_configs" / "minilm-emobank-distilled.yaml")
+    parser.add_argument("--recipe", type=Path, default=ROOT / "hub_configs" / "minilm-emobank-distilled-twice.yaml")
     parser.add_argument("--work", type=Path, default=Path("runs/default"))
     arguments = parser.parse_args()
     target = Path(DEFAULT_CHECKPOINT)
     for recipe, seed, run in [*teachers(arguments.recipe), (arguments.recipe, None, arguments.work)]:
-        print(f"{recipe.stem}{'' if seed is None else f', seed {seed}'}, in {run}", flush=True)
+        print(f"{recipe.stem if recipe else PLAIN}{'' if seed is None else f', seed {seed}'}, in {run}", flush=True)
+        if recipe is None:
+            train_plain(arguments.recipe, seed, run)
+            continue
         metrics = fit(recipe, run, seed=seed).metrics
         for split in ("validation", "test"):
             print(f"{split}: mean r {metrics[split]['pearson_mean']:.4f}, mean CCC {metrics[split]['ccc_mean']:.4f}")

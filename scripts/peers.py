@@ -4,6 +4,7 @@ Requires liminal_hf with its benchmark extra. Each function takes the splits `tr
 returns what is predicted for the latter two, `(rows, 3)` in label units.
 """
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,8 @@ def plain(
         corpus: the splits; labels in -1..1, none missing.
         training: `TrainingArguments` over `PLAIN`, such as `learning_rate`.
         seed: seeds the classifier, the order of the data and dropout.
-        folder: for the Trainer's checkpoints; a run that was cut off goes on from them.
+        folder: for the Trainer's checkpoints, from which a run that was cut off goes on, and for the model, with its
+            tokenizer in `folder / "model"`.
 
     Returns:
         Predictions `(rows, 3)` by split, and how many parameters the classifier has.
@@ -173,6 +175,12 @@ def plain(
         compute_metrics=compute_metrics,
     )
     trainer.train(resume_from_checkpoint=any(folder.glob("checkpoint-*")) or None)
+    part = folder / "model.part"
+    shutil.rmtree(part, ignore_errors=True)
+    model.save_pretrained(part)
+    tokenizer.save_pretrained(part)
+    shutil.rmtree(folder / "model", ignore_errors=True)
+    part.rename(folder / "model")
     trainer.args.train_sampling_strategy = "random"  # else predictions would come in another order than the rows
     made = {name: np.asarray(trainer.predict(splits[name]).predictions, dtype=np.float64) for name in HELD_OUT}
     inner = {id(value) for value in model.base_model.parameters()}

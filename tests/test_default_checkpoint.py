@@ -21,14 +21,15 @@ from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression  # noqa
 
 @pytest.fixture
 def recipe(tmp_path: Path, minilm: Path) -> Path:
-    """`taught.yaml`, which learns from seed 3 of `small.yaml` beside it."""
+    """`taught.yaml`, which learns from seed 3 of `small.yaml` beside it and twice from a plain fine-tune."""
     # A checkpoint of the head alone names its encoder, so this one has a name.
     named = {"model.encoder": MINILM, "model.revision": None}
     small = small_recipe(tmp_path).override(named)
     folder = tmp_path / "recipes"
     folder.mkdir()
     (folder / "small.yaml").write_text(small.to_yaml(), encoding="utf-8")
-    distill = {"teachers": [str(tmp_path / "runs" / "small-3" / "model")], "weight": 0.5}
+    folders = [str(tmp_path / "runs" / name / "model") for name in ("small-3", "plain-4", "plain-4")]
+    distill = {"teachers": folders, "weight": 0.5}
     (folder / "taught.yaml").write_text(small.override({"distill": distill}).to_yaml(), encoding="utf-8")
     return folder / "taught.yaml"
 
@@ -45,15 +46,17 @@ def test_it_trains_the_teachers_then_the_model(recipe: Path, monkeypatch: pytest
     target = build(recipe, monkeypatch)
     printed = capsys.readouterr().out.splitlines()
     started = [line.split(",")[0] for line in printed if " in " in line]
-    assert started == ["small", "taught"] and sum(line.startswith("test: mean r") for line in printed) == 2
+    assert started == ["small", "plain", "taught"] and sum(line.startswith("test: mean r") for line in printed) == 3
     runs = recipe.parents[1] / "runs"
     assert json.loads((runs / "small-3" / "metrics.json").read_text(encoding="utf-8"))["seed"] == 3
     names = {path.name for path in target.iterdir()}
     assert "model.safetensors" in names and not any(name.endswith(".py") for name in names)
+    plain = AutoModelForSequenceClassification.from_pretrained(runs / "plain-4" / "model")
+    assert type(plain).__name__ == "BertForSequenceClassification" and plain.config.problem_type == "regression"
     config = json.loads((target / "config.json").read_text(encoding="utf-8"))
     assert "auto_map" not in config and "custom_pipelines" not in config
     card = (target / "README.md").read_text(encoding="utf-8")
-    assert "50% of the target is the mean of small-3" in card and str(recipe.parents[1]) not in card
+    assert "50% of the target is the mean of small-3, plain-4 (2 times)" in card and str(recipe.parents[1]) not in card
     # The folder answers as the run does.
     batch = AutoTokenizer.from_pretrained(target)(["w3 w4", "w17"], padding=True, return_tensors="pt")
     with torch.inference_mode():

@@ -13,7 +13,7 @@ import torch
 from datasets import DatasetDict
 from safetensors.torch import load_file
 from training_kit import WORDS, phase, same_weights, small_recipe, tables, texts_and_labels
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, set_seed
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, set_seed
 
 from liminal_hf.data import load_table, pooled_dataset
 from liminal_hf.export.model_card import build_card, run_facts
@@ -281,6 +281,33 @@ def test_a_student_of_teachers_alone_follows_them(tmp_path: Path) -> None:
         )
         found = predict_texts(student.model, student.tokenizer, texts)
         assert sign * np.corrcoef(found[:, 0], expected[:, 0])[0, 1] > 0.5, weight
+
+
+def test_a_plain_model_can_teach_and_one_that_is_named_twice_counts_twice(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path)
+    ours = fit(recipe, tmp_path / "teacher")
+    torch.manual_seed(0)
+    plain = AutoModelForSequenceClassification.from_pretrained(
+        recipe.model["encoder"], num_labels=3, problem_type="regression"
+    )
+    folder = tmp_path / "plain"
+    plain.save_pretrained(folder)
+    ours.tokenizer.save_pretrained(folder)
+    teachers = [str(folder), str(folder), str(ours.output_dir / "model")]
+    student = recipe.override({"distill": {"teachers": teachers}})
+    fit(student, tmp_path / "student")
+    texts = [text for text, _ in texts_and_labels(48, 0)]
+    with torch.no_grad():
+        said = plain.eval()(**ours.tokenizer(texts, padding=True, return_tensors="pt")).logits.double().numpy()
+    expected = (2 * said + predict_texts(ours.model, ours.tokenizer, texts)) / 3
+    np.testing.assert_allclose(load_file(tmp_path / "student" / "taught.safetensors")["pad"], expected, atol=1e-6)
+
+    for number, change in enumerate(({"problem_type": None}, {"num_labels": 2}, {"id2label": dict(enumerate("abc"))})):
+        wrong = AutoConfig.from_pretrained(folder, **change)
+        (tmp_path / f"wrong-{number}").mkdir()
+        wrong.save_pretrained(tmp_path / f"wrong-{number}")
+        with pytest.raises(ValueError, match=r'problem_type "regression" and three labels: pleasure, arousal'):
+            fit(student.override({"distill.teachers": [str(tmp_path / f"wrong-{number}")]}), tmp_path / "refused")
 
 
 def test_the_uncertainty_is_learned_from_the_labels_and_moves_no_prediction(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ Requires huggingface_hub, PyYAML and Jinja2 (which torch brings).
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -394,7 +395,8 @@ def _soft_targets(recipe: Mapping[str, Any]) -> str:
     names = _teachers(recipe)
     if not names:
         return ""
-    return f"{_distill(recipe)['weight']:.0%} of the target is the mean of {', '.join(names)}"
+    counted = [name if number == 1 else f"{name} ({number} times)" for name, number in Counter(names).items()]
+    return f"{_distill(recipe)['weight']:.0%} of the target is the mean of {', '.join(counted)}"
 
 
 def _without_folders(value: Any) -> Any:

@@ -25,8 +25,11 @@ from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     TrainingArguments,
     default_data_collator,
@@ -38,7 +41,7 @@ from ..data import load_emobank, load_goemotions, load_table, pooled_dataset
 from ..data.embedding_cache import COLUMN
 from ..data.files import committed
 from ..metrics import bootstrap_intervals
-from ..modeling.configuration_liminal import MISSING_LABEL
+from ..modeling.configuration_liminal import DIMENSIONS, MISSING_LABEL, LiminalConfig
 from ..modeling.encoders import family, file_sha256, resolve_encoder
 from ..modeling.heads import ZeroLinear
 from ..modeling.modeling_liminal import LiminalForPADRegression
@@ -442,6 +445,7 @@ class _Run:
                     f"There is no teacher at {teacher}. Train it first (`liminal train RECIPE -o FOLDER` leaves it in "
                     "FOLDER/model), or name another folder in distill.teachers."
                 )
+            _check_teacher(teacher)
         if distill.texts is None:
             return splits
         train = splits["train"]
@@ -549,10 +553,12 @@ class _Run:
             if (file.metadata() or {}).get("teachers") == identity and found.shape == (len(texts), 3):
                 return found
         taught = np.zeros((len(texts), 3))
-        for number, teacher in enumerate(teachers, start=1):
-            logger.info("Teacher %d of %d reads %d texts", number, len(teachers), len(texts))
-            model = LiminalForPADRegression.from_pretrained(teacher)
-            taught += predict_texts(model, AutoTokenizer.from_pretrained(teacher), texts) / len(teachers)
+        shares = {teacher: teachers.count(teacher) / len(teachers) for teacher in teachers}
+        for number, (teacher, share) in enumerate(shares.items(), start=1):
+            logger.info("Teacher %d of %d reads %d texts", number, len(shares), len(texts))
+            model = AutoModelForSequenceClassification.from_pretrained(teacher, use_safetensors=True)
+            tokenizer = AutoTokenizer.from_pretrained(teacher)
+            taught += share * predict_texts(model, tokenizer, texts, max_length=self.recipe.data.max_length)
         if self.processes.is_main_process:
             with committed(self.folder.taught) as temporary:
                 save_numpy({"pad": taught}, temporary, metadata={"teachers": identity})
@@ -682,11 +688,41 @@ def load_tokenizer(encoder: str, revision: str | None = None) -> PreTrainedToken
     return tokenizer
 
 
+def _check_teacher(folder: str) -> None:
+    """Refuses a model whose outputs are not PAD.
+
+    Raises:
+        ValueError: it is no regression with three outputs in the order of ours.
+    """
+    config = AutoConfig.from_pretrained(folder)
+    if isinstance(config, LiminalConfig):
+        return
+    names = [str(config.id2label[place]).lower() for place in sorted(config.id2label)]
+    unnamed = [f"label_{place}" for place in range(3)]
+    if config.problem_type != "regression" or names not in (unnamed, list(DIMENSIONS), ["valence", *DIMENSIONS[1:]]):
+        raise ValueError(
+            f"distill.teachers: {folder} has problem_type {config.problem_type!r} and the labels {', '.join(names)}. "
+            "A teacher is a model of ours, or one of AutoModelForSequenceClassification whose config.json says "
+            f'problem_type "regression" and three labels: {", ".join(DIMENSIONS)}, or none by name.'
+        )
+
+
 @torch.inference_mode()
 def predict_texts(
-    model: LiminalForPADRegression, tokenizer: PreTrainedTokenizerBase, texts: list[str], batch_size: int = 64
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: list[str],
+    batch_size: int = 64,
+    max_length: int | None = None,
 ) -> np.ndarray:
-    """PAD of many texts, `(len(texts), 3)` float64 in label units."""
+    """PAD of many texts, `(len(texts), 3)` float64 in label units.
+
+    Args:
+        model, tokenizer: ours, or one of AutoModelForSequenceClassification that has three outputs in label units.
+        texts: none empty.
+        batch_size: texts per batch.
+        max_length: tokens per text for a model whose config has no `max_seq_length`.
+    """
     model = model.to(PartialState().device).eval()
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
     found = np.empty((len(texts), 3))
@@ -696,7 +732,7 @@ def predict_texts(
             [texts[row] for row in rows],
             padding=True,
             truncation=True,
-            max_length=model.config.max_seq_length,
+            max_length=getattr(model.config, "max_seq_length", max_length),
             return_tensors="pt",
         )
         found[rows] = model(**batch.to(model.device)).logits.double().cpu().numpy()

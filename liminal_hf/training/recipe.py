@@ -147,7 +147,8 @@ class Distill:
     Where a text has no label, the teachers' is the whole target: a row of one's own table may leave its labels empty.
 
     Args:
-        teachers: folders of full checkpoints (relative ones start at the recipe's folder).
+        teachers: folders of full checkpoints (relative ones start at the recipe's folder), of ours or of any
+            `AutoModelForSequenceClassification` with three outputs in label units; one named twice counts twice.
         weight: share of the teachers in the target, 0..1.
         texts: "goemotions" adds training texts of GoEmotions to the training split, without its labels.
         num_texts: how many of them, drawn at random, the same ones whatever the seed.
