@@ -19,6 +19,8 @@ from conftest import FAMILIES, tiny_model
 from safetensors.torch import load_file
 from training_kit import phase, small_recipe
 
+from liminal_hf.training.fit import fit
+
 CONFIGS = Path(__file__).parents[1] / "hub_configs" / "accelerate"
 EVALUATED = 7
 
@@ -103,17 +105,16 @@ def work(output: Path) -> None:
         output.write_text(json.dumps(results))
 
 
-def launch(processes: int, folder: Path) -> dict[str, Any]:
-    output = folder / f"{processes}.json"
-    run_processes(processes, [__file__, str(output)])
-    return json.loads(output.read_text())
+def launch(folder: Path) -> dict[int, dict[str, Any]]:
+    """The results of `work` in this process and in two, by the number of processes."""
+    work(folder / "1.json")
+    run_two([__file__, str(folder / "2.json")])
+    return {processes: json.loads((folder / f"{processes}.json").read_text()) for processes in (1, 2)}
 
 
-def run_processes(processes: int, arguments: list[str]) -> None:
-    """Runs Python with these arguments, in one process or in several by torchrun."""
-    command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+def run_two(arguments: list[str]) -> None:
+    """Runs Python with these arguments in two processes, by torchrun."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CONFIGS.parents[1])}
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         environment.pop(name, None)
@@ -125,8 +126,7 @@ def run_processes(processes: int, arguments: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("ddp")
-    return {processes: launch(processes, folder) for processes in (1, 2)}
+    return launch(tmp_path_factory.mktemp("ddp"))
 
 
 @pytest.mark.parametrize("steps", [3, 1])
@@ -161,7 +161,10 @@ def test_a_recipe_with_adapters_trains_on_two_processes_as_on_one(tmp_path: Path
         )
         path, folder = tmp_path / f"{processes}.yaml", tmp_path / f"run-{processes}"
         path.write_text(recipe.to_yaml(), encoding="utf-8")
-        run_processes(processes, ["-m", "liminal_hf.cli", "train", str(path), "-o", str(folder)])
+        if processes == 1:
+            fit(path, folder)
+        else:
+            run_two(["-m", "liminal_hf.cli", "train", str(path), "-o", str(folder)])
         metrics[processes] = json.loads((folder / "metrics.json").read_text())
         weights[processes] = load_file(folder / "model" / "model.safetensors")
     assert metrics[2]["hardware"] == f"{metrics[1]['hardware']}, 2 processes"
