@@ -3,7 +3,6 @@
 import json
 import platform
 import re
-import shutil
 from pathlib import Path
 
 import filelock
@@ -13,12 +12,13 @@ import torch
 from datasets import DatasetDict
 from safetensors.torch import load_file
 from training_kit import WORDS, phase, same_weights, small_recipe, tables, texts_and_labels
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, set_seed
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, set_seed
 
 from liminal_hf.data import load_table, pooled_dataset
 from liminal_hf.export.model_card import build_card, run_facts
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression
-from liminal_hf.training.fit import FitResult, fit, predict_texts
+from liminal_hf.training.distillation import predict_texts
+from liminal_hf.training.fit import FitResult, fit
 from liminal_hf.training.recipe import Recipe
 from liminal_hf.training.run_folder import RunInProgressError, RunMismatchError
 
@@ -261,55 +261,6 @@ def test_goemotions_trains_the_encoder_alone(tmp_path: Path) -> None:
     assert plain.model.config.pooled_scale != result.model.config.pooled_scale, "the cache follows the trained encoder"
 
 
-def test_a_student_of_teachers_alone_follows_them(tmp_path: Path) -> None:
-    recipe = small_recipe(tmp_path, phases__0__training__num_train_epochs=20)
-    teacher = fit(recipe, tmp_path / "teacher")
-    # The labels of the student's table are the opposite of what its teacher learned.
-    opposite = ["text,V,A,D"]
-    for text, labels in texts_and_labels(48, 0):
-        opposite.append(",".join([text, *(f"{6 - label:.4f}" for label in labels)]))
-    train = tmp_path / "opposite.csv"
-    train.write_text("\n".join(opposite) + "\n")
-    files = {**recipe.data.files, "train": str(train)}
-    teachers = [str(teacher.output_dir / "model")]
-    texts = [text for text, _ in texts_and_labels(24, 2)]
-    expected = predict_texts(teacher.model, teacher.tokenizer, texts)
-    for weight, sign in ((1.0, 1), (0.0, -1)):
-        student = fit(
-            recipe.override({"data.files": files, "distill": {"teachers": teachers, "weight": weight}}),
-            tmp_path / f"student-{weight}",
-        )
-        found = predict_texts(student.model, student.tokenizer, texts)
-        assert sign * np.corrcoef(found[:, 0], expected[:, 0])[0, 1] > 0.5, weight
-
-
-def test_a_plain_model_can_teach_and_one_that_is_named_twice_counts_twice(tmp_path: Path) -> None:
-    recipe = small_recipe(tmp_path)
-    ours = fit(recipe, tmp_path / "teacher")
-    torch.manual_seed(0)
-    plain = AutoModelForSequenceClassification.from_pretrained(
-        recipe.model["encoder"], num_labels=3, problem_type="regression"
-    )
-    folder = tmp_path / "plain"
-    plain.save_pretrained(folder)
-    ours.tokenizer.save_pretrained(folder)
-    teachers = [str(folder), str(folder), str(ours.output_dir / "model")]
-    student = recipe.override({"distill": {"teachers": teachers}})
-    fit(student, tmp_path / "student")
-    texts = [text for text, _ in texts_and_labels(48, 0)]
-    with torch.no_grad():
-        said = plain.eval()(**ours.tokenizer(texts, padding=True, return_tensors="pt")).logits.double().numpy()
-    expected = (2 * said + predict_texts(ours.model, ours.tokenizer, texts)) / 3
-    np.testing.assert_allclose(load_file(tmp_path / "student" / "taught.safetensors")["pad"], expected, atol=1e-6)
-
-    for number, change in enumerate(({"problem_type": None}, {"num_labels": 2}, {"id2label": dict(enumerate("abc"))})):
-        wrong = AutoConfig.from_pretrained(folder, **change)
-        (tmp_path / f"wrong-{number}").mkdir()
-        wrong.save_pretrained(tmp_path / f"wrong-{number}")
-        with pytest.raises(ValueError, match=r'problem_type "regression" and three labels: pleasure, arousal'):
-            fit(student.override({"distill.teachers": [str(tmp_path / f"wrong-{number}")]}), tmp_path / "refused")
-
-
 def test_the_uncertainty_is_learned_from_the_labels_and_moves_no_prediction(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path, phases__0__training__num_train_epochs=12)
     files = tables(tmp_path / "many", train=300)
@@ -352,57 +303,6 @@ def test_an_uncertainty_that_cannot_be_learned_is_refused_at_once(
     with pytest.raises(ValueError, match=message):
         fit(recipe.override({"model": {**recipe.model, **fields}}), tmp_path / "run")
     assert not (tmp_path / "run" / "phases").exists()
-
-
-def test_a_student_learns_from_texts_without_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = small_recipe(tmp_path, phases__0__training__num_train_epochs=20)
-    teacher = fit(recipe, tmp_path / "teacher")
-    corpus = tmp_path / "goemotions"
-    corpus.mkdir()
-    comments = [text for text, _ in texts_and_labels(100, 7)]
-    for split in ("train", "dev", "test"):
-        lines = (f"{text}\t0\tid{n}\n" for n, text in enumerate(comments))
-        (corpus / f"{split}.tsv").write_text("".join(lines), encoding="utf-8")
-    # Labels that say nothing: what the student knows, it has from the teacher's reading of the comments.
-    train = tmp_path / "constant.csv"
-    words = list(WORDS)[:4]
-    train.write_text("text,V,A,D\n" + "".join(f"{word},4,3,{place % 2 + 2}\n" for place, word in enumerate(words)))
-    teachers = [str(teacher.output_dir / "model")]
-    student = recipe.override(
-        {
-            "data.files": {**recipe.data.files, "train": str(train)},
-            "distill": {"teachers": teachers, "weight": 0.0, "texts": "goemotions", "num_texts": 90},
-        }
-    )
-    result = fit(student, tmp_path / "student", data_dir=tmp_path)
-    assert result.metrics["rows"]["train"] == len(words) + 90
-    texts = [text for text, _ in texts_and_labels(24, 2)]
-    found, expected = (predict_texts(one.model, one.tokenizer, texts) for one in (result, teacher))
-    assert np.corrcoef(found[:, 0], expected[:, 0])[0, 1] > 0.5
-    # The scale is that of the labels, the percentiles those of the texts that have one.
-    assert result.model.config.label_mean[0] == pytest.approx(0.5)
-    labelled = predict_texts(result.model, result.tokenizer, words)
-    assert result.model.config.prediction_quantiles[0][-1] == pytest.approx(labelled[:, 0].max(), abs=1e-4)
-
-    # What the teachers said is kept: a run that was cut off does not ask again, one with other teachers does.
-    run = tmp_path / "student"
-    (run / "metrics.json").unlink()
-    shutil.rmtree(run / "phases")
-    asked: list[str] = []
-    monkeypatch.setattr("liminal_hf.training.fit.predict_texts", lambda *args: asked.append("again"))
-    assert same_weights(fit(student, run, data_dir=tmp_path).model, result.model) and not asked
-    monkeypatch.undo()
-    other = fit(recipe, tmp_path / "other", seed=1).output_dir / "model"
-    shutil.rmtree(teacher.output_dir / "model")
-    shutil.copytree(other, teacher.output_dir / "model")
-    (run / "metrics.json").unlink()
-    shutil.rmtree(run / "phases")
-    assert not same_weights(fit(student, run, data_dir=tmp_path).model, result.model)
-
-    with pytest.raises(FileNotFoundError, match="Train it first"):
-        nobody = {"distill.teachers": [str(tmp_path / "nobody")]}
-        fit(student, tmp_path / "alone", data_dir=tmp_path, overrides=nobody)
-    assert not (tmp_path / "alone" / "phases").exists(), "before anything was trained"
 
 
 def test_labels_missing_in_part_and_constant_labels_train(tmp_path: Path) -> None:

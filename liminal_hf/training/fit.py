@@ -11,7 +11,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,16 +19,11 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import Dataset, DatasetDict, concatenate_datasets
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
     TrainingArguments,
     default_data_collator,
@@ -39,13 +33,13 @@ from transformers import (
 from ..adapters import lora_config, low_rank_deltas
 from ..data import load_emobank, load_goemotions, load_table, pooled_dataset
 from ..data.embedding_cache import COLUMN
-from ..data.files import committed
 from ..metrics import bootstrap_intervals
-from ..modeling.configuration_liminal import DIMENSIONS, MISSING_LABEL, LiminalConfig
-from ..modeling.encoders import family, file_sha256, resolve_encoder
+from ..modeling.configuration_liminal import MISSING_LABEL
+from ..modeling.encoders import family, resolve_encoder
 from ..modeling.heads import ZeroLinear
 from ..modeling.modeling_liminal import LiminalForPADRegression
 from .callbacks import EmotionalLogCallback, is_whole, last_checkpoint, write_text
+from .distillation import check_teacher, soft_targets, teach, unlabelled_texts
 from .emotions import EmotionClassifier, macro_f1
 from .recipe import Phase, Recipe
 from .run_folder import PhaseResult, RunFolder, hardware, versions
@@ -440,25 +434,18 @@ class _Run:
             return splits
         # Now, not when the first phase is over.
         for teacher in distill.teachers:
-            if not (Path(teacher) / "config.json").is_file():
-                raise FileNotFoundError(
-                    f"There is no teacher at {teacher}. Train it first (`liminal train RECIPE -o FOLDER` leaves it in "
-                    "FOLDER/model), or name another folder in distill.teachers."
-                )
-            _check_teacher(teacher)
-        if distill.texts is None:
+            check_teacher(teacher)
+        more = unlabelled_texts(distill, self.data_dir)
+        if not more:
             return splits
         train = splits["train"]
         if COLUMN in train.column_names:
             raise ValueError(
                 f"distill.texts adds texts whose states data['train'][{COLUMN!r}] does not have: remove it."
             )
-        found = load_goemotions(self.data_dir)["train"]["text"][:]
-        number = min(distill.num_texts, len(found))
-        chosen = sorted(np.random.default_rng(0).choice(len(found), number, replace=False))
-        more = {"text": [found[row] for row in chosen], "labels": [[float(MISSING_LABEL)] * 3] * number}
-        train = train.select_columns(list(more))
-        more_rows = Dataset.from_dict(more, features=train.features)
+        rows = {"text": more, "labels": [[float(MISSING_LABEL)] * 3] * len(more)}
+        train = train.select_columns(list(rows))
+        more_rows = Dataset.from_dict(rows, features=train.features)
         return DatasetDict({**splits, "train": concatenate_datasets([train, more_rows])})
 
     def _labelled_data(self) -> DatasetDict:
@@ -536,34 +523,10 @@ class _Run:
         if phase.trainable == "uncertainty":
             known = np.asarray(self.data["train"]["labels"][:]) != MISSING_LABEL
             return train.select(np.flatnonzero(known.any(axis=1)))
-        taught = self._taught(distill.teachers)
-        labels = np.asarray(self.data["train"]["labels"][:], dtype=np.float64)
-        mixed = (1 - distill.weight) * labels + distill.weight * taught
-        mixed = np.where(labels == MISSING_LABEL, taught, mixed)
+        texts, labels = self.data["train"]["text"][:], np.asarray(self.data["train"]["labels"][:], dtype=np.float64)
+        taught = teach(distill.teachers, texts, self.recipe.data.max_length, self.folder.taught)
+        mixed = soft_targets(labels, taught, distill.weight)
         return train.remove_columns("labels").add_column("labels", mixed.astype(np.float32).tolist())
-
-    def _taught(self, teachers: list[str]) -> np.ndarray:
-        """The mean prediction of the teachers on the training texts, `(rows, 3)`, kept in the run's folder."""
-        weights = [path for teacher in teachers for path in sorted(Path(teacher).glob("*.safetensors"))]
-        identity = json.dumps([file_sha256(path) for path in weights])
-        texts = self.data["train"]["text"][:]
-        # What is there from before a run was cut off; other teachers, or half a file, are as good as none.
-        with suppress(OSError, SafetensorError), safe_open(self.folder.taught, framework="numpy") as file:
-            found = file.get_tensor("pad")
-            if (file.metadata() or {}).get("teachers") == identity and found.shape == (len(texts), 3):
-                return found
-        taught = np.zeros((len(texts), 3))
-        shares = {teacher: teachers.count(teacher) / len(teachers) for teacher in teachers}
-        for number, (teacher, share) in enumerate(shares.items(), start=1):
-            logger.info("Teacher %d of %d reads %d texts", number, len(shares), len(texts))
-            model = AutoModelForSequenceClassification.from_pretrained(teacher, use_safetensors=True)
-            tokenizer = AutoTokenizer.from_pretrained(teacher)
-            taught += share * predict_texts(model, tokenizer, texts, max_length=self.recipe.data.max_length)
-        if self.processes.is_main_process:
-            with committed(self.folder.taught) as temporary:
-                save_numpy({"pad": taught}, temporary, metadata={"teachers": identity})
-        self.processes.wait_for_everyone()
-        return taught
 
     # ---- the end ----
 
@@ -686,57 +649,6 @@ def load_tokenizer(encoder: str, revision: str | None = None) -> PreTrainedToken
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
-
-
-def _check_teacher(folder: str) -> None:
-    """Refuses a model whose outputs are not PAD.
-
-    Raises:
-        ValueError: it is no regression with three outputs in the order of ours.
-    """
-    config = AutoConfig.from_pretrained(folder)
-    if isinstance(config, LiminalConfig):
-        return
-    names = [str(config.id2label[place]).lower() for place in sorted(config.id2label)]
-    unnamed = [f"label_{place}" for place in range(3)]
-    if config.problem_type != "regression" or names not in (unnamed, list(DIMENSIONS), ["valence", *DIMENSIONS[1:]]):
-        raise ValueError(
-            f"distill.teachers: {folder} has problem_type {config.problem_type!r} and the labels {', '.join(names)}. "
-            "A teacher is a model of ours, or one of AutoModelForSequenceClassification whose config.json says "
-            f'problem_type "regression" and three labels: {", ".join(DIMENSIONS)}, or none by name.'
-        )
-
-
-@torch.inference_mode()
-def predict_texts(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    texts: list[str],
-    batch_size: int = 64,
-    max_length: int | None = None,
-) -> np.ndarray:
-    """PAD of many texts, `(len(texts), 3)` float64 in label units.
-
-    Args:
-        model, tokenizer: ours, or one of AutoModelForSequenceClassification that has three outputs in label units.
-        texts: none empty.
-        batch_size: texts per batch.
-        max_length: tokens per text for a model whose config has no `max_seq_length`.
-    """
-    model = model.to(PartialState().device).eval()
-    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-    found = np.empty((len(texts), 3))
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        batch = tokenizer(
-            [texts[row] for row in rows],
-            padding=True,
-            truncation=True,
-            max_length=getattr(model.config, "max_seq_length", max_length),
-            return_tensors="pt",
-        )
-        found[rows] = model(**batch.to(model.device)).logits.double().cpu().numpy()
-    return found
 
 
 def _predictions(trainer: LiminalTrainer, rows: Dataset) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
