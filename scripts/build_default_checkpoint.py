@@ -1,12 +1,12 @@
 """Builds `liminal_hf.DEFAULT_CHECKPOINT`: trains its recipe, or takes the finished run, and writes the folder.
 
-    python scripts/build_default_checkpoint.py [--recipe hub_configs/NAME.yaml] [--work runs/default]
+    python scripts/build_default_checkpoint.py [--recipe hub_configs/NAME.yaml] [--work RUN] [--output FOLDER]
 
 The models that the recipe learns from are trained first, where they are not there yet: `../runs/NAME-SEED/model` is
 what `NAME.yaml`, beside the recipe, gives with that seed, its own teachers first, and `../runs/plain-SEED/model` is
 `AutoModelForSequenceClassification` fine-tuned as the benchmark does it. A recipe chooses its epoch on the development
 split and evaluates the test split once, at the very end; both are printed. Requires liminal_hf with its benchmark
-extra, EmoBank and GoEmotions (see `LIMINAL_DATA_DIR`) and the encoder. On two cores it takes three to four hours, most
+extra, EmoBank and GoEmotions (see `LIMINAL_DATA_DIR`) and the encoder. On two cores it takes two to three hours, most
 of it the teachers; an interrupted run goes on when the command is given again.
 """
 
@@ -111,10 +111,11 @@ def write(work: Path, target: Path) -> None:
 def main() -> None:
     """Trains, prints the figures, writes the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recipe", type=Path, default=ROOT / "hub_configs" / "minilm-emobank-distilled-twice.yaml")
-    parser.add_argument("--work", type=Path, default=Path("runs/default"))
+    parser.add_argument("--recipe", type=Path, default=ROOT / "hub_configs" / "minilm-emobank-distilled.yaml")
+    parser.add_argument("--work", type=Path, default=Path("runs/default"), help="folder of the run (%(default)s)")
+    parser.add_argument("--output", type=Path, help="of the checkpoint, replaced (default: that of the package)")
     arguments = parser.parse_args()
-    target = Path(DEFAULT_CHECKPOINT)
+    target = arguments.output or Path(DEFAULT_CHECKPOINT)
     for recipe, seed, run in [*teachers(arguments.recipe), (arguments.recipe, None, arguments.work)]:
         print(f"{recipe.stem if recipe else PLAIN}{'' if seed is None else f', seed {seed}'}, in {run}", flush=True)
         if recipe is None:
