@@ -112,19 +112,21 @@ def main() -> None:
     """Trains, prints the figures, writes the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", type=Path, default=ROOT / "hub_configs" / "minilm-emobank-distilled.yaml")
-    parser.add_argument("--work", type=Path, default=Path("runs/default"), help="folder of the run (%(default)s)")
+    parser.add_argument("--work", type=Path, help="folder of the run (default: runs/RECIPE-SEED, as of a teacher)")
     parser.add_argument("--output", type=Path, help="of the checkpoint, replaced (default: that of the package)")
     arguments = parser.parse_args()
     target = arguments.output or Path(DEFAULT_CHECKPOINT)
-    for recipe, seed, run in [*teachers(arguments.recipe), (arguments.recipe, None, arguments.work)]:
-        print(f"{recipe.stem if recipe else PLAIN}{'' if seed is None else f', seed {seed}'}, in {run}", flush=True)
+    own = Recipe.from_yaml(arguments.recipe).seed
+    work = arguments.work or Path("runs") / f"{arguments.recipe.stem}-{own}"
+    for recipe, seed, run in [*teachers(arguments.recipe), (arguments.recipe, own, work)]:
+        print(f"{recipe.stem if recipe else PLAIN}, seed {seed}, in {run}", flush=True)
         if recipe is None:
             train_plain(arguments.recipe, seed, run)
             continue
         metrics = fit(recipe, run, seed=seed).metrics
         for split in ("validation", "test"):
             print(f"{split}: mean r {metrics[split]['pearson_mean']:.4f}, mean CCC {metrics[split]['ccc_mean']:.4f}")
-    write(arguments.work, target)
+    write(work, target)
     print(f"written to {target}")
 
 

@@ -4,7 +4,6 @@ Requires liminal_hf with its benchmark extra. Each function takes the splits `tr
 returns what is predicted for the latter two, `(rows, 3)` in label units.
 """
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from liminal_hf.modeling.encoders import resolve_encoder
 from liminal_hf.modeling.modeling_liminal import MISSING_LABEL
 from liminal_hf.training.fit import training_arguments
 from liminal_hf.training.recipe import Recipe
+from liminal_hf.training.run_folder import save_whole
 from liminal_hf.training.trainer import LiminalTrainer
 
 Array = NDArray[np.float64]
@@ -175,12 +175,7 @@ def plain(
         compute_metrics=compute_metrics,
     )
     trainer.train(resume_from_checkpoint=any(folder.glob("checkpoint-*")) or None)
-    part = folder / "model.part"
-    shutil.rmtree(part, ignore_errors=True)
-    model.save_pretrained(part)
-    tokenizer.save_pretrained(part)
-    shutil.rmtree(folder / "model", ignore_errors=True)
-    part.rename(folder / "model")
+    save_whole(model, tokenizer, folder / "model")
     trainer.args.train_sampling_strategy = "random"  # else predictions would come in another order than the rows
     made = {name: np.asarray(trainer.predict(splits[name]).predictions, dtype=np.float64) for name in HELD_OUT}
     inner = {id(value) for value in model.base_model.parameters()}

@@ -121,6 +121,12 @@ def data_dir() -> Path:
 
 
 @pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is cached is this test's alone."""
+    monkeypatch.setenv("LIMINAL_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture
 def tiny_encoder(tmp_path: Path) -> Callable[[str], Path]:
     """A function from a family's name to the folder of a saved tiny encoder of it (no tokenizer)."""
     from liminal_hf.modeling.encoders import build_encoder

@@ -13,10 +13,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from liminal_hf.training.distillation import predict_texts
 from liminal_hf.training.fit import fit
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LIMINAL_CACHE_DIR", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def test_a_student_of_teachers_alone_follows_them(tmp_path: Path) -> None:
@@ -103,7 +100,7 @@ def test_a_student_learns_from_texts_without_labels(tmp_path: Path, monkeypatch:
     (run / "metrics.json").unlink()
     shutil.rmtree(run / "phases")
     asked: list[str] = []
-    monkeypatch.setattr("liminal_hf.training.distillation.predict_texts", lambda *args: asked.append("again"))
+    monkeypatch.setattr("liminal_hf.training.distillation.predict_texts", lambda *args, **kwargs: asked.append("again"))
     assert same_weights(fit(student, run, data_dir=tmp_path).model, result.model) and not asked
     monkeypatch.undo()
     other = fit(recipe, tmp_path / "other", seed=1).output_dir / "model"

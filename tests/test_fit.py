@@ -22,10 +22,7 @@ from liminal_hf.training.fit import FitResult, fit
 from liminal_hf.training.recipe import Recipe
 from liminal_hf.training.run_folder import RunInProgressError, RunMismatchError
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LIMINAL_CACHE_DIR", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def test_a_run_leaves_a_finished_folder(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ from .callbacks import EmotionalLogCallback, is_whole, last_checkpoint, write_te
 from .distillation import check_teacher, soft_targets, teach, unlabelled_texts
 from .emotions import EmotionClassifier, macro_f1
 from .recipe import Phase, Recipe
-from .run_folder import PhaseResult, RunFolder, hardware, versions
+from .run_folder import PhaseResult, RunFolder, hardware, save_whole, versions
 from .trainer import ROW, LiminalTrainer
 
 logger = logging.getLogger(__name__)
@@ -591,12 +591,7 @@ class _Run:
         config.prediction_quantiles = [[round(float(value), 4) for value in row] for row in quantiles]
 
     def _write(self, results: list[PhaseResult], metrics: dict[str, Any]) -> None:
-        part = self.folder.path / ".model.part"
-        shutil.rmtree(part, ignore_errors=True)
-        self.model.save_pretrained(part)
-        self.tokenizer.save_pretrained(part)
-        shutil.rmtree(self.folder.model, ignore_errors=True)
-        part.rename(self.folder.model)
+        save_whole(self.model, self.tokenizer, self.folder.model)
         # The pairs describe the encoder only when nothing else has changed it.
         changed = [place for place, phase in enumerate(self.recipe.phases) if not phase.freezes_encoder]
         if len(changed) == 1 and results[changed[0]].pairs:
