@@ -139,19 +139,18 @@ class Benchmark:
             recipe = self._recipe(system).override({"seed": seed}).to_dict()
             # What a run is called and where it would be published change nothing.
             about["recipe"] = {name: value for name, value in recipe.items() if name not in ("name", "hub")}
-            if recipe["distill"]:  # a teacher is a run's name, wherever its folder lies
-                teachers = ["/".join(Path(teacher).parts[-2:]) for teacher in recipe["distill"]["teachers"]]
-                about["recipe"]["distill"] = {**recipe["distill"], "teachers": teachers}
+            about["recipe"]["distill"] = _teaching(recipe)
             about |= {"told": system.told} if system.kind == "leak" else {}
             about |= {"trial": system.trial} if system.kind == "trial" else {}
         elif system.kind == "mean":
             about["of"] = [self.path(other, seed).stem for other in self.grid.named(system.of)]
         elif system.kind not in ("constant", "vader"):
-            model = self.grid.recipe.model
-            about |= {"layers": system.layers, "max_length": self.grid.recipe.data.max_length}
-            about |= {name: model.get(name) for name in ("encoder", "revision", "pooling")}
+            known = system.recipe or self.grid.recipe
+            about |= {"layers": system.layers, "max_length": known.data.max_length}
+            about |= {name: known.model.get(name) for name in ("encoder", "revision", "pooling")}
             if system.kind == "plain":
                 about |= {"training": {**peers.PLAIN, **system.overrides}, "seed": seed}
+                about |= {"distill": _teaching(known.to_dict())} if known.distill else {}
         return self.work / "cells" / f"{system.kind}-{content_hash(about)}.safetensors"
 
     def run(self, systems: Sequence[System], seeds: Sequence[int], after_each: Callable[[], None]) -> None:
@@ -238,7 +237,8 @@ class Benchmark:
         if system.kind == "plain":
             if any((values == MISSING_LABEL).any() for values in self.labels.values()):
                 raise ValueError("plain: transformers' own models can't learn from rows whose labels miss in part.")
-            made, parameters = peers.plain(self.grid.recipe, self.corpus, system.overrides, seed, folder)
+            recipe = system.recipe or self.grid.recipe
+            made, parameters = peers.plain(recipe, self.corpus, system.overrides, seed, folder)
         else:
             states = self._pooled()
             made, parameters = peers.leaking(self._recipe(system), states, self.labels, system.told, seed, folder)
@@ -459,6 +459,14 @@ def pooled_corpus(recipe: Recipe, corpus: DatasetDict) -> DatasetDict:
     )
     tokenizer = load_tokenizer(encoder, revision)
     return pooled_dataset(model.eval(), tokenizer, corpus, max_length=recipe.data.max_length)
+
+
+def _teaching(recipe: dict[str, Any]) -> dict[str, Any] | None:
+    """What a recipe learns from teachers; one of them is a run's name, wherever its folder lies."""
+    distill: dict[str, Any] | None = recipe["distill"]
+    if distill is None:
+        return None
+    return {**distill, "teachers": ["/".join(Path(teacher).parts[-2:]) for teacher in distill["teachers"]]}
 
 
 @torch.inference_mode()

@@ -70,7 +70,7 @@ def train_plain(recipe: Path, seed: int, run: Path) -> None:
     """
     if (run / "model").is_dir():
         return
-    known = Recipe.from_yaml(recipe)
+    known = Recipe.from_yaml(recipe).override({"distill": None})  # a teacher has none itself
     corpus = load_corpus(known)
     made, _ = peers.plain(known, corpus, {"learning_rate": PLAIN_RATE}, seed, run)
     for split, predictions in made.items():

@@ -2,7 +2,7 @@
 
 Requires liminal_hf with its benchmark extra, EmoBank with `meta.tsv` (`LIMINAL_DATA_DIR`), and the encoder.
 
-    python scripts/cross_validation.py
+    python scripts/cross_validation.py [--grid scripts/grids/cross_validation_finetuned.yaml]
 
 The sentences are dealt into folds document by document, so that no text is predicted by a model that has read another
 part of it; copies of a text ("Sincerely,") stay in one fold. Inside each fold a tenth of the other sentences, again
@@ -324,7 +324,7 @@ def main(arguments: list[str] | None = None) -> int:
     for place in range(len(seeds)):
         study.run(seeds[: place + 1], systems)
         table = study.table(seeds[: place + 1], shlex.join(command))
-        save(given.results, "cross_validation", table, markdown(table))
+        save(given.results, grid.name, table, markdown(table))
     print(markdown(table))
     return 0
 

@@ -12,6 +12,7 @@ name), optionally `readout` (a system whose accuracy is shown after each step) a
 - `trial`: the recipe with `overrides` and the change to its training that `trial` says, see `trials.py`. With `ranks:
   true`, for a head with an uncertainty, the table says how well that ranks the errors.
 - `plain`: `AutoModelForSequenceClassification` by transformers' Trainer, with `overrides` of its `TrainingArguments`.
+  Of the recipe it takes the encoder, the length of texts and the teachers, where it has any.
 - `mean`: the mean of the predictions of the systems that `of` names, which come before it.
 - `leak`: the recipe with `overrides` on the frozen encoder, but the labels are given as affect in training, as the
   original did; with `told: true` also when it predicts.
@@ -29,6 +30,7 @@ from liminal_hf.training.recipe import Recipe
 KINDS = ("constant", "vader", "ridge", "svr", "sentence_transformers", "fit", "trial", "plain", "leak", "mean")
 SEEDED = ("fit", "trial", "plain", "leak", "mean")  # the other kinds have one cell for all seeds
 TRAINED = ("fit", "trial", "leak")  # by the recipe
+WITH_RECIPE = (*TRAINED, "plain")
 BEST_PEER = "best peer"
 _KEYS = {"recipe", "compare", "readout", "systems"}
 _SYSTEM_KEYS = {"name", "kind", "ours", "layers", "told", "of", "recipe", "overrides", "trial", "ranks"}
@@ -79,8 +81,8 @@ class Grid:
             if entry.get("layers", "all") not in ("last", "all"):
                 raise ValueError(f"{path}: layers of {entry['name']!r} must be last or all, got {entry['layers']!r}.")
             if "recipe" in entry:
-                if entry["kind"] not in TRAINED:
-                    raise ValueError(f"{path}: {entry['name']!r}: a recipe of its own is for the kinds {TRAINED}.")
+                if entry["kind"] not in WITH_RECIPE:
+                    raise ValueError(f"{path}: {entry['name']!r}: a recipe of its own is for the kinds {WITH_RECIPE}.")
                 entry["recipe"] = Recipe.from_yaml(path.parent / entry["recipe"])
             before = [system.name for system in systems]
             if (entry["kind"] == "mean") != bool(entry.get("of")) or set(entry.get("of", [])) - set(before):

@@ -28,6 +28,7 @@ from liminal_hf.metrics import compute_metrics, pearson
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS
 from liminal_hf.modeling.encoders import resolve_encoder
 from liminal_hf.modeling.modeling_liminal import MISSING_LABEL
+from liminal_hf.training.distillation import check_teacher, soft_targets, teach, unlabelled_texts
 from liminal_hf.training.fit import training_arguments
 from liminal_hf.training.recipe import Recipe
 from liminal_hf.training.run_folder import save_whole
@@ -141,7 +142,8 @@ def plain(
     """`AutoModelForSequenceClassification` with three outputs, fine-tuned by transformers' own Trainer.
 
     Args:
-        recipe: says the encoder and the length of texts; nothing else of it is used.
+        recipe: says the encoder and the length of texts, and whether the model learns from teachers, as `fit` does;
+            nothing else of it is used.
         corpus: the splits; labels in -1..1, none missing.
         training: `TrainingArguments` over `PLAIN`, such as `learning_rate`.
         seed: seeds the classifier, the order of the data and dropout.
@@ -165,6 +167,8 @@ def plain(
         found = rows.select_columns(["text", "labels"]).map(encoded, batched=True, remove_columns=["text"])
         return found.add_column("length", [len(ids) for ids in found["input_ids"][:]])
 
+    if recipe.distill:
+        corpus = DatasetDict({**corpus, "train": _taught(recipe, corpus["train"], folder / "taught.safetensors")})
     splits = {name: tokens(rows) for name, rows in corpus.items()}
     trainer = Trainer(
         model,
@@ -180,6 +184,19 @@ def plain(
     made = {name: np.asarray(trainer.predict(splits[name]).predictions, dtype=np.float64) for name in HELD_OUT}
     inner = {id(value) for value in model.base_model.parameters()}
     return made, sum(value.numel() for value in model.parameters() if id(value) not in inner)
+
+
+def _taught(recipe: Recipe, train: Dataset, kept: Path) -> Dataset:
+    """The training split with the recipe's further texts, and with what its teachers say mixed into the labels."""
+    distill = recipe.distill
+    assert distill is not None
+    for teacher in distill.teachers:
+        check_teacher(teacher)
+    texts = [*train["text"][:], *(more := unlabelled_texts(distill))]
+    labels = np.array([*train["labels"][:], *[[MISSING_LABEL] * 3] * len(more)], dtype=np.float64)
+    taught = teach(distill.teachers, texts, recipe.data.max_length, kept)
+    rows = {"text": texts, "labels": soft_targets(labels, taught, distill.weight).tolist()}
+    return Dataset.from_dict(rows, features=train.select_columns(list(rows)).features)
 
 
 def sentence_embeddings(recipe: Recipe, texts: Mapping[str, Sequence[str]]) -> dict[str, Array]:

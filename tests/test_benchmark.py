@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from datasets import DatasetDict
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -198,6 +199,25 @@ def test_peers_that_are_not_ours(grid: Path) -> None:
     np.testing.assert_allclose(cells["both"].test, (cells["ridge"].test + cells["plain"].test) / 2)
 
 
+def test_a_plain_model_learns_from_the_teachers_of_its_recipe(grid: Path, tmp_path: Path) -> None:
+    recipe = Grid.from_yaml(grid).recipe
+    corpus = benchmark.load_corpus(recipe)
+    contrary = corpus["train"].map(lambda row: {"labels": [-value for value in row["labels"]]})
+    training = {"learning_rate": 1e-3, "num_train_epochs": 8, "load_best_model_at_end": False}
+    peers.plain(recipe, DatasetDict({**corpus, "train": contrary}), training, 0, tmp_path / "contrary-0")
+    taught = recipe.override({"distill": {"teachers": [str(tmp_path / "contrary-0" / "model")], "weight": 1.0}})
+    made, _ = peers.plain(taught, corpus, training, 0, tmp_path / "student")
+    assert metrics.pearson(made["test"], np.asarray(corpus["test"]["labels"][:]))[0] < -0.3
+    # Its cell is another one than that of a model without teachers.
+    (tmp_path / "taught.yaml").write_text(taught.to_yaml(), encoding="utf-8")
+    content = yaml.safe_load(grid.read_text(encoding="utf-8"))
+    content |= {"readout": None, "systems": [{"name": "a", "kind": "plain"}]}
+    content["systems"].append({"name": "b", "kind": "plain", "recipe": "taught.yaml"})
+    grid.write_text(yaml.safe_dump(content), encoding="utf-8")
+    found = benchmark.Benchmark(Grid.from_yaml(grid), tmp_path)
+    assert len({found.path(system, 0) for system in found.grid.systems}) == 2
+
+
 def test_a_head_that_is_told_the_labels_gives_them_back(grid: Path, tmp_path: Path) -> None:
     recipe = Grid.from_yaml(grid).recipe.override(
         {
@@ -261,7 +281,7 @@ def test_a_wrong_grid_is_explained(tmp_path: Path, content: dict[str, Any], mess
         Grid.from_yaml(path)
 
 
-@pytest.mark.parametrize("name", ["frozen", "finetuned", "ablations"])
+@pytest.mark.parametrize("name", ["frozen", "finetuned", "ablations", "cross_validation_finetuned"])
 def test_the_grids_of_the_repository_can_be_read(name: str) -> None:
     grid = Grid.from_yaml(ROOT / "scripts" / "grids" / f"{name}.yaml")
     for system in grid.systems:

@@ -41,7 +41,7 @@ def run(grid: Path, *more: str) -> dict[str, Any]:
     folder = grid.parent
     folders = ["--work", str(folder / "work"), "--results", str(folder / "results")]
     assert cross_validation.main(["--grid", str(grid), "--folds", "2", *folders, *more]) == 0
-    return json.loads((folder / "results" / "cross_validation.json").read_text(encoding="utf-8"))
+    return json.loads((folder / "results" / f"{grid.stem}.json").read_text(encoding="utf-8"))
 
 
 def test_no_document_and_no_text_is_on_two_sides(grid: Path) -> None:
@@ -102,7 +102,7 @@ def test_predictions_are_joined_over_the_folds(grid: Path, monkeypatch: pytest.M
         whole[rows] = cell.test
     assert systems["ridge"]["r"]["mean"] == pytest.approx(metrics.mean_pearson(whole, labels), abs=1e-5)
 
-    text = (grid.parent / "results" / "cross_validation.md").read_text(encoding="utf-8")
+    text = (grid.parent / "results" / f"{grid.stem}.md").read_text(encoding="utf-8")
     assert text == cross_validation.markdown(table) and "**v7**" in text
 
     def refuse(*arguments: Any) -> None:
