@@ -195,7 +195,7 @@ def _taught(recipe: Recipe, train: Dataset, kept: Path) -> Dataset:
     texts = [*train["text"][:], *(more := unlabelled_texts(distill))]
     labels = np.array([*train["labels"][:], *[[MISSING_LABEL] * 3] * len(more)], dtype=np.float64)
     taught = teach(distill.teachers, texts, recipe.data.max_length, kept)
-    rows = {"text": texts, "labels": soft_targets(labels, taught, distill.weight).tolist()}
+    rows = {"text": texts, "labels": soft_targets(labels, taught, distill.weight, distill.stretch).tolist()}
     return Dataset.from_dict(rows, features=train.select_columns(list(rows)).features)
 
 

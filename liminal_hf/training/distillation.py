@@ -106,19 +106,30 @@ def teach(teachers: list[str], texts: list[str], max_length: int, kept: Path) ->
     return taught
 
 
-def soft_targets(labels: np.ndarray, taught: np.ndarray, weight: float) -> np.ndarray:
+def soft_targets(labels: np.ndarray, taught: np.ndarray, weight: float, stretch: bool = False) -> np.ndarray:
     """Labels mixed with what teachers say; where there is no label, the teachers' word.
 
     Args:
         labels: `(rows, 3)` in label units, -100 where there is none.
         taught: `(rows, 3)` in label units.
         weight: share of the teachers, 0..1.
+        stretch: scales what they say around its mean, each dimension by one factor, to the standard deviation that the
+            labels have; both are taken over the labels that exist. A dimension where either is constant stays as it is.
 
     Example:
         >>> soft_targets(np.array([[0.5, -100, 0.0]]), np.array([[0.1, 0.3, 0.2]]), 0.5).round(6).tolist()
         [[0.3, 0.3, 0.1]]
+        >>> labels, taught = np.array([[0.4], [-0.4], [-100]]), np.array([[0.2], [-0.2], [0.1]])
+        >>> soft_targets(labels, taught, 0.5, stretch=True).round(6).tolist()
+        [[0.4], [-0.4], [0.2]]
     """
-    return np.where(labels == MISSING_LABEL, taught, (1 - weight) * labels + weight * taught)
+    missing = labels == MISSING_LABEL
+    if stretch:
+        gold, said = (np.ma.masked_array(values, missing) for values in (labels, taught))
+        factor = (gold.std(axis=0) / said.std(axis=0)).filled(0.0)  # a division by 0 is masked
+        centre = said.mean(axis=0).filled(0.0)
+        taught = centre + (taught - centre) * np.where(factor > 0, factor, 1.0)
+    return np.where(missing, taught, (1 - weight) * labels + weight * taught)
 
 
 @torch.inference_mode()

@@ -525,7 +525,7 @@ class _Run:
             return train.select(np.flatnonzero(known.any(axis=1)))
         texts, labels = self.data["train"]["text"][:], np.asarray(self.data["train"]["labels"][:], dtype=np.float64)
         taught = teach(distill.teachers, texts, self.recipe.data.max_length, self.folder.taught)
-        mixed = soft_targets(labels, taught, distill.weight)
+        mixed = soft_targets(labels, taught, distill.weight, distill.stretch)
         return train.remove_columns("labels").add_column("labels", mixed.astype(np.float32).tolist())
 
     # ---- the end ----

@@ -152,12 +152,15 @@ class Distill:
         weight: share of the teachers in the target, 0..1.
         texts: "goemotions" adds training texts of GoEmotions to the training split, without its labels.
         num_texts: how many of them, drawn at random, the same ones whatever the seed.
+        stretch: spreads each dimension of the teachers' word as far as the labels are spread. A prediction varies less
+            than what it predicts, and a student that learns it as it is learns that, too.
     """
 
     teachers: list[str]
     weight: float = 0.5
     texts: Literal["goemotions"] | None = None
     num_texts: int = 8000
+    stretch: bool = False
 
 
 @dataclass(config=_STRICT)
