@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from liminal_hf.training.distillation import predict_texts
 from liminal_hf.training.fit import fit
+from liminal_hf.training.trainer import LiminalTrainer
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -63,6 +65,26 @@ def test_a_plain_model_can_teach_and_one_that_is_named_twice_counts_twice(tmp_pa
         wrong.save_pretrained(tmp_path / f"wrong-{number}")
         with pytest.raises(ValueError, match=r'problem_type "regression" and three labels: pleasure, arousal'):
             fit(student.override({"distill.teachers": [str(tmp_path / f"wrong-{number}")]}), tmp_path / "refused")
+
+
+def test_the_teachers_word_can_be_spread_as_the_labels_are(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path)
+    teacher = fit(recipe, tmp_path / "teacher").output_dir / "model"
+    targets: list[np.ndarray] = []
+
+    def watched(*args: Any, **kwargs: Any) -> LiminalTrainer:
+        targets.append(np.asarray(kwargs["train_dataset"]["labels"]))
+        return LiminalTrainer(*args, **kwargs)
+
+    distill = {"teachers": [str(teacher)], "weight": 1.0, "stretch": True}
+    fit(recipe.override({"distill": distill}), tmp_path / "student", trainer=watched)
+    said = load_file(tmp_path / "student" / "taught.safetensors")["pad"].numpy()
+    labels = (np.array([values for _, values in texts_and_labels(48, 0)]) - 3) / 2
+    assert (said.std(axis=0) < 0.99 * labels.std(axis=0)).any(), "there is something to spread"
+    np.testing.assert_allclose(targets[0].std(axis=0), labels.std(axis=0), rtol=1e-3)
+    np.testing.assert_allclose(targets[0].mean(axis=0), said.mean(axis=0), atol=1e-5)
+    for dimension in range(3):
+        assert np.corrcoef(targets[0][:, dimension], said[:, dimension])[0, 1] == pytest.approx(1)
 
 
 def test_a_student_learns_from_texts_without_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -224,6 +224,8 @@ def test_a_distilled_model_names_its_teachers_and_their_texts() -> None:
     assert "CC BY-SA 4.0; rows: train 7, test 2\n" in content
     assert "Apache 2.0; 3 of its training texts, read by the teachers\n" in content
     assert "  - pad-0\n  - b\n" in content and "/home/me" not in content
+    recipe["distill"] |= {"stretch": True}
+    assert "mean of pad-0, b, spread as the labels are |\n" in build_card(config(), {"recipe": recipe}).content
     assert "Soft targets" not in build_card(config(), {"recipe": {**recipe, "distill": None}}).content
 
 

@@ -396,7 +396,8 @@ def _soft_targets(recipe: Mapping[str, Any]) -> str:
     if not names:
         return ""
     counted = [name if number == 1 else f"{name} ({number} times)" for name, number in Counter(names).items()]
-    return f"{_distill(recipe)['weight']:.0%} of the target is the mean of {', '.join(counted)}"
+    spread = ", spread as the labels are" if _distill(recipe).get("stretch") else ""
+    return f"{_distill(recipe)['weight']:.0%} of the target is the mean of {', '.join(counted)}{spread}"
 
 
 def _without_folders(value: Any) -> Any:
