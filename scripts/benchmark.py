@@ -35,7 +35,7 @@ import torch
 import trials
 from datasets import DatasetDict
 from filelock import FileLock
-from grid import BEST_PEER, SEEDED, TRAINED, Grid, System
+from grid import BEST_PEER, SEEDED, TRAINED, WITH_RECIPE, Grid, System
 from report import (
     RESAMPLES,
     Array,
@@ -152,6 +152,20 @@ class Benchmark:
                 about |= {"training": {**peers.PLAIN, **system.overrides}, "seed": seed}
                 about |= {"distill": _teaching(known.to_dict())} if known.distill else {}
         return self.work / "cells" / f"{system.kind}-{content_hash(about)}.safetensors"
+
+    def untaught(self, systems: Sequence[System], seeds: Sequence[int]) -> list[System]:
+        """The systems that can't be run now, because they need a model that has to be trained first, or its cell."""
+        found: list[System] = []
+        for system in systems:
+            if all(self.path(system, seed).is_file() for seed in seeds):
+                continue
+            distill = (system.recipe or self.grid.recipe).distill if system.kind in WITH_RECIPE else None
+            absent = any(
+                not (Path(teacher) / "config.json").is_file() for teacher in (distill.teachers if distill else [])
+            )
+            if absent or any(other in found for other in self.grid.named(system.of)):
+                found.append(system)
+        return found
 
     def run(self, systems: Sequence[System], seeds: Sequence[int], after_each: Callable[[], None]) -> None:
         """Computes the cells that are missing, seed by seed, and prints one line for each."""
@@ -380,6 +394,7 @@ class Benchmark:
             row[name] = summary([partly(figure, cell.test, test) for cell in cells])
         row["ccc_fitted"] = summary([_fitted_ccc(cell, dev, test) for cell in cells])
         row["dev_r"] = summary([partly(metrics.pearson, cell.dev, dev) for cell in cells])
+        row["dev_ccc"] = summary([partly(metrics.ccc, cell.dev, dev) for cell in cells])
         if self.ceiling is not None:
             row["share_of_ceiling"] = None if row["r"]["mean"] is None else row["r"]["mean"] / self.ceiling["mean"]
         row["head_parameters"] = cells[0].about["head_parameters"]
@@ -416,7 +431,8 @@ class Benchmark:
             for weights in (whole, counts)
         )
         low, high = np.percentile(drawn, [2.5, 97.5])
-        return {"mean_r": float(point[0]), "low": float(low), "high": float(high)}
+        seeds = sorted(common - {None})
+        return {"mean_r": float(point[0]), "low": float(low), "high": float(high)} | ({"seeds": seeds} if seeds else {})
 
     def _read_out(self, cells: list[Cell]) -> list[dict[str, Any]]:
         """After each step; at last after each text's best, than which no rule that halts has smaller squared errors."""
@@ -512,8 +528,8 @@ def _fitted_ccc(cell: Cell, dev: Array, test: Array) -> Array:
 def markdown(table: dict[str, Any]) -> str:
     """The table for people; every figure in it is in the JSON beside it."""
     reference = table["compared_with"]
-    heads = ["system", "r V / A / D", "mean r", "dev r", f"Δr to {reference} [95%]", "CCC (fitted on dev)", "MAE"]
-    heads += ["RMSE", "SD ratio", "of ceiling", "head parameters", "CPU s", "seeds"]
+    heads = ["system", "r V / A / D", "mean r", "dev r", f"Δr to {reference} [95%]", "CCC (fitted on dev)"]
+    heads += ["dev CCC", "MAE", "RMSE", "SD ratio", "of ceiling", "head parameters", "CPU s", "seeds"]
     ranked = any("ranks_errors" in row for row in table["systems"].values())
     if ranked:
         heads.insert(-3, "Spearman of uncertainty and error V / A / D (dev)")
@@ -521,6 +537,8 @@ def markdown(table: dict[str, Any]) -> str:
     for name, row in table["systems"].items():
         gap = row.get("difference")
         span = "" if gap is None else f" [{number(gap['low'], 3, True)}, {number(gap['high'], 3, True)}]"
+        if gap and gap.get("seeds", row["seeds"]) != row["seeds"]:
+            span += f", seeds {', '.join(map(str, gap['seeds']))}"
         share = row.get("share_of_ceiling")
         cells = [
             f"**{name}**" if row["ours"] else name,
@@ -529,6 +547,7 @@ def markdown(table: dict[str, Any]) -> str:
             with_sd(row["dev_r"]),
             "-" if gap is None else number(gap["mean_r"], 3, True) + span,
             f"{number(row['ccc']['mean'])} ({number(row['ccc_fitted']['mean'])})",
+            number(row["dev_ccc"]["mean"]) if "dev_ccc" in row else "-",  # not in tables of before
             number(row["mae"]["mean"], 4),
             number(row["rmse"]["mean"], 4),
             number(row["sd_ratio"]["mean"], 2),
@@ -563,11 +582,10 @@ def _note(table: dict[str, Any]) -> str:
         where.setdefault(" and ".join(row["machines"]), []).append(name)
     usual, *others = sorted(where, key=lambda machine: -len(where[machine]))
     machines = "; ".join([usual, *(f"{', '.join(where[machine])}: {machine}" for machine in others)])
-    both = "over the seeds that both have" + (" on one machine" if others else "")
     return (
         f"`{table['command']}`; {machines}; seeds {seeds}; {table['rows_test']:,} test sentences. "
         f"Δr: difference of the mean r on test, 95% of {RESAMPLES:,} paired bootstrap resamples (no seed variance in "
-        f"it), {both}. CPU s: processor seconds of training, the encoder's states at hand."
+        f"it), over the seeds that both had. CPU s: processor seconds of training, the encoder's states at hand."
     )
 
 
@@ -598,11 +616,19 @@ def main(arguments: list[str] | None = None) -> int:
         table = benchmark.table(seeds, command, earlier)
         save(given.results, grid.name, table, markdown(table))
 
-    benchmark.run(systems, seeds, save_table)
+    untaught = benchmark.untaught(systems, seeds)
+    benchmark.run([system for system in systems if system not in untaught], seeds, save_table)
     if given.readme:
         fill(given.readme)
     print(markdown(benchmark.table(seeds, command, earlier)))
-    return 0
+    if untaught:
+        print(
+            f"Left out, as models that they learn from are not there: {'; '.join(s.name for s in untaught)}. `python "
+            "scripts/build_default_checkpoint.py --recipe RECIPE --output FOLDER`, with the recipe that the grid names "
+            "for them, trains those models first.",
+            file=sys.stderr,
+        )
+    return 1 if untaught else 0
 
 
 if __name__ == "__main__":
