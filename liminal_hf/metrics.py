@@ -347,8 +347,8 @@ def bootstrap_interval(
         >>> found.low < found.estimate < found.high
         True
     """
-    predictions, labels, _ = _checked(predictions, labels)
-    figures = [statistic(predictions[rows], labels[rows]) for rows in _resamples(len(labels), n, seed)]
+    predictions, labels, present = _checked(predictions, labels)
+    figures = [statistic(predictions[rows], labels[rows]) for rows in _resamples(present, n, seed)]
     low, high = np.nanpercentile(figures, [2.5, 97.5])
     return Interval(float(statistic(predictions, labels)), float(low), float(high))
 
@@ -382,7 +382,7 @@ def bootstrap_intervals(
     shift = np.where(present, labels, 0).sum(0) / present.sum(0).clip(1)
     p, y = (np.where(present, values - shift, 0.0) for values in (predictions, labels))
     per_row = np.concatenate([present, p, y, p * p, y * y, p * y, np.abs(p - y)], axis=1).astype(np.float64)
-    drawn = np.stack([np.bincount(rows, minlength=len(y)) @ per_row for rows in _resamples(len(y), n, seed)])
+    drawn = np.stack([np.bincount(rows, minlength=len(y)) @ per_row for rows in _resamples(present, n, seed)])
     count, *sums = np.split(drawn, 7, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean_p, mean_y, pp, yy, py, error = (values / count for values in sums)
@@ -430,10 +430,10 @@ def paired_bootstrap(
         True
     """
     pred_a, labels, _ = _checked(pred_a, labels)
-    pred_b, labels, _ = _checked(pred_b, labels)
+    pred_b, labels, present = _checked(pred_b, labels)
     figures = [
         statistic(pred_a[rows], labels[rows]) - statistic(pred_b[rows], labels[rows])
-        for rows in _resamples(len(labels), n, seed)
+        for rows in _resamples(present, n, seed)
     ]
     low, high = np.nanpercentile(figures, [2.5, 97.5])
     return Difference(float(statistic(pred_a, labels) - statistic(pred_b, labels)), float(low), float(high))
@@ -591,6 +591,8 @@ def _checked_levels(levels: Sequence[float]) -> Sequence[float]:
     return levels
 
 
-def _resamples(rows: int, n: int, seed: int) -> Iterator[NDArray[np.int64]]:
+def _resamples(present: NDArray[np.bool_], n: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Rows of each resample; one without any label says nothing and is left out."""
     generator = np.random.default_rng(seed)
-    return (generator.integers(rows, size=rows) for _ in range(n))
+    drawn = (generator.integers(len(present), size=len(present)) for _ in range(n))
+    return (rows for rows in drawn if present[rows].any())

@@ -186,7 +186,8 @@ class Benchmark:
                     shutil.rmtree(self.work / "fits" / path.stem, ignore_errors=True)
             cell = Cell.load(path)
             dev, test = (mean_r(getattr(cell, part), self.labels[split]) for part, split in _PARTS)
-            how = "kept" if cached else f"{cell.about['seconds']:.0f} s"
+            took = cell.about["seconds"]
+            how = "kept" if cached else "resumed" if took is None else f"{took:.0f} s"
             print(f"[{place}/{len(cells)}] {what}: mean r {dev:.4f} dev, {test:.4f} test ({how})", flush=True)
             after_each()
 
@@ -196,6 +197,7 @@ class Benchmark:
             return self._fit(system, seed, folder)
         if system.kind in ("ridge", "svr", "leak"):
             self._pooled()  # not part of the time that is measured
+        resumed = folder.is_dir()
         started = time.process_time()
         if system.kind == "mean":
             cell = self._mean(system, seed)
@@ -203,7 +205,7 @@ class Benchmark:
             cell = self._peer(system, seed, folder)
         else:
             cell = self._simple(system)
-        cell.about["seconds"] = round(time.process_time() - started, 2)
+        cell.about["seconds"] = None if resumed else round(time.process_time() - started, 2)
         return cell
 
     def _keep_log(self, name: str, cell: Cell) -> None:
@@ -225,8 +227,10 @@ class Benchmark:
     def _fit(self, system: System, seed: int, folder: Path) -> Cell:
         recipe = self._recipe(system)
         cached = recipe.phases[-1].cache
+        frozen = all(phase.freezes_encoder for phase in recipe.phases)
         if cached and recipe.model.get("pooled_layers") == "all":
             self._pooled()
+        resumed = (folder / "run.json").is_file()
         started = time.process_time()
         quiet = {"phases.*.training.disable_tqdm": True}
         corpus: DatasetDict = self.corpus
@@ -235,8 +239,11 @@ class Benchmark:
             corpus, trainer = trials.Trial(**system.trial).prepare(corpus)
         result = fit(recipe, folder, seed=seed, overrides=quiet, data=corpus, trainer=trainer)
         seconds = time.process_time() - started
-        about = {"seconds": round(seconds, 2), "head_parameters": result.metrics["head_parameters"]}
-        inputs = self._inputs(result, cached)
+        about: dict[str, Any] = {
+            "seconds": None if resumed else round(seconds, 2),  # what an earlier process took is not known
+            "head_parameters": result.metrics["head_parameters"],
+        }
+        inputs = self._inputs(result, cached, frozen)
         found = {part: _steps(result.model, inputs[split]) for part, split in _PARTS}
         logits = {part: values[0] for part, values in found.items()}
         steps = {f"{part}_steps": values[1] for part, values in found.items()}
@@ -248,9 +255,9 @@ class Benchmark:
         return Cell(about=about, **logits, **steps)
 
     def _peer(self, system: System, seed: int, folder: Path) -> Cell:
+        if any((values == MISSING_LABEL).any() for values in self.labels.values()):
+            raise ValueError(f"{system.kind}: it can't learn from rows whose labels miss in part.")
         if system.kind == "plain":
-            if any((values == MISSING_LABEL).any() for values in self.labels.values()):
-                raise ValueError("plain: transformers' own models can't learn from rows whose labels miss in part.")
             recipe = system.recipe or self.grid.recipe
             made, parameters = peers.plain(recipe, self.corpus, system.overrides, seed, folder)
         else:
@@ -288,9 +295,11 @@ class Benchmark:
         parameters = [cell.about["head_parameters"] for cell in cells]
         return Cell(dev=dev, test=test, about={"head_parameters": None if None in parameters else sum(parameters)})
 
-    def _inputs(self, result: FitResult, cached: bool) -> dict[str, list[dict[str, torch.Tensor]]]:
-        """Batches of pooled states, or of tokens where the run has changed the encoder."""
+    def _inputs(self, result: FitResult, cached: bool, frozen: bool) -> dict[str, list[dict[str, torch.Tensor]]]:
+        """Batches of pooled states, or of tokens; states at hand are of use where the encoder has stayed as it was."""
         held_out = DatasetDict({split: self.corpus[split] for _, split in _PARTS})
+        if not frozen:
+            held_out = DatasetDict({split: rows.select_columns(["text", "labels"]) for split, rows in held_out.items()})
         length = result.model.config.max_seq_length
         batches: dict[str, list[dict[str, torch.Tensor]]] = {}
         if cached:
@@ -358,9 +367,12 @@ class Benchmark:
         reference = self._reference(rows)
         # One draw for all systems: what is compared is compared on the same sentences.
         counts = resample_counts(len(self.labels["test"]), RESAMPLES)
+        # A difference that stands in the earlier table is one to the system of that name as it was then.
+        before = known["systems"].get(reference, {}).get("cells", []) if known["compared_with"] == reference else []
+        same = bool(before) and set(before) <= set(rows[reference]["cells"]) if reference else False
         for name, row in rows.items():
             if name not in cells:
-                row["difference"] = row.get("difference") if known["compared_with"] == reference else None
+                row["difference"] = row.get("difference") if same else None
             elif reference is not None:
                 compared = name != reference and reference in cells
                 row["difference"] = self._difference(cells[name], cells[reference], counts) if compared else None
@@ -420,7 +432,10 @@ class Benchmark:
         """Mean r on test minus the other system's, each the mean over the seeds that both have."""
         if np.isnan(cells[0].test).any():
             return None
-        common = {cell.about["seed"] for cell in cells} & {cell.about["seed"] for cell in others}
+        ours, theirs = ({cell.about["seed"] for cell in group} for group in (cells, others))
+        common = ours & theirs
+        if not common and None not in ours | theirs:
+            return None
         if common - {None}:
             cells, others = ([cell for cell in group if cell.about["seed"] in common] for group in (cells, others))
         labels = self.labels["test"]
@@ -529,7 +544,17 @@ def markdown(table: dict[str, Any]) -> str:
     """The table for people; every figure in it is in the JSON beside it."""
     reference = table["compared_with"]
     heads = ["system", "r V / A / D", "mean r", "dev r", f"Δr to {reference} [95%]", "CCC (fitted on dev)"]
-    heads += ["dev CCC", "MAE", "RMSE", "SD ratio", "of ceiling", "head parameters", "CPU s", "seeds"]
+    by_ccc = any("dev_ccc" in row for row in table["systems"].values())  # tables of before have none
+    heads += [
+        *(["dev CCC"] if by_ccc else []),
+        "MAE",
+        "RMSE",
+        "SD ratio",
+        "of ceiling",
+        "head parameters",
+        "CPU s",
+        "seeds",
+    ]
     ranked = any("ranks_errors" in row for row in table["systems"].values())
     if ranked:
         heads.insert(-3, "Spearman of uncertainty and error V / A / D (dev)")
@@ -547,7 +572,7 @@ def markdown(table: dict[str, Any]) -> str:
             with_sd(row["dev_r"]),
             "-" if gap is None else number(gap["mean_r"], 3, True) + span,
             f"{number(row['ccc']['mean'])} ({number(row['ccc_fitted']['mean'])})",
-            number(row["dev_ccc"]["mean"]) if "dev_ccc" in row else "-",  # not in tables of before
+            *([number(row["dev_ccc"]["mean"]) if "dev_ccc" in row else "-"] if by_ccc else []),
             number(row["mae"]["mean"], 4),
             number(row["rmse"]["mean"], 4),
             number(row["sd_ratio"]["mean"], 2),

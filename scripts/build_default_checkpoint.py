@@ -23,6 +23,7 @@ from report import mean_r
 
 from liminal_hf import DEFAULT_CHECKPOINT
 from liminal_hf.export.hub import open_checkpoint, write_repository
+from liminal_hf.training.callbacks import write_text
 from liminal_hf.training.fit import fit
 from liminal_hf.training.recipe import Recipe
 
@@ -68,9 +69,24 @@ def train_plain(recipe: Path, seed: int, run: Path) -> None:
         seed: seeds the classifier, the order of the data and dropout.
         run: folder; the model will be in `run / "model"`.
     """
+    known = Recipe.from_yaml(recipe).override({"distill": None})  # a teacher has none itself
+    about = json.dumps(
+        {
+            "model": known.model,
+            "data": known.to_dict()["data"],
+            "training": peers.PLAIN,
+            "rate": PLAIN_RATE,
+            "seed": seed,
+        },
+        sort_keys=True,
+    )
+    identity = run / "plain.json"
+    if run.is_dir() and (not identity.is_file() or identity.read_text(encoding="utf-8") != about):
+        raise ValueError(f"{run} holds another model than the one that {recipe.name} asks for. Move it away.")
+    run.mkdir(parents=True, exist_ok=True)
+    write_text(identity, about)
     if (run / "model").is_dir():
         return
-    known = Recipe.from_yaml(recipe).override({"distill": None})  # a teacher has none itself
     corpus = load_corpus(known)
     made, _ = peers.plain(known, corpus, {"learning_rate": PLAIN_RATE}, seed, run)
     for split, predictions in made.items():

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from benchmark import Benchmark, Cell, pooled_corpus
 from datasets import Dataset, DatasetDict, Features, List, Value
-from grid import Grid, System
+from grid import WITH_RECIPE, Grid, System
 from numpy.typing import NDArray
 from report import (
     RESAMPLES,
@@ -35,6 +35,7 @@ from report import (
     interval,
     line,
     number,
+    partly,
     read_seeds,
     resample_counts,
     rounded,
@@ -221,8 +222,9 @@ class CrossValidation:
             runs, ours = predicted[system.name], predicted.get(self.grid.compare)
             entry: dict[str, Any] = {"ours": system.ours, "seeds": [seed for seed in runs if seed is not None]}
             for name, figure in FIGURES.items():
-                entry[name] = summary([figure(values, labels) for values in runs.values()])
-            if system.name != self.grid.compare and ours is not None:
+                entry[name] = summary([partly(figure, values, labels) for values in runs.values()])
+            every = not any(np.isnan(values).any() for values in runs.values())
+            if system.name != self.grid.compare and ours is not None and every:
                 entry["ahead"] = self._ahead(ours, runs, labels, counts)
             systems[system.name] = entry
         return rounded(
@@ -311,6 +313,12 @@ def main(arguments: list[str] | None = None) -> int:
         systems = grid.chosen(given.only)
         if grid.recipe.data.dataset != "emobank":
             raise ValueError(f"{given.grid}: the folds are made of EmoBank's documents; its recipe reads other data.")
+        for system in systems:
+            if system.kind == "trial" or (system.kind in WITH_RECIPE and (system.recipe or grid.recipe).distill):
+                raise ValueError(
+                    f"{given.grid}: {system.name!r} learns from teachers or from rows of the official training split, "
+                    "and these hold sentences of every fold. It can't be cross-validated."
+                )
         study = CrossValidation(grid, Sentences.load(grid.recipe), given.folds, given.work)
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)

@@ -28,6 +28,7 @@ from liminal_hf.metrics import compute_metrics, pearson
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS
 from liminal_hf.modeling.encoders import resolve_encoder
 from liminal_hf.modeling.modeling_liminal import MISSING_LABEL
+from liminal_hf.training.callbacks import ManifestCallback, last_checkpoint
 from liminal_hf.training.distillation import check_teacher, soft_targets, teach, unlabelled_texts
 from liminal_hf.training.fit import training_arguments
 from liminal_hf.training.recipe import Recipe
@@ -177,8 +178,10 @@ def plain(
         eval_dataset=splits["validation"],
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=compute_metrics,
+        callbacks=[ManifestCallback()],
     )
-    trainer.train(resume_from_checkpoint=any(folder.glob("checkpoint-*")) or None)
+    last = last_checkpoint(folder)
+    trainer.train(resume_from_checkpoint=None if last is None else str(last))
     save_whole(model, tokenizer, folder / "model")
     trainer.args.train_sampling_strategy = "random"  # else predictions would come in another order than the rows
     made = {name: np.asarray(trainer.predict(splits[name]).predictions, dtype=np.float64) for name in HELD_OUT}

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from evidence_kit import write_emobank, write_grid
+from transformers import AutoTokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -21,6 +23,8 @@ from grid import Grid  # noqa: E402
 
 from liminal_hf import metrics  # noqa: E402
 from liminal_hf.data import load_emobank  # noqa: E402
+from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression  # noqa: E402
+from liminal_hf.training.distillation import predict_texts  # noqa: E402
 from liminal_hf.training.recipe import Recipe  # noqa: E402
 
 SYSTEMS = [
@@ -113,3 +117,33 @@ def test_predictions_are_joined_over_the_folds(grid: Path, monkeypatch: pytest.M
     with pytest.raises(AssertionError, match="computed again"):
         run(grid, "--seeds", "0,1,2")
     assert cross_validation.main(["--grid", str(grid), "--only", "v9"]) == 2
+
+
+def test_what_has_seen_the_folds_is_refused(grid: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = Recipe.from_yaml(grid.parent / "recipe.yaml").override({"distill": {"teachers": ["somewhere"]}})
+    (grid.parent / "taught.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    taught = {"name": "taught", "kind": "fit", "recipe": "taught.yaml"}
+    content = yaml.safe_load(grid.read_text(encoding="utf-8"))
+    for system in (taught, {"name": "trial", "kind": "trial", "trial": {"agreement": True}}):
+        grid.write_text(yaml.safe_dump(content | {"systems": [*SYSTEMS, system]}), encoding="utf-8")
+        assert cross_validation.main(["--grid", str(grid), "--folds", "2"]) == 2
+        assert "can't be cross-validated" in capsys.readouterr().err
+
+
+def test_a_tuned_encoder_is_read_by_itself_and_not_by_the_states_at_hand(grid: Path) -> None:
+    recipe = Recipe.from_yaml(grid.parent / "recipe.yaml")
+    settings = {"num_train_epochs": 1, "learning_rate": 1e-3, "use_cpu": True}
+    phases = [
+        {"name": "tune", "trainable": "all", "training": settings},
+        {"name": "head", "trainable": "head", "cache": True, "training": settings},
+    ]
+    (grid.parent / "tuned.yaml").write_text(recipe.override({"phases": phases}).to_yaml(), encoding="utf-8")
+    systems = [{"name": "tuned", "kind": "fit", "recipe": "tuned.yaml"}]
+    tuned = Grid.from_yaml(write_grid(grid.parent, Path(recipe.model["encoder"]), systems))
+    sentences = cross_validation.Sentences.load(recipe)
+    bench = cross_validation.CrossValidation(tuned, sentences, 2, grid.parent / "work").of_fold(0)
+    cell = bench.compute(tuned.systems[0], 0, grid.parent / "run")
+    model = LiminalForPADRegression.from_pretrained(grid.parent / "run" / "model")
+    tokenizer = AutoTokenizer.from_pretrained(grid.parent / "run" / "model")
+    expected = predict_texts(model, tokenizer, bench.corpus["test"]["text"][:])
+    np.testing.assert_allclose(cell.test, expected, atol=1e-5)

@@ -65,6 +65,16 @@ def test_it_trains_the_teachers_then_the_model(recipe: Path, monkeypatch: pytest
     assert torch.equal(small, whole)
 
 
+def test_a_plain_teacher_of_other_settings_is_not_taken(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "plain-4"
+    script.train_plain(recipe, 4, run)
+    before = (run / "model" / "model.safetensors").stat().st_mtime_ns
+    script.train_plain(recipe, 4, run)
+    assert (run / "model" / "model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match="holds another model"):
+        script.train_plain(recipe, 5, run)
+
+
 def test_a_teacher_of_unknown_origin_is_an_error(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe.write_text(recipe.read_text(encoding="utf-8").replace("small-3", "someone"), encoding="utf-8")
     with pytest.raises(ValueError, match="not the `model` of a run RECIPE-SEED"):

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from liminal_hf.training.distillation import predict_texts
 from liminal_hf.training.fit import fit
+from liminal_hf.training.run_folder import RunMismatchError
 from liminal_hf.training.trainer import LiminalTrainer
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -128,9 +129,9 @@ def test_a_student_learns_from_texts_without_labels(tmp_path: Path, monkeypatch:
     other = fit(recipe, tmp_path / "other", seed=1).output_dir / "model"
     shutil.rmtree(teacher.output_dir / "model")
     shutil.copytree(other, teacher.output_dir / "model")
-    (run / "metrics.json").unlink()
-    shutil.rmtree(run / "phases")
-    assert not same_weights(fit(student, run, data_dir=tmp_path).model, result.model)
+    with pytest.raises(RunMismatchError, match="another teacher"):
+        fit(student, run, data_dir=tmp_path)
+    assert not same_weights(fit(student, run, data_dir=tmp_path, resume="never").model, result.model)
 
     with pytest.raises(FileNotFoundError, match="Train it first"):
         nobody = {"distill.teachers": [str(tmp_path / "nobody")]}

@@ -16,10 +16,11 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 
 from liminal_hf.data import load_table, pooled_dataset
 from liminal_hf.export.model_card import build_card, run_facts
+from liminal_hf.metrics import mean_pearson
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression
 from liminal_hf.training.distillation import predict_texts
-from liminal_hf.training.fit import FitResult, fit
-from liminal_hf.training.recipe import Recipe
+from liminal_hf.training.fit import FitResult, fit, training_arguments
+from liminal_hf.training.recipe import Phase, Recipe
 from liminal_hf.training.run_folder import RunInProgressError, RunMismatchError
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -214,6 +215,44 @@ def test_adapters_of_an_encoder_in_half_precision_learn_in_full(tmp_path: Path) 
         assert all(not torch.equal(value, value.bfloat16().float()) for value in (a, b))
 
 
+def test_an_encoder_in_half_precision_is_trained_in_full(tmp_path: Path) -> None:
+    tune = phase("tune", trainable="all", epochs=1, ema_decay=0.995, training={"learning_rate": 1e-5})
+    recipe = small_recipe(tmp_path, phases=[tune])
+    half = AutoModel.from_pretrained(recipe.model["encoder"], dtype=torch.bfloat16)
+    half.save_pretrained(recipe.model["encoder"])
+    encoder = fit(recipe, tmp_path / "run").model.liminal.encoder
+    start = dict(half.float().named_parameters())
+    for name, value in encoder.named_parameters():
+        if "layer." in name and name.endswith("weight"):
+            assert value.dtype == torch.float32 and not torch.equal(value, start[name]), name
+
+
+def test_states_are_pooled_anew_when_a_phase_pools_otherwise(tmp_path: Path) -> None:
+    phases = [
+        phase("first", trainable="head", cache=True),
+        phase("then", trainable="head", cache=True, model={"pooling": "max"}),
+    ]
+    result = fit(small_recipe(tmp_path, phases=phases), tmp_path / "run")
+    assert result.model.config.pooling == "max"
+    texts, labels = zip(*texts_and_labels(24, 2), strict=True)
+    found = predict_texts(result.model, result.tokenizer, list(texts))
+    expected = mean_pearson(found, (np.array(labels) - 3) / 2)
+    assert result.metrics["test"]["pearson_mean"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_another_head_takes_its_own_defaults(tmp_path: Path) -> None:
+    second = phase("second", trainable="head", cache=True, epochs=1, model={"head": "v6"})
+    recipe = small_recipe(tmp_path, model__head="linear", phases=[phase("first", trainable="head", cache=True), second])
+    config = fit(recipe, tmp_path / "run").model.config
+    assert (config.num_inner_steps, config.memory_slots) == (4, 100)
+
+
+@pytest.mark.parametrize(("metric", "greater"), [("mae_mean", False), ("eval_rmse_mean", False), ("ccc_mean", True)])
+def test_an_error_is_the_better_the_smaller_it_is(metric: str, greater: bool) -> None:
+    chosen = Phase("head", training={"metric_for_best_model": metric})
+    assert training_arguments(chosen, "runs/x", seed=0).greater_is_better is greater
+
+
 def test_low_rank_pairs_are_not_given_when_something_else_changed_the_encoder(tmp_path: Path) -> None:
     phases = [phase("all", epochs=1, training={"learning_rate": 1e-4}), phase("adapt", trainable="lora", epochs=1)]
     assert fit(small_recipe(tmp_path, phases=phases), tmp_path / "run").low_rank() is None
@@ -353,12 +392,14 @@ def test_splits_and_their_states_can_be_given(tmp_path: Path) -> None:
     assert same_weights(given.model, usual.model)
     assert given.metrics["test"]["pearson_mean"] == pytest.approx(usual.metrics["test"]["pearson_mean"], abs=1e-6)
 
-    # The column is what is read: other states make another model, without the encoder being asked.
-    turned = states.map(lambda row: {"pooled_embeds": [-value for value in row["pooled_embeds"]]})
-    assert not same_weights(fit(recipe, tmp_path / "turned", data=turned).model, usual.model)
+    fast = fit(recipe, tmp_path / "fast", data=states.with_format("torch"))
+    assert same_weights(fast.model, usual.model)
+
+    # Those of another pooling are refused, also where they are as many.
     narrow = states.map(lambda row: {"pooled_embeds": row["pooled_embeds"][:5]})
-    with pytest.raises(ValueError, match="have 5 numbers"):
-        fit(recipe, tmp_path / "narrow", data=narrow)
+    for name, change in (("narrow", {}), ("other", {"model.pooling": "max"})):
+        with pytest.raises(ValueError, match="5 numbers a text" if name == "narrow" else "encoder and pooling give"):
+            fit(recipe.override(change), tmp_path / name, data=narrow if name == "narrow" else states)
     # A recipe that trains the encoder reads the texts.
     whole = recipe.override({"phases.*.trainable": "all", "phases.*.cache": False})
     fit(whole, tmp_path / "whole", data=narrow)

@@ -170,6 +170,13 @@ def test_bootstrap() -> None:
     assert by_mae.high < 0
 
 
+def test_resamples_without_a_label_are_left_out() -> None:
+    labels = np.full((6, 3), -100.0)
+    labels[0], labels[1] = 0.1, 0.4
+    found = metrics.bootstrap_interval(np.zeros((6, 3)), labels, lambda p, y: float(metrics.mae(p, y).mean()), n=200)
+    assert found.low == pytest.approx(0.1) and found.high == pytest.approx(0.4)
+
+
 def test_the_bootstrap_interval_is_that_of_theory() -> None:
     """For the mean of n values it must be close to mean ± 1.96 standard errors."""
     values = generator.normal(size=(400, 1))

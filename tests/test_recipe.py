@@ -117,6 +117,7 @@ def test_what_is_wrong_is_named_with_what_is_right(where: str, value: object, me
         ({"model": {"pooled_layers": "mix"}}, "learned in training"),
         ({"model": {"pooling": "attention"}}, "learned in training"),
         ({"model": {"token_attention": True}}, "reads the tokens"),
+        ({"training": {"train_sampling_strategy": "group_by_length"}}, "needs tokens"),
     ],
 )
 def test_a_cache_of_what_is_learned_is_refused(fields: dict[str, Any], message: str) -> None:

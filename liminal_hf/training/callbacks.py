@@ -215,7 +215,7 @@ class EmotionalLogCallback(TrainerCallback):
         if self.epochs_before <= 0 or not self.path.is_file():
             return []
         with self.path.open(newline="", encoding="utf-8") as file:
-            return [row for row in list(csv.reader(file))[1:] if float(row[0]) <= self.epochs_before]
+            return [row for row in list(csv.reader(file))[1:] if float(row[0]) <= round(self.epochs_before, 6)]
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Writes the file."""

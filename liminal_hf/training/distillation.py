@@ -59,6 +59,16 @@ def check_teacher(folder: str) -> None:
         )
 
 
+def weights_sha256(teachers: list[str]) -> list[str]:
+    """What tells these teachers from others: sha256 of each file of their weights, in order.
+
+    Example:
+        >>> weights_sha256([])
+        []
+    """
+    return [file_sha256(path) for teacher in teachers for path in sorted(Path(teacher).glob("*.safetensors"))]
+
+
 def unlabelled_texts(distill: Distill, data_dir: str | Path | None = None) -> list[str]:
     """The texts that the teachers alone label: the same ones whatever the seed, none where the recipe asks for none.
 
@@ -86,8 +96,7 @@ def teach(teachers: list[str], texts: list[str], max_length: int, kept: Path) ->
     Returns:
         `(len(texts), 3)` float64 in label units.
     """
-    weights = [path for teacher in teachers for path in sorted(Path(teacher).glob("*.safetensors"))]
-    identity = json.dumps([file_sha256(path) for path in weights])
+    identity = json.dumps(weights_sha256(teachers))
     with suppress(OSError, SafetensorError), safe_open(kept, framework="numpy") as file:
         found = file.get_tensor("pad")
         if (file.metadata() or {}).get("teachers") == identity and found.shape == (len(texts), 3):

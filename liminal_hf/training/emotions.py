@@ -45,7 +45,8 @@ class EmotionClassifier(nn.Module):
         """input_ids, attention_mask: `(batch, length)`, padded on the right; labels: `(batch, num_labels)`, 0 or 1."""
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask, return_dict=True).last_hidden_state
         mask = attention_mask.to(states.dtype)[..., None]
-        logits = self.classifier((states * mask).sum(1) / mask.sum(1))
+        pooled = (states * mask).sum(1) / mask.sum(1)
+        logits = self.classifier(pooled.to(self.classifier.weight.dtype))  # the encoder may be in half precision
         if labels is None:
             return {"logits": logits}
         loss = nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="sum")

@@ -41,7 +41,7 @@ from ..modeling.modeling_liminal import LiminalForPADRegression
 from .callbacks import EmotionalLogCallback, is_whole, last_checkpoint, write_text
 from .distillation import check_teacher, soft_targets, teach, unlabelled_texts
 from .emotions import EmotionClassifier, macro_f1
-from .recipe import Phase, Recipe
+from .recipe import Phase, Recipe, RecipeError
 from .run_folder import PhaseResult, RunFolder, hardware, save_whole, versions
 from .trainer import ROW, LiminalTrainer
 
@@ -49,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 _RESULT = "result"
 _CHECKPOINTS = "checkpoints"
+_HEADS_OWN = ("num_inner_steps", "memory_slots")  # fields whose default depends on the head
 
 
 @dataclass
@@ -211,8 +212,14 @@ class _Run:
 
     def _build(self) -> LiminalForPADRegression:
         fields = {name: value for name, value in self.recipe.model.items() if name not in ("encoder", "revision")}
+        # In half precision, steps as small as these and averaged weights would be rounded away; `bf16: true` under
+        # `training` computes in it.
+        whole = any(phase.trainable == "all" for phase in self.recipe.phases)
         model = LiminalForPADRegression.from_encoder_pretrained(
-            self.recipe.model["encoder"], self.recipe.model.get("revision"), **fields
+            self.recipe.model["encoder"],
+            self.recipe.model.get("revision"),
+            encoder_kwargs={"dtype": torch.float32} if whole else None,
+            **fields,
         )
         config = model.config
         if config.pad_token_id is None:
@@ -232,7 +239,10 @@ class _Run:
         set_seed(self.recipe.seed)
         old = {name: value.clone() for name, value in self.model.state_dict().items()}
         attention = self.model.config.text_config._attn_implementation
-        config = type(self.model.config).from_dict({**self.model.config.to_dict(), **fields})
+        own = [name for name in _HEADS_OWN if "head" in fields and name not in self.recipe.model]
+        config = type(self.model.config).from_dict(
+            {**self.model.config.to_dict(), **dict.fromkeys(own), **fields}  # None takes the new head's own
+        )
         config._attn_implementation = {"text_config": attention}
         model = LiminalForPADRegression(config, encoder=self.model.liminal.encoder)
         new = model.state_dict()
@@ -242,13 +252,13 @@ class _Run:
         if fresh:
             logger.warning("The fields %s change the head: %d of its tensors start fresh.", sorted(fields), len(fresh))
         self.model = model
+        self._prepared.pop("pooled", None)  # another pooling gives other states
 
     def _measure_scale(self, phase: Phase) -> None:
         """One global factor that brings the pooled states of (up to 512) training texts to a root mean square of 1."""
-        if phase.cache or COLUMN in self.data["train"].column_names:
+        if phase.cache:
             # The states are at hand, or will be needed at once.
-            train = self._inputs(phase)["train"] if phase.cache else self.data["train"]
-            known = np.asarray(train[:512][COLUMN])
+            known = np.asarray(self._inputs(phase)["train"][:512][COLUMN])
             self.model.config.pooled_scale = _unit_scale(np.square(known, dtype=np.float64).sum(), known.size)
             return
         texts = self.data["train"]["text"][:512]
@@ -457,7 +467,7 @@ class _Run:
             if not all(phase.freezes_encoder for phase in self.recipe.phases):  # the states would soon be old
                 columns = ["text", "labels"]
                 return DatasetDict({name: rows.select_columns(columns) for name, rows in self.given.items()})
-            return self.given
+            return self.given.with_format(None)
         data = self.recipe.data
         if data.files is None:
             return load_emobank(self.data_dir)
@@ -497,13 +507,13 @@ class _Run:
 
     def _pooled(self) -> DatasetDict:
         self.model.to(self.processes.device)
+        if self.model.liminal.pooler.is_learned:
+            raise RecipeError(
+                "`cache: true` keeps pooled states, but this pooling is learned in training. Set `cache: false`."
+            )
         if all(COLUMN in rows.column_names for rows in self.data.values()):
-            pooled, width = self.data, len(self.data["train"][0][COLUMN])
-            if width != self.model.liminal.pooled_size:
-                raise ValueError(
-                    f"The states in data[...][{COLUMN!r}] have {width} numbers, and this recipe's encoder and pooling "
-                    f"give {self.model.liminal.pooled_size}. Pool them with the recipe's own encoder, or remove them."
-                )
+            pooled = self.data
+            self._check_states(pooled["train"].select(range(min(8, len(pooled["train"])))))
         else:
             length = self.model.config.max_seq_length
             with self.processes.main_process_first():
@@ -514,6 +524,18 @@ class _Run:
             for split, rows in pooled.items()
         }
         return DatasetDict(numbered).with_format("torch")
+
+    def _check_states(self, rows: Dataset) -> None:
+        """Refuses given states that are not those of the recipe's encoder and pooling, by the first few texts."""
+        given = np.asarray(rows[COLUMN][:], dtype=np.float64)
+        batch = self._tokenize(rows["text"][:], return_tensors="pt", padding=True)
+        with torch.no_grad():
+            own = self.model.eval().liminal.pool(**batch.to(self.processes.device)).double().cpu().numpy()
+        if given.shape != own.shape or np.abs(given - own).max() > 0.05 * np.sqrt(np.square(own).mean()):
+            raise ValueError(
+                f"The states in data[...][{COLUMN!r}], {given.shape[1]} numbers a text, are not what this recipe's "
+                f"encoder and pooling give ({own.shape[1]} numbers). Pool the texts with them, or remove the column."
+            )
 
     def _targets(self, phase: Phase, train: Dataset) -> Dataset:
         """The training split as the phase learns it: with soft targets, where the recipe names teachers."""
@@ -629,7 +651,10 @@ def training_arguments(phase: Phase, output_dir: str | Path, seed: int) -> Train
         chosen = "pearson_mean" if phase.objective == "pad" else "macro_f1"
         if phase.trainable == "uncertainty":  # the predictions stay, so the loss is the likelihood and a constant
             chosen = "loss"
-        settings |= {"metric_for_best_model": chosen, "greater_is_better": chosen != "loss"}
+        settings["metric_for_best_model"] = chosen
+    if (metric := settings.get("metric_for_best_model")) is not None:
+        # Left to itself, the Trainer takes an error for a merit.
+        settings.setdefault("greater_is_better", not any(part in metric for part in ("loss", "mae", "rmse")))
     return TrainingArguments(output_dir=str(output_dir), seed=seed, data_seed=seed, **settings)
 
 

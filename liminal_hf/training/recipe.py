@@ -410,6 +410,10 @@ def _check_phase(where: str, phase: Phase, model: dict[str, Any]) -> None:
                 f"{where}: `cache: true` keeps the states of a frozen encoder, but `trainable: {phase.trainable}` "
                 "changes it. Set `trainable: head`, or `cache: false`."
             )
+        if phase.training.get("train_sampling_strategy") == "group_by_length":
+            raise RecipeError(
+                f"{where}: `group_by_length` needs tokens, and `cache: true` has none. Leave one of them out."
+            )
         if model.get("pooled_layers") == "mix" or model.get("pooling") == "attention":
             raise RecipeError(
                 f"{where}: `cache: true` keeps pooled states, but `pooled_layers: mix` and `pooling: attention` are "

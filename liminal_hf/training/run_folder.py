@@ -30,6 +30,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..modeling.encoders import file_sha256
 from .callbacks import write_text
+from .distillation import weights_sha256
 from .recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -184,7 +185,8 @@ class RunFolder:
                 write_text(self.recipe, recipe.to_yaml())
         found = broadcast_object_list(found)
         if found[0] is not None and found[0] != identity:
-            what = "data set" if found[0].get("recipe") == identity["recipe"] else self._difference(recipe)
+            same = [name for name, value in identity.items() if found[0].get(name) == value]
+            what = self._difference(recipe) if "recipe" not in same else "teacher" if "data" in same else "data set"
             raise RunMismatchError(
                 f"{self.path} holds a run of another {what}. Give another folder, or start anew in this one with "
                 "resume='never' (`liminal train --no-resume`), which deletes the run that is there."
@@ -254,7 +256,10 @@ def _identity(recipe: Recipe, data: DatasetDict) -> dict[str, str]:
         digest.update(json.dumps([data[split]["text"][:], data[split]["labels"][:]]).encode())
     # Neither the name nor the place on the Hub changes a weight.
     content = {name: value for name, value in recipe.to_dict().items() if name not in ("hub", "name")}
-    return {
+    identity = {
         "recipe": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
         "data": digest.hexdigest(),
     }
+    if recipe.distill:  # a folder that was trained again is another teacher
+        identity["teachers"] = hashlib.sha256(json.dumps(weights_sha256(recipe.distill.teachers)).encode()).hexdigest()
+    return identity
