@@ -649,8 +649,8 @@ def main(arguments: list[str] | None = None) -> int:
     if untaught:
         print(
             f"Left out, as models that they learn from are not there: {'; '.join(s.name for s in untaught)}. `python "
-            "scripts/build_default_checkpoint.py --recipe RECIPE --output FOLDER`, with the recipe that the grid names "
-            "for them, trains those models first.",
+            "scripts/build_default_checkpoint.py --teachers-only --recipe RECIPE`, with the recipe that the grid names "
+            "for them, trains those models.",
             file=sys.stderr,
         )
     return 1 if untaught else 0

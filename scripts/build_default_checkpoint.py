@@ -1,6 +1,7 @@
 """Builds `liminal_hf.DEFAULT_CHECKPOINT`: trains its recipe, or takes the finished run, and writes the folder.
 
     python scripts/build_default_checkpoint.py [--recipe hub_configs/NAME.yaml] [--work RUN] [--output FOLDER]
+    python scripts/build_default_checkpoint.py --recipe hub_configs/NAME.yaml --teachers-only
 
 The models that the recipe learns from are trained first, where they are not there yet: `../runs/NAME-SEED/model` is
 what `NAME.yaml`, beside the recipe, gives with that seed, its own teachers first, and `../runs/plain-SEED/model` is
@@ -130,11 +131,13 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, default=ROOT / "hub_configs" / "minilm-emobank-distilled.yaml")
     parser.add_argument("--work", type=Path, help="folder of the run (default: runs/RECIPE-SEED, as of a teacher)")
     parser.add_argument("--output", type=Path, help="of the checkpoint, replaced (default: that of the package)")
+    parser.add_argument("--teachers-only", action="store_true", help="train what the recipe learns from, and stop")
     arguments = parser.parse_args()
     target = arguments.output or Path(DEFAULT_CHECKPOINT)
     own = Recipe.from_yaml(arguments.recipe).seed
     work = arguments.work or Path("runs") / f"{arguments.recipe.stem}-{own}"
-    for recipe, seed, run in [*teachers(arguments.recipe), (arguments.recipe, own, work)]:
+    last = [] if arguments.teachers_only else [(arguments.recipe, own, work)]
+    for recipe, seed, run in [*teachers(arguments.recipe), *last]:
         print(f"{recipe.stem if recipe else PLAIN}, seed {seed}, in {run}", flush=True)
         if recipe is None:
             train_plain(arguments.recipe, seed, run)
@@ -142,8 +145,9 @@ def main() -> None:
         metrics = fit(recipe, run, seed=seed).metrics
         for split in ("validation", "test"):
             print(f"{split}: mean r {metrics[split]['pearson_mean']:.4f}, mean CCC {metrics[split]['ccc_mean']:.4f}")
-    write(work, target)
-    print(f"written to {target}")
+    if last:
+        write(work, target)
+        print(f"written to {target}")
 
 
 if __name__ == "__main__":

@@ -34,19 +34,22 @@ def recipe(tmp_path: Path, minilm: Path) -> Path:
     return folder / "taught.yaml"
 
 
-def build(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def build(recipe: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> Path:
     target, work = recipe.parents[1] / "default", recipe.parents[1] / "runs" / "default"
     monkeypatch.setattr(script, "DEFAULT_CHECKPOINT", str(target))
-    monkeypatch.setattr(sys, "argv", ["build", "--recipe", str(recipe), "--work", str(work)])
+    monkeypatch.setattr(sys, "argv", ["build", "--recipe", str(recipe), "--work", str(work), *options])
     script.main()
     return target
 
 
 def test_it_trains_the_teachers_then_the_model(recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    assert not build(recipe, monkeypatch, "--teachers-only").exists()
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[0] for line in printed if " in " in line] == ["small", "plain"]
     target = build(recipe, monkeypatch)
     printed = capsys.readouterr().out.splitlines()
     started = [line.split(",")[0] for line in printed if " in " in line]
-    assert started == ["small", "plain", "taught"] and sum(line.startswith("test: mean r") for line in printed) == 3
+    assert started == ["small", "plain", "taught"] and sum(line.startswith("test: mean r") for line in printed) == 2
     runs = recipe.parents[1] / "runs"
     assert json.loads((runs / "small-3" / "metrics.json").read_text(encoding="utf-8"))["seed"] == 3
     names = {path.name for path in target.iterdir()}
