@@ -531,7 +531,7 @@ class _Run:
         batch = self._tokenize(rows["text"][:], return_tensors="pt", padding=True)
         with torch.no_grad():
             own = self.model.eval().liminal.pool(**batch.to(self.processes.device)).double().cpu().numpy()
-        if given.shape != own.shape or np.abs(given - own).max() > 0.05 * np.sqrt(np.square(own).mean()):
+        if given.shape != own.shape or np.linalg.norm(given - own) > 0.05 * np.linalg.norm(own):
             raise ValueError(
                 f"The states in data[...][{COLUMN!r}], {given.shape[1]} numbers a text, are not what this recipe's "
                 f"encoder and pooling give ({own.shape[1]} numbers). Pool the texts with them, or remove the column."
