@@ -8,10 +8,11 @@ Requires liminal_hf; scikit-learn for `ridge` and `svr`, vaderSentiment for `vad
 One system with one seed is a cell. Its predictions on dev and test are kept under `--work`, in a file that appears by
 rename and is named after what they depend on: the recipe with its overrides, the texts and labels, the seed. So the
 command can be stopped at any time, also by a kill, and goes on when it is given again; after a change of the code, of a
-teacher or of an encoder in a folder, which the names do not show, delete the folder. The table is written anew after each cell, from the cells that are there; the
-row of a system that has none, or fewer seeds than the table under `--results` shows, stays as it stands in that table,
-if it was measured with the same recipe and data. So one row can be added without the other ones' hours. What a run of
-`fit` has logged stays beside the cells, in `runs/`, with the figures of its predictions on test.
+teacher or of an encoder in a folder, which the names do not show, delete the folder. The table is written anew after
+each cell, from the cells that are there; the row of a system that has none, or fewer seeds than the table under
+`--results` shows, stays as it stands in that table, if it was measured with the same recipe and data. So one row can be
+added without the other ones' hours. What a run of `fit` has logged stays beside the cells, in `runs/`, with the figures
+of its predictions on test.
 
 What a grid file may say stands in `grid.py`.
 """
