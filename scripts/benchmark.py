@@ -179,12 +179,16 @@ class Benchmark:
                 cached = path.is_file()
                 if not cached:
                     print(f"[{place}/{len(cells)}] {what} ...", flush=True)
-                    cell = self.compute(system, seed, self.work / "fits" / path.stem)
+                    folder = self.work / "fits" / path.stem
+                    resumed = folder.is_dir()
+                    cell = self.compute(system, seed, folder)
+                    if resumed:
+                        cell.about["seconds"] = None  # what an earlier process took is not known
                     cell.about |= {"seed": seed if system.kind in SEEDED else None, "machine": hardware()}
                     if system.kind == "fit":
                         self._keep_log(path.stem, cell)
                     cell.save(path)
-                    shutil.rmtree(self.work / "fits" / path.stem, ignore_errors=True)
+                    shutil.rmtree(folder, ignore_errors=True)
             cell = Cell.load(path)
             dev, test = (mean_r(getattr(cell, part), self.labels[split]) for part, split in _PARTS)
             took = cell.about["seconds"]
@@ -198,7 +202,6 @@ class Benchmark:
             return self._fit(system, seed, folder)
         if system.kind in ("ridge", "svr", "leak"):
             self._pooled()  # not part of the time that is measured
-        resumed = folder.is_dir()
         started = time.process_time()
         if system.kind == "mean":
             cell = self._mean(system, seed)
@@ -206,7 +209,7 @@ class Benchmark:
             cell = self._peer(system, seed, folder)
         else:
             cell = self._simple(system)
-        cell.about["seconds"] = None if resumed else round(time.process_time() - started, 2)
+        cell.about["seconds"] = round(time.process_time() - started, 2)
         return cell
 
     def _keep_log(self, name: str, cell: Cell) -> None:
@@ -231,7 +234,6 @@ class Benchmark:
         frozen = all(phase.freezes_encoder for phase in recipe.phases)
         if cached and recipe.model.get("pooled_layers") == "all":
             self._pooled()
-        resumed = (folder / "run.json").is_file()
         started = time.process_time()
         quiet = {"phases.*.training.disable_tqdm": True}
         corpus: DatasetDict = self.corpus
@@ -241,7 +243,7 @@ class Benchmark:
         result = fit(recipe, folder, seed=seed, overrides=quiet, data=corpus, trainer=trainer)
         seconds = time.process_time() - started
         about: dict[str, Any] = {
-            "seconds": None if resumed else round(seconds, 2),  # what an earlier process took is not known
+            "seconds": round(seconds, 2),
             "head_parameters": result.metrics["head_parameters"],
         }
         inputs = self._inputs(result, cached, frozen)

@@ -73,7 +73,7 @@ def train_plain(recipe: Path, seed: int, run: Path) -> None:
     known = Recipe.from_yaml(recipe).override({"distill": None})  # a teacher has none itself
     about = json.dumps(
         {
-            "model": known.model,
+            **{name: known.model.get(name) for name in ("encoder", "revision")},
             "data": known.to_dict()["data"],
             "training": peers.PLAIN,
             "rate": PLAIN_RATE,
@@ -82,7 +82,8 @@ def train_plain(recipe: Path, seed: int, run: Path) -> None:
         sort_keys=True,
     )
     identity = run / "plain.json"
-    if run.is_dir() and (not identity.is_file() or identity.read_text(encoding="utf-8") != about):
+    there = identity.read_text(encoding="utf-8") if identity.is_file() else None
+    if there != about and run.is_dir() and any(run.iterdir()):
         raise ValueError(f"{run} holds another model than the one that {recipe.name} asks for. Move it away.")
     run.mkdir(parents=True, exist_ok=True)
     write_text(identity, about)

@@ -29,7 +29,7 @@ from liminal_hf.modeling.configuration_liminal import DIMENSIONS
 from liminal_hf.modeling.encoders import resolve_encoder
 from liminal_hf.modeling.modeling_liminal import MISSING_LABEL
 from liminal_hf.training.callbacks import ManifestCallback, last_checkpoint
-from liminal_hf.training.distillation import check_teacher, soft_targets, teach, unlabelled_texts
+from liminal_hf.training.distillation import add_unlabelled, taught_labels
 from liminal_hf.training.fit import training_arguments
 from liminal_hf.training.recipe import Recipe
 from liminal_hf.training.run_folder import save_whole
@@ -169,7 +169,10 @@ def plain(
         return found.add_column("length", [len(ids) for ids in found["input_ids"][:]])
 
     if recipe.distill:
-        corpus = DatasetDict({**corpus, "train": _taught(recipe, corpus["train"], folder / "taught.safetensors")})
+        train = add_unlabelled(corpus["train"].select_columns(["text", "labels"]), recipe.distill)
+        labels = taught_labels(train, recipe.distill, recipe.data.max_length, folder / "taught.safetensors")
+        train = train.remove_columns("labels").add_column("labels", labels)
+        corpus = DatasetDict({**corpus, "train": train})
     splits = {name: tokens(rows) for name, rows in corpus.items()}
     trainer = Trainer(
         model,
@@ -187,19 +190,6 @@ def plain(
     made = {name: np.asarray(trainer.predict(splits[name]).predictions, dtype=np.float64) for name in HELD_OUT}
     inner = {id(value) for value in model.base_model.parameters()}
     return made, sum(value.numel() for value in model.parameters() if id(value) not in inner)
-
-
-def _taught(recipe: Recipe, train: Dataset, kept: Path) -> Dataset:
-    """The training split with the recipe's further texts, and with what its teachers say mixed into the labels."""
-    distill = recipe.distill
-    assert distill is not None
-    for teacher in distill.teachers:
-        check_teacher(teacher)
-    texts = [*train["text"][:], *(more := unlabelled_texts(distill))]
-    labels = np.array([*train["labels"][:], *[[MISSING_LABEL] * 3] * len(more)], dtype=np.float64)
-    taught = teach(distill.teachers, texts, recipe.data.max_length, kept)
-    rows = {"text": texts, "labels": soft_targets(labels, taught, distill.weight, distill.stretch).tolist()}
-    return Dataset.from_dict(rows, features=train.select_columns(list(rows)).features)
 
 
 def sentence_embeddings(recipe: Recipe, texts: Mapping[str, Sequence[str]]) -> dict[str, Array]:

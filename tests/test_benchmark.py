@@ -174,6 +174,16 @@ def test_the_note_says_which_machine_made_which_row() -> None:
     assert "; X; b: Y; seeds 0;" in note
 
 
+def test_a_difference_over_fewer_seeds_says_which(grid: Path) -> None:
+    content = yaml.safe_load(grid.read_text(encoding="utf-8"))
+    grid.write_text(yaml.safe_dump(content | {"compare": "linear"}), encoding="utf-8")
+    table = run(grid, "--seeds", "0")
+    row = table["systems"]["v7"]
+    assert row["difference"]["seeds"] == [0] and ", seeds 0 |" not in benchmark.markdown(table)
+    row["seeds"] = [0, 1]
+    assert ", seeds 0 |" in benchmark.markdown(table)
+
+
 def test_peers_that_are_not_ours(grid: Path) -> None:
     content = yaml.safe_load(grid.read_text(encoding="utf-8"))
     content |= {

@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import build_default_checkpoint as script  # noqa: E402
 
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression  # noqa: E402
+from liminal_hf.training.recipe import Recipe  # noqa: E402
 
 
 @pytest.fixture
@@ -73,6 +74,11 @@ def test_a_plain_teacher_of_other_settings_is_not_taken(recipe: Path, tmp_path: 
     script.train_plain(recipe, 4, run)
     before = (run / "model" / "model.safetensors").stat().st_mtime_ns
     script.train_plain(recipe, 4, run)
+    assert (run / "model" / "model.safetensors").stat().st_mtime_ns == before
+    # A student with another head has the same teacher.
+    other = recipe.with_name("other.yaml")
+    other.write_text(Recipe.from_yaml(recipe).override({"model.latent_size": 24}).to_yaml(), encoding="utf-8")
+    script.train_plain(other, 4, run)
     assert (run / "model" / "model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(ValueError, match="holds another model"):
         script.train_plain(recipe, 5, run)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import PartialState
+from datasets import Dataset, concatenate_datasets
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from transformers import (
@@ -23,6 +24,7 @@ from transformers import (
 )
 
 from ..data import load_goemotions
+from ..data.embedding_cache import COLUMN
 from ..data.files import committed
 from ..modeling.configuration_liminal import DIMENSIONS, MISSING_LABEL, LiminalConfig
 from ..modeling.encoders import file_sha256
@@ -66,21 +68,43 @@ def weights_sha256(teachers: list[str]) -> list[str]:
         >>> weights_sha256([])
         []
     """
-    return [file_sha256(path) for teacher in teachers for path in sorted(Path(teacher).glob("*.safetensors"))]
+    found = {
+        teacher: [file_sha256(path) for path in sorted(Path(teacher).glob("*.safetensors"))]
+        for teacher in dict.fromkeys(teachers)
+    }
+    return [digest for teacher in teachers for digest in found[teacher]]
 
 
-def unlabelled_texts(distill: Distill, data_dir: str | Path | None = None) -> list[str]:
-    """The texts that the teachers alone label: the same ones whatever the seed, none where the recipe asks for none.
+def add_unlabelled(train: Dataset, distill: Distill, data_dir: str | Path | None = None) -> Dataset:
+    """The training split with the texts that the teachers alone label: the same ones whatever the seed.
 
     Args:
-        distill: the recipe's.
+        train: with `text` and `labels`.
+        distill: the recipe's; one that asks for no texts gets `train` back.
         data_dir: folder with the corpora, see `load_goemotions`.
+
+    Raises:
+        FileNotFoundError, ValueError: a teacher is none (see `check_teacher`), or `train` has a column of states.
     """
+    for teacher in distill.teachers:
+        check_teacher(teacher)
     if distill.texts is None:
-        return []
-    found = load_goemotions(data_dir)["train"]["text"][:]
-    number = min(distill.num_texts, len(found))
-    return [found[row] for row in sorted(np.random.default_rng(0).choice(len(found), number, replace=False))]
+        return train
+    if COLUMN in train.column_names:
+        raise ValueError(f"distill.texts adds texts whose states data['train'][{COLUMN!r}] does not have: remove it.")
+    texts = load_goemotions(data_dir)["train"]["text"][:]
+    number = min(distill.num_texts, len(texts))
+    drawn = sorted(np.random.default_rng(0).choice(len(texts), number, replace=False))
+    rows = {"text": [texts[row] for row in drawn], "labels": [[float(MISSING_LABEL)] * 3] * number}
+    train = train.select_columns(list(rows))
+    return concatenate_datasets([train, Dataset.from_dict(rows, features=train.features)])
+
+
+def taught_labels(train: Dataset, distill: Distill, max_length: int, kept: Path) -> list[list[float]]:
+    """What a student learns instead of the labels of `train`: see `teach` and `soft_targets`."""
+    labels = np.asarray(train["labels"][:], dtype=np.float64)
+    taught = teach(distill.teachers, train["text"][:], max_length, kept)
+    return soft_targets(labels, taught, distill.weight, distill.stretch).astype(np.float32).tolist()
 
 
 def teach(teachers: list[str], texts: list[str], max_length: int, kept: Path) -> np.ndarray:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from accelerate import PartialState
-from datasets import Dataset, DatasetDict, concatenate_datasets
+from datasets import Dataset, DatasetDict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
@@ -39,7 +39,7 @@ from ..modeling.encoders import family, resolve_encoder
 from ..modeling.heads import ZeroLinear
 from ..modeling.modeling_liminal import LiminalForPADRegression
 from .callbacks import EmotionalLogCallback, is_whole, last_checkpoint, write_text
-from .distillation import check_teacher, soft_targets, teach, unlabelled_texts
+from .distillation import add_unlabelled, taught_labels
 from .emotions import EmotionClassifier, macro_f1
 from .recipe import Phase, Recipe, RecipeError
 from .run_folder import PhaseResult, RunFolder, hardware, save_whole, versions
@@ -442,21 +442,8 @@ class _Run:
         distill = self.recipe.distill
         if distill is None:
             return splits
-        # Now, not when the first phase is over.
-        for teacher in distill.teachers:
-            check_teacher(teacher)
-        more = unlabelled_texts(distill, self.data_dir)
-        if not more:
-            return splits
-        train = splits["train"]
-        if COLUMN in train.column_names:
-            raise ValueError(
-                f"distill.texts adds texts whose states data['train'][{COLUMN!r}] does not have: remove it."
-            )
-        rows = {"text": more, "labels": [[float(MISSING_LABEL)] * 3] * len(more)}
-        train = train.select_columns(list(rows))
-        more_rows = Dataset.from_dict(rows, features=train.features)
-        return DatasetDict({**splits, "train": concatenate_datasets([train, more_rows])})
+        # Now, so that what is wrong with a teacher is not found when the first phase is over.
+        return DatasetDict({**splits, "train": add_unlabelled(splits["train"], distill, self.data_dir)})
 
     def _labelled_data(self) -> DatasetDict:
         if self.given is not None:
@@ -545,10 +532,8 @@ class _Run:
         if phase.trainable == "uncertainty":
             known = np.asarray(self.data["train"]["labels"][:]) != MISSING_LABEL
             return train.select(np.flatnonzero(known.any(axis=1)))
-        texts, labels = self.data["train"]["text"][:], np.asarray(self.data["train"]["labels"][:], dtype=np.float64)
-        taught = teach(distill.teachers, texts, self.recipe.data.max_length, self.folder.taught)
-        mixed = soft_targets(labels, taught, distill.weight, distill.stretch)
-        return train.remove_columns("labels").add_column("labels", mixed.astype(np.float32).tolist())
+        labels = taught_labels(self.data["train"], distill, self.recipe.data.max_length, self.folder.taught)
+        return train.remove_columns("labels").add_column("labels", labels)
 
     # ---- the end ----
 
