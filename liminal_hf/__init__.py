@@ -4,6 +4,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._version import __version__
 from .auto import register
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from .modeling.pipeline_liminal import PADRegressionPipeline as PADRegressionPipeline
     from .modeling.pipeline_liminal import octant as octant
     from .modeling.pooling import POOLERS as POOLERS
-
-
-__version__ = "0.1.0"
 
 # A checkpoint trained by the recipes in hub_configs/; it ships with the package.
 DEFAULT_CHECKPOINT = str(Path(__file__).parent / "pretrained" / "minilm-emobank")

@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from . import __version__
+        from ._version import __version__
 
         print(__version__)
         raise typer.Exit

@@ -638,7 +638,7 @@ def export(folder: str | Path, checkpoint: str | None = None) -> Path:
         >>> sorted(path.name for path in folder.iterdir())
         ['README.md', 'app.py', 'requirements.txt']
     """
-    from . import __version__
+    from ._version import __version__
 
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

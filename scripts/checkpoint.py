@@ -17,8 +17,8 @@ from transformers import pipeline
 
 import liminal_hf
 from liminal_hf.cli import find_checkpoint
+from liminal_hf.io import file_sha256
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS
-from liminal_hf.modeling.encoders import file_sha256
 
 DEFAULT = "liminal_hf.DEFAULT_CHECKPOINT"
 

@@ -95,12 +95,12 @@ def test_a_tensor_of_another_shape_is_named(broken: Path) -> None:
 
 def test_a_head_without_its_encoder_from_elsewhere_names_no_path(tmp_path: Path, monkeypatch: Any) -> None:
     """A config on the Hub may not make us read a folder of this machine."""
-    from liminal_hf.modeling import modeling_liminal
+    from liminal_hf.modeling import checkpointing
 
     for name in ("/etc", "../../somewhere", "C:\\models"):
         config = LiminalConfig(encoder_name_or_path=name, weights_format="head_only")
         with pytest.raises(ValueError, match="is a path of this machine"):
-            modeling_liminal._head_only_state("owner/name", config, {})
+            checkpointing._head_only_state("owner/name", config, {})
 
 
 # ---- configs ----

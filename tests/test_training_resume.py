@@ -23,7 +23,7 @@ MOMENTS = {
     "while a checkpoint is written": (CALLBACKS, "EMACallback.on_save", 2, "before"),
     "before the first phase is stored": ("liminal_hf.training.run_folder", "PhaseResult.write", 1, "before"),
     "in the second phase": (CALLBACKS, "ManifestCallback.on_save", 5, "after"),
-    "while the model is written": ("liminal_hf.modeling.modeling_liminal", "copy_code", 1, "after"),
+    "while the model is written": ("liminal_hf.modeling.checkpointing", "copy_code", 1, "after"),
     "before the metrics are written": ("liminal_hf.training.fit", "write_text", 1, "before"),
 }
 

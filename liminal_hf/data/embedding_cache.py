@@ -32,7 +32,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
-from .files import cache_root, committed
+from ..io import atomic_write, cache_root
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +195,7 @@ def _read(path: Path, identity: dict[str, Any]) -> np.ndarray:
 
 def _write(path: Path, states: np.ndarray, identity: dict[str, Any]) -> None:
     header = json.dumps({"identity": identity, "sha256": _hash_array(states)}, sort_keys=True)
-    with committed(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
             save_file({COLUMN: states}, temporary, metadata={"liminal_hf": header})
         except SafetensorError as error:  # what a full disk becomes there

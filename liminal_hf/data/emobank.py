@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset, DatasetDict, Features, List, Value
 
+from ..io import cache_root, fetch, find_file, require_file
 from ..modeling.configuration_liminal import DIMENSIONS
-from .files import cache_root, fetch, find_file, require_file
 
 COMMIT = "248ce2a43e165a66d31aeaed83cff9641d6654e0"
 SOURCE = f"https://raw.githubusercontent.com/JULIELab/EmoBank/{COMMIT}/corpus"

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset, DatasetDict, Features, List, Value
 
-from .files import require_file
+from ..io import require_file
 
 GOEMOTIONS_LABELS = (
     "admiration", "amusement", "anger", "annoyance", "approval", "caring", "confusion", "curiosity", "desire",

@@ -26,8 +26,9 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from ..io import file_sha256
 from ..modeling.configuration_liminal import LiminalConfig
-from ..modeling.encoders import file_sha256, resolve_encoder
+from ..modeling.encoders import resolve_encoder
 from ..modeling.modeling_liminal import LiminalForPADRegression
 from . import handler as handler_module
 from . import reload

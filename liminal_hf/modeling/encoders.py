@@ -3,7 +3,6 @@
 Requires torch and transformers. An unknown family takes the default row, so that any `AutoModel` works.
 """
 
-import hashlib
 import importlib.util
 import inspect
 import logging
@@ -15,6 +14,8 @@ from typing import Any, Literal
 
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
+
+from .files import file_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -238,14 +239,3 @@ def hub_revision(name_or_path: str, revision: str | None, commit: str | None) ->
 
 def _same_commit(asked: str, commit: str) -> bool:
     return len(asked) >= 7 and commit.startswith(asked)
-
-
-def file_sha256(path: Path) -> str:
-    """The file's sha256 in hexadecimal, read in pieces."""
-    with path.open("rb") as file:
-        if hasattr(hashlib, "file_digest"):
-            return hashlib.file_digest(file, "sha256").hexdigest()
-        digest = hashlib.sha256()  # Python 3.10
-        while block := file.read(1 << 20):
-            digest.update(block)
-        return digest.hexdigest()

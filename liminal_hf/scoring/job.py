@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from ..data.files import committed
+from ..io import atomic_write
 from .scorer import COLUMNS, Scorer, checkpoint_identity, load
 from .source import Reader, Rows, Shard, Source, clean, find_files, fingerprint, open_source
 
@@ -238,7 +238,7 @@ class ShardWorker:
         """Scores a shard and puts it in place."""
         rows = self.reader.read(Shard(*self.job.source.shards[number]))
         table = self.scored(rows)
-        with committed(self.job.part(number)) as temporary:
+        with atomic_write(self.job.part(number)) as temporary:
             pq.write_table(table, temporary, compression=_COMPRESSION)
 
     def scored(self, rows: Rows) -> pa.Table:
@@ -323,7 +323,7 @@ def _begin(folder: Path, facts: dict[str, Any], files: list[str]) -> Source:
     described = asdict(source)
     shards = [list(shard) for shard in described.pop("shards")]
     del described["files"]
-    with committed(manifest) as temporary:
+    with atomic_write(manifest) as temporary:
         temporary.write_text(json.dumps({"facts": facts, "source": described, "shards": shards}), encoding="utf-8")
     return source
 
@@ -365,7 +365,7 @@ def _count(parts: Iterable[Path], prefix: str) -> tuple[int, dict[str, int]]:
 def _concatenate(parts: list[Path], output: Path, facts: dict[str, Any]) -> None:
     """One file from all shards, a row group each, without ever holding more than one."""
     schema = pq.read_schema(parts[0]).with_metadata({_KEY: json.dumps(facts).encode()})
-    with committed(output) as temporary, pq.ParquetWriter(temporary, schema, compression=_COMPRESSION) as writer:
+    with atomic_write(output) as temporary, pq.ParquetWriter(temporary, schema, compression=_COMPRESSION) as writer:
         for part in parts:
             with pq.ParquetFile(part, pre_buffer=False) as file:
                 writer.write_table(file.read(use_threads=False).replace_schema_metadata(schema.metadata))

@@ -23,8 +23,8 @@ import torch
 from filelock import FileLock
 from transformers import AutoTokenizer
 
-from ..data.files import cache_root
 from ..export.onnx import OnnxPAD, export_onnx
+from ..io import cache_root
 from ..modeling.configuration_liminal import DIMENSIONS
 from ..modeling.memory import ConversationMemory
 from ..modeling.modeling_liminal import LiminalForPADRegression

@@ -18,7 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..modeling.encoders import file_sha256
+from ..io import file_sha256
 
 RAW_WEIGHTS = "raw_weights.safetensors"
 MANIFEST = "manifest.json"

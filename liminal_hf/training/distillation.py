@@ -25,9 +25,8 @@ from transformers import (
 
 from ..data import load_goemotions
 from ..data.embedding_cache import COLUMN
-from ..data.files import committed
+from ..io import atomic_write, file_sha256
 from ..modeling.configuration_liminal import DIMENSIONS, MISSING_LABEL, LiminalConfig
-from ..modeling.encoders import file_sha256
 from .recipe import Distill
 
 logger = logging.getLogger(__name__)
@@ -133,7 +132,7 @@ def teach(teachers: list[str], texts: list[str], max_length: int, kept: Path) ->
         taught += share * predict_texts(model, AutoTokenizer.from_pretrained(teacher), texts, max_length=max_length)
     processes = PartialState()
     if processes.is_main_process:
-        with committed(kept) as temporary:
+        with atomic_write(kept) as temporary:
             save_file({"pad": taught}, temporary, metadata={"teachers": identity})
     processes.wait_for_everyone()
     return taught

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..modeling.encoders import file_sha256
+from ..io import file_sha256
 from .callbacks import write_text
 from .distillation import weights_sha256
 from .recipe import Recipe
@@ -212,7 +212,7 @@ class RunFolder:
 
 def versions() -> dict[str, str]:
     """The versions that a run's numbers depend on."""
-    from .. import __version__
+    from .._version import __version__
 
     return {
         "liminal_hf": __version__,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from liminal_hf.data import emobank, files
+from liminal_hf import io
+from liminal_hf.data import emobank
 
 CONTENT = b"id,split,V,A,D,text\na,train,3,3,3,Hello.\nb,dev,4,3,3,Yes.\nc,test,5,3,3,No.\n"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -24,7 +25,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(served))
     running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=running.serve_forever, daemon=True).start()
-    monkeypatch.setattr(files, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(io, "HF_HUB_OFFLINE", False)
     yield f"http://127.0.0.1:{running.server_port}"
     running.shutdown()
     running.server_close()
@@ -32,29 +33,29 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def test_fetched_once_and_checked(server: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     target = tmp_path / "cache" / "emobank.csv"
-    assert files.fetch(f"{server}/emobank.csv", target, SHA256).read_bytes() == CONTENT
+    assert io.fetch(f"{server}/emobank.csv", target, SHA256).read_bytes() == CONTENT
     # Now from the cache: the address leads nowhere.
-    assert files.fetch(f"{server}/gone", target, SHA256) == target
+    assert io.fetch(f"{server}/gone", target, SHA256) == target
     target.write_bytes(CONTENT[:-5])
-    assert files.fetch(f"{server}/emobank.csv", target, SHA256).read_bytes() == CONTENT
+    assert io.fetch(f"{server}/emobank.csv", target, SHA256).read_bytes() == CONTENT
     assert "damaged" in caplog.text
     assert [path.name for path in target.parent.iterdir()] == ["emobank.csv"]
 
 
 def test_wrong_content_is_refused_and_not_kept(server: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"sha256 .*expected 000"):
-        files.fetch(f"{server}/emobank.csv", tmp_path / "cache" / "a.csv", "0" * 64)
+        io.fetch(f"{server}/emobank.csv", tmp_path / "cache" / "a.csv", "0" * 64)
     assert not (tmp_path / "cache").exists()
 
 
 def test_no_network_says_what_to_do(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConnectionError, match=r"could not be fetched \(HTTP Error 404.*LIMINAL_DATA_DIR"):
-        files.fetch(f"{server}/gone", tmp_path / "a.csv", SHA256)
+        io.fetch(f"{server}/gone", tmp_path / "a.csv", SHA256)
     with pytest.raises(ConnectionError, match=r"could not be fetched .*LIMINAL_DATA_DIR"):
-        files.fetch("http://127.0.0.1:9/a.csv", tmp_path / "a.csv", SHA256)
-    monkeypatch.setattr(files, "HF_HUB_OFFLINE", True)
+        io.fetch("http://127.0.0.1:9/a.csv", tmp_path / "a.csv", SHA256)
+    monkeypatch.setattr(io, "HF_HUB_OFFLINE", True)
     with pytest.raises(ConnectionError, match=r"HF_HUB_OFFLINE is set.*LIMINAL_DATA_DIR"):
-        files.fetch(f"{server}/emobank.csv", tmp_path / "a.csv", SHA256)
+        io.fetch(f"{server}/emobank.csv", tmp_path / "a.csv", SHA256)
 
 
 def test_emobank_comes_from_its_source(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,33 +79,33 @@ def test_find_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inside, beside = tmp_path / "emobank" / "a.csv", tmp_path / "b.csv"
     inside.touch()
     beside.touch()
-    assert files.find_file("emobank", "a.csv", tmp_path) == inside
-    assert files.find_file("emobank", "a.csv", tmp_path / "emobank") == inside
-    assert files.find_file("emobank", "b.csv", str(tmp_path)) == beside
-    assert files.find_file("emobank", "a.csv") is None
+    assert io.find_file("emobank", "a.csv", tmp_path) == inside
+    assert io.find_file("emobank", "a.csv", tmp_path / "emobank") == inside
+    assert io.find_file("emobank", "b.csv", str(tmp_path)) == beside
+    assert io.find_file("emobank", "a.csv") is None
     with pytest.raises(FileNotFoundError, match=r"c\.csv.*data_dir"):
-        files.find_file("emobank", "c.csv", tmp_path)
+        io.find_file("emobank", "c.csv", tmp_path)
     monkeypatch.setenv("LIMINAL_DATA_DIR", str(tmp_path))
-    assert files.find_file("emobank", "a.csv") == inside
-    assert files.find_file("emobank", "c.csv") is None
+    assert io.find_file("emobank", "a.csv") == inside
+    assert io.find_file("emobank", "c.csv") is None
     with pytest.raises(FileNotFoundError, match=r"meld/x\.csv was not found. Get it from there.*LIMINAL_DATA_DIR"):
-        files.require_file("meld", "x.csv", None, "there")
+        io.require_file("meld", "x.csv", None, "there")
 
 
 def test_cache_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LIMINAL_CACHE_DIR", str(tmp_path / "mine"))
-    assert files.cache_root() == tmp_path / "mine"
+    assert io.cache_root() == tmp_path / "mine"
     monkeypatch.delenv("LIMINAL_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert files.cache_root() == tmp_path / "liminal_hf"
+    assert io.cache_root() == tmp_path / "liminal_hf"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert files.cache_root() == Path.home() / ".cache" / "liminal_hf"
+    assert io.cache_root() == Path.home() / ".cache" / "liminal_hf"
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with pytest.raises(RuntimeError), files.committed(target) as temporary:
+    with pytest.raises(RuntimeError), io.atomic_write(target) as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]

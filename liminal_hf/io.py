@@ -1,4 +1,4 @@
-"""Where the corpora lie on this machine, and how a missing one is fetched and checked.
+"""Files: where corpora and caches lie, how a missing file is fetched and checked, how one is written whole.
 
 Requires nothing but the standard library and huggingface_hub (for its offline switch).
 """
@@ -7,12 +7,11 @@ import hashlib
 import logging
 import os
 import urllib.request
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub.constants import HF_HUB_OFFLINE
+
+from .modeling.files import atomic_write, file_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -133,31 +132,18 @@ def fetch(url: str, target: Path, sha256: str) -> Path:
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise ValueError(f"{url} gave {len(content)} bytes with sha256 {found}, expected {sha256}. {advice}")
-    with committed(target) as temporary:
+    with atomic_write(target) as temporary:
         temporary.write_bytes(content)
     return target
 
 
-@contextmanager
-def committed(target: Path) -> Iterator[Path]:
-    """A temporary path beside `target` that becomes `target`, whole, when the block ends well, and vanishes otherwise.
-
-    Safe with several writers: each has its own temporary file, and the last one to finish wins.
-
-    Example:
-        >>> import tempfile
-        >>> target = Path(tempfile.mkdtemp()) / "deep" / "a.txt"
-        >>> with committed(target) as temporary:
-        ...     _ = temporary.write_text("hello")
-        >>> target.read_text()
-        'hello'
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+__all__ = [
+    "CACHE_DIR_VARIABLE",
+    "DATA_DIR_VARIABLE",
+    "atomic_write",
+    "cache_root",
+    "fetch",
+    "file_sha256",
+    "find_file",
+    "require_file",
+]
