@@ -3,6 +3,7 @@
 #
 #   bash scripts/test.sh                                   all of it
 #   bash scripts/test.sh tests/test_modeling.py -k memory  a part of the suite: the arguments go to pytest
+#   bash scripts/test.sh --nightly                         the slow tests and those of the research scripts
 #
 # Tests that need a corpus look for it in the folder that LIMINAL_DATA_DIR names, and say so when they skip.
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
@@ -10,6 +11,10 @@ set_up test
 
 # Two processes of one thread each: small models gain nothing from more threads, and the suite halves its time.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" TOKENIZERS_PARALLELISM=false
+
+if [ "${1:-}" = --nightly ]; then
+  set -- -m nightly "${@:2}"
+fi
 
 say "ruff check"
 .venv/bin/ruff check .

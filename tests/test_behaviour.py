@@ -12,6 +12,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import behaviour  # noqa: E402
 from behaviour import Case, cases, judge, paired_differences  # noqa: E402
 
+pytestmark = pytest.mark.nightly
+
 
 def test_there_are_enough_cases_of_every_kind() -> None:
     every = cases()

@@ -27,6 +27,8 @@ from grid import Grid  # noqa: E402
 from liminal_hf import metrics  # noqa: E402
 from liminal_hf.training.run_folder import hardware  # noqa: E402
 
+pytestmark = pytest.mark.nightly
+
 WORDS = {"good": 4.6, "fine": 3.8, "plain": 3.0, "poor": 2.2, "awful": 1.4}
 THINGS = ["soup", "train", "song", "letter", "garden", "window", "answer", "coat"]
 

@@ -12,6 +12,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import benchmark_speed  # noqa: E402
 
+pytestmark = pytest.mark.nightly
+
 
 def test_a_quick_run_gives_a_table(tmp_path: Path) -> None:
     results = tmp_path / "speed.json"

@@ -20,6 +20,8 @@ import errors  # noqa: E402
 from liminal_hf import metrics  # noqa: E402
 from liminal_hf.data import load_emobank  # noqa: E402
 
+pytestmark = pytest.mark.nightly
+
 
 @pytest.fixture
 def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from liminal_hf import LiminalForPADRegression
 
+pytestmark = pytest.mark.nightly
+
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "convert_neurolab_to_hf.py"
 GOLDEN = Path(__file__).parent / "golden"

@@ -27,6 +27,8 @@ from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression  # noqa
 from liminal_hf.training.distillation import predict_texts  # noqa: E402
 from liminal_hf.training.recipe import Recipe  # noqa: E402
 
+pytestmark = pytest.mark.nightly
+
 SYSTEMS = [
     {"name": "v7", "kind": "fit", "ours": True},
     {"name": "linear", "kind": "fit", "overrides": {"model.head": "linear"}},

@@ -17,6 +17,8 @@ import decoders  # noqa: E402
 
 from liminal_hf.training.recipe import Recipe  # noqa: E402
 
+pytestmark = pytest.mark.nightly
+
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_decoder_is_made_and_read(minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from liminal_hf.data import load_emobank
 
+pytestmark = pytest.mark.nightly
+
 pytest.importorskip("sklearn", reason="needs scikit-learn: pip install 'liminal_hf[benchmark]'")
 SCRIPT = Path(__file__).parents[1] / "scripts" / "documents.py"
 spec = importlib.util.spec_from_file_location("documents_script", SCRIPT)

@@ -12,6 +12,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import figures  # noqa: E402
 
+pytestmark = pytest.mark.nightly
+
 
 def test_a_figure_is_redrawn_small(minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "RESULTS", tmp_path)

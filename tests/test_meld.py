@@ -7,6 +7,8 @@ import pytest
 
 from liminal_hf.data import EMOTION_PAD, load_meld
 
+pytestmark = pytest.mark.nightly
+
 
 def test_the_corpus(data_dir: Path) -> None:
     corpus = load_meld(data_dir)

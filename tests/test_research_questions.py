@@ -17,6 +17,8 @@ import research_questions  # noqa: E402
 from liminal_hf.training.callbacks import LOG_COLUMNS  # noqa: E402
 from liminal_hf.training.fit import fit  # noqa: E402
 
+pytestmark = pytest.mark.nightly
+
 
 def write_runs(folder: Path, seeds: int = 3) -> None:
     """Runs in which Love tells what loss and MAE don't, and Faith is the loss with noise."""

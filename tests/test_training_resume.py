@@ -75,7 +75,7 @@ def assert_equal(found: FitResult, expected: FitResult) -> None:
     assert log.read_text() == expected_log.read_text()
     recipe, expected_recipe = (one.output_dir / "recipe.yaml" for one in (found, expected))
     assert recipe.read_text() == expected_recipe.read_text()
-    left = [path.name for path in found.output_dir.rglob("*") if ".part" in path.name or "checkpoint" in path.name]
+    left = [path.name for pattern in ("*.part*", "checkpoint-*") for path in found.output_dir.rglob(pattern)]
     assert not left, left
 
 

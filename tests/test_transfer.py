@@ -23,6 +23,8 @@ from liminal_hf import metrics  # noqa: E402
 from liminal_hf.data import EMOTION_PAD, GOEMOTIONS_LABELS  # noqa: E402
 from liminal_hf.training.recipe import Recipe  # noqa: E402
 
+pytestmark = pytest.mark.nightly
+
 SYSTEMS = [
     {"name": "v7", "kind": "fit", "ours": True},
     {"name": "ridge", "kind": "ridge"},

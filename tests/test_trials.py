@@ -26,6 +26,8 @@ from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression  # noqa
 from liminal_hf.training.fit import FitResult, _Run, fit  # noqa: E402
 from liminal_hf.training.recipe import Recipe  # noqa: E402
 
+pytestmark = pytest.mark.nightly
+
 ROWS = {"train": 192, "validation": 64, "test": 64}
 
 
