@@ -39,6 +39,7 @@ ROOMS: dict[str, set[str]] = {
 }
 # The two ends: the face offers everything (lazily), the command line opens every room.
 ROOMS["cli"] = ROOMS["__init__"] = set(ROOMS)
+ROOMS["__main__"] = {"cli"}
 # The version and the default checkpoint's path are the package's own name, not a room.
 FACE = {"_version", "DEFAULT_CHECKPOINT"}
 
@@ -249,10 +250,8 @@ def test_no_paths_of_a_machine_and_no_package_hosts() -> None:
 
 @pytest.mark.parametrize("path", [p for p in python_files(PACKAGE) if not p.name.startswith("_")], ids=module_name)
 def test_every_source_file_has_its_tests(path: Path) -> None:
-    """`tests/test_<file>.py`; the files of modeling may also be tested together, in `test_modeling.py`."""
-    candidates = [ROOT / "tests" / f"test_{path.stem}.py"]
-    if path.parent.name == "modeling":
-        candidates.append(ROOT / "tests" / "test_modeling.py")
+    """`tests/test_<file>.py`; the files of a folder may also be tested together, in `test_<folder>.py`."""
+    candidates = [ROOT / "tests" / f"test_{name}.py" for name in (path.stem, path.parent.name)]
     assert any(candidate.is_file() for candidate in candidates), f"no {candidates[0].name}"
 
 

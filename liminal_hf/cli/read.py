@@ -1,0 +1,170 @@
+"""`liminal predict`, `liminal chat` and `liminal demo`: texts in, pleasure, arousal and dominance out."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..modeling.errors import LiminalError
+from .shared import Model, figure, find_checkpoint, load, print_json, progress
+
+_AT_ONCE = 256
+
+
+def predict(
+    text: Annotated[list[str] | None, typer.Argument(metavar="TEXT...", help="Texts; none reads stdin.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="A UTF-8 file with one text per line.", show_default=False)
+    ] = None,
+    model: Model = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+) -> None:
+    """Read pleasure, arousal and dominance from texts."""
+    from .. import DEFAULT_CHECKPOINT
+    from ..modeling.configuration_liminal import DIMENSIONS
+
+    texts = _texts(text or [], file)
+    console = Console()
+    columns = ("text", *DIMENSIONS, "octant", "confidence")
+    table = Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for row in _rows(model or DEFAULT_CHECKPOINT, texts):
+        if as_json:
+            print_json(row)
+        else:
+            cells = [_cell(row, name) for name in DIMENSIONS]
+            table.add_row(Text(_one_line(row["text"])), *cells, row["octant"], figure(row["confidence"], 2))
+    if not as_json:
+        for column in table.columns[1:]:
+            column.no_wrap = True
+        console.print(table)
+        console.print(
+            "From -1 to 1; most texts lie close to 0. In per cent: how many of the model's training texts lie below.",
+            style="dim",
+        )
+
+
+def _rows(checkpoint: str, texts: list[str]) -> Iterator[dict[str, Any]]:
+    from transformers import pipeline
+
+    network, tokenizer = load(checkpoint)
+    reader = pipeline("pad-regression", model=network, tokenizer=tokenizer, device=network.device)
+    starts = range(0, len(texts), _AT_ONCE)
+    for start in progress(starts, len(starts), "Reading"):
+        some = texts[start : start + _AT_ONCE]
+        for one, row in zip(some, reader(some, batch_size=32), strict=True):
+            yield {"text": one, **row}
+
+
+def _texts(texts: list[str], file: Path | None) -> list[str]:
+    """The texts to read, as typed, or the lines of a file or of stdin."""
+    from ..modeling.pipeline_liminal import checked_text
+
+    if texts and file is not None:
+        raise LiminalError("Give texts or --file, not both.")
+    if texts:
+        return [checked_text(text, f"Text {index}") for index, text in enumerate(texts, start=1)]
+    if file is None and sys.stdin.isatty():
+        raise LiminalError('There is nothing to read. Type for example: liminal predict "What a lovely surprise!"')
+    return lines_of(file)
+
+
+def lines_of(file: Path | None) -> list[str]:
+    """The lines of a UTF-8 file, or of stdin, that are not empty; a line ends at a line feed only.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        LiminalError: it is empty, is not UTF-8, or holds a line that can't be read.
+    """
+    from ..modeling.pipeline_liminal import checked_text
+
+    if file is None:
+        name, content = "The input", sys.stdin.buffer.read()
+    elif file.is_file():
+        name, content = str(file), file.read_bytes()
+    else:
+        raise FileNotFoundError(f"There is no file {file}. A text itself goes without --file: liminal predict TEXT")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise LiminalError(
+            f"{name} is not UTF-8: line {line} holds the byte 0x{content[error.start]:02x}. Convert it first, for "
+            "example: iconv -f WINDOWS-1252 -t UTF-8"
+        ) from None
+    # Not str.splitlines, which also ends a line at U+2028, a vertical tab and others that stand inside a text.
+    lines = text.removesuffix("\n").split("\n")
+    texts = [line.removesuffix("\r") for line in lines if line.strip()]
+    if not texts:
+        raise LiminalError(f"{name} is empty. It takes one text per line.")
+    if len(texts) < len(lines):
+        print(f"liminal: {len(lines) - len(texts)} empty lines of {len(lines)} are left out.", file=sys.stderr)
+    return [checked_text(text, f"{name}, text {index}") for index, text in enumerate(texts, start=1)]
+
+
+def _one_line(text: str, width: int = 200) -> str:
+    """Nothing in it that would move a terminal's cursor."""
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def _cell(row: dict[str, Any], name: str) -> str:
+    value = f"{row[name]:+.2f}"
+    return value if row["percentile"] is None else f"{value} {row['percentile'][name]:3.0f}%"
+
+
+def chat(
+    model: Model = None,
+    memory: Annotated[
+        Path | None,
+        typer.Option(help="A file: goes on from it where there is one, keeps the conversation.", show_default=False),
+    ] = None,
+    speaker: Annotated[str, typer.Option(help="Who speaks first.")] = "you",
+) -> None:
+    """Type turns and see pleasure, arousal and dominance turn by turn.
+
+    Each speaker is remembered apart. A sharp turn: pleasure falls and arousal rises against the speaker's last turn,
+    both together by more than two standard deviations of the model's own uncertainty.
+    """
+    from transformers import pipeline
+
+    from .. import DEFAULT_CHECKPOINT
+    from ..chat import converse
+    from ..modeling.conversation import ConversationState
+
+    state = ConversationState.load(memory) if memory is not None and memory.exists() else ConversationState()
+    if memory is not None and not memory.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {memory.parent} to keep the conversation in.")
+    network, tokenizer = load(model or DEFAULT_CHECKPOINT)
+    reader = pipeline("pad-regression", model=network, tokenizer=tokenizer, device=network.device)
+    converse(reader, state, memory, speaker)
+
+
+def demo(
+    model: Model = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; 0.0.0.0 lets others in.", show_default="this machine")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port.", show_default="a free one from 7860 on")] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="Write a Hugging Face Space into this folder instead.", show_default=False)
+    ] = None,
+) -> None:
+    """Show a page: a conversation turn by turn, one text step by step, a CSV in and out."""
+    from transformers import pipeline
+
+    from .. import DEFAULT_CHECKPOINT
+    from ..demo import export as write_space
+    from ..demo import launch
+
+    if export is not None:
+        print(write_space(export, None if model is None else find_checkpoint(model)))
+        return
+    network, tokenizer = load(model or DEFAULT_CHECKPOINT)
+    reader = pipeline("pad-regression", model=network, tokenizer=tokenizer, device=network.device)
+    launch(reader, host=host, port=port)

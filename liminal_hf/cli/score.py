@@ -1,0 +1,124 @@
+"""`liminal score`: a table of any size in, the same table with predictions out."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress
+
+from .shared import Model, find_checkpoint
+
+_REPORT_EVERY_SECONDS = 30
+
+
+def score(
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="A Parquet, CSV, TSV or JSON-lines file, or a folder of them.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A folder for shards, or one file whose name ends in .parquet.")
+    ],
+    model: Model = None,
+    text: Annotated[str, typer.Option(help="Column with the text.")] = "text",
+    keep: Annotated[
+        str | None, typer.Option(help="Columns to keep, such as id,text.", show_default="all of them")
+    ] = None,
+    prefix: Annotated[str, typer.Option(help="Before the names of the new columns.", show_default=False)] = "",
+    conversation: Annotated[
+        str | None,
+        typer.Option(help="Column that says whose turn a row is; such rows must stand together.", show_default=False),
+    ] = None,
+    order: Annotated[
+        str | None, typer.Option(help="Column with a turn's place in its conversation.", show_default="as they stand")
+    ] = None,
+    speaker: Annotated[
+        str | None, typer.Option(help="Column with who speaks; each has a memory of their own.", show_default=False)
+    ] = None,
+    separator: Annotated[
+        str | None, typer.Option(help="Between the columns of a CSV.", show_default="by the ending")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="torch, onnx, or int8.")] = "torch",
+    max_length: Annotated[
+        int | None, typer.Option(help="Tokens per text.", show_default="the checkpoint's", min=1)
+    ] = None,
+    refuse_long: Annotated[bool, typer.Option("--refuse-long", help="An error for longer texts, not a cut.")] = False,
+    tokens: Annotated[int | None, typer.Option(help="Tokens per batch.", show_default="by the device", min=1)] = None,
+    shard_rows: Annotated[int, typer.Option(help="Rows per shard; an interruption costs one.", min=1)] = 16384,
+    threads: Annotated[
+        int | None, typer.Option(help="Processor cores, with Ray per worker.", show_default="all; with Ray 1", min=1)
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray.")] = "local",
+    workers: Annotated[int, typer.Option(help="Ray: how many work at a time.", min=1)] = 1,
+    address: Annotated[
+        str | None, typer.Option(help="Ray: address of a cluster.", show_default="one on this machine")
+    ] = None,
+) -> None:
+    """Read a table of any size to Parquet; the same command again goes on after an interruption.
+
+    A row that can't be read keeps its place: its numbers are null, and the column `error` says why.
+    """
+    import logging
+
+    from transformers.utils import logging as library
+
+    from .. import DEFAULT_CHECKPOINT
+    from ..scoring import score_table
+
+    library.set_verbosity_error()
+    library.disable_progress_bar()
+    logging.basicConfig(format="liminal: %(message)s")
+    with _score_progress() as tell:
+        report = score_table(
+            source,
+            output,
+            find_checkpoint(model or DEFAULT_CHECKPOINT),
+            text=text,
+            keep=None if keep is None else [name.strip() for name in keep.split(",")],
+            prefix=prefix,
+            conversation=conversation,
+            order=order,
+            speaker=speaker,
+            separator=separator,
+            backend=backend,
+            tokens=tokens,
+            max_length=max_length,
+            refuse_long=refuse_long,
+            shard_rows=shard_rows,
+            threads=threads,
+            engine=engine,
+            workers=workers,
+            address=address,
+            progress=tell,
+        )
+    print(report)
+
+
+@contextmanager
+def _score_progress() -> Iterator[Callable[[int, int], None]]:
+    """Rows done, rate and time left: a bar on a terminal, else a line every half minute."""
+    console = Console(stderr=True)
+    start: tuple[float, int] | None = None  # when rows began to come, and how many were done by then
+    reported = time.monotonic()
+    columns = (BarColumn(), "{task.completed:,} of {task.total:,} rows, {task.fields[rate]}")
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=1, rate="", visible=False)
+
+        def tell(done: int, total: int) -> None:
+            nonlocal start, reported
+            now = time.monotonic()
+            start = start or (now, done)
+            speed = (done - start[1]) / max(now - start[0], 1e-9)
+            left = f", {timedelta(seconds=round((total - done) / speed))} left" if speed > 0 else ""
+            rate = f"{speed:,.0f} a second{left}"
+            bar.update(task, completed=done, total=total, rate=rate, visible=True)
+            if not console.is_terminal and now - reported > _REPORT_EVERY_SECONDS:
+                reported = now
+                print(f"liminal: {done:,} of {total:,} rows, {rate}", file=sys.stderr, flush=True)
+
+        yield tell
