@@ -20,6 +20,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 from .configuration_liminal import LiminalConfig
 from .encoders import hub_revision, load_encoder
+from .provenance import read_facts, remember_facts, write_facts
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class CheckpointedModel(PreTrainedModel):
         try:
             if kwargs.get("is_main_process", True):
                 copy_code(folder)
+                write_facts(self, folder)
             super().save_pretrained(save_directory, **kwargs)
         finally:
             # Only a folder needs it; in memory it would ask for trust_remote_code in `pipeline`.
@@ -129,6 +131,7 @@ class CheckpointedModel(PreTrainedModel):
         for name, (a, b) in low_rank.items():
             state[f"{_LOW_RANK}{name}.A"], state[f"{_LOW_RANK}{name}.B"] = a.contiguous(), b.contiguous()
         copy_code(folder)
+        write_facts(self, folder)
         self._prepare_config_for_saving()
         config.weights_format = "head_only"
         config.architectures = ["LiminalForPADRegression"]
@@ -162,7 +165,10 @@ class CheckpointedModel(PreTrainedModel):
                 f"The weights of {pretrained_model_name_or_path} are cut short or damaged ({error}). Download or copy "
                 "them again; `liminal verify CHECKPOINT` compares them with the card."
             ) from error
-        _align(loaded[0] if isinstance(loaded, tuple) else loaded)  # a tuple with output_loading_info=True
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # a tuple with output_loading_info=True
+        _align(model)
+        if pretrained_model_name_or_path is not None:
+            remember_facts(model, read_facts(pretrained_model_name_or_path, **_hub_kwargs(kwargs)))
         return loaded
 
     @classmethod
@@ -170,11 +176,7 @@ class CheckpointedModel(PreTrainedModel):
         cls, pretrained_model_name_or_path: str | os.PathLike | None, *model_args: Any, **kwargs: Any
     ) -> "CheckpointedModel":
         config = kwargs.get("config")
-        hub_kwargs = {
-            name: kwargs[name]
-            for name in ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
-            if kwargs.get(name) is not None
-        }
+        hub_kwargs = _hub_kwargs(kwargs)
         if config is None and pretrained_model_name_or_path is not None:
             content, _ = cls.config_class.get_config_dict(pretrained_model_name_or_path, **hub_kwargs)
             if content.get("model_type") != cls.config_class.model_type:
@@ -240,6 +242,12 @@ class CheckpointedModel(PreTrainedModel):
         commit = getattr(encoder.config, "_commit_hash", None)
         config.encoder_revision = hub_revision(name, revision, commit)
         return cls(config, encoder=encoder)
+
+
+def _hub_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Those arguments of `from_pretrained` that say where and how to find a file."""
+    names = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
+    return {name: kwargs[name] for name in names if kwargs.get(name) is not None}
 
 
 def copy_code(folder: Path) -> None:
