@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from .configuration_liminal import LiminalConfig
+from .configuration_liminal import LiminalConfig, refuse_unknown
 from .encoders import hub_revision, load_encoder
 from .provenance import read_facts, remember_facts, write_facts
 
@@ -223,6 +223,7 @@ class CheckpointedModel(PreTrainedModel):
         Raises:
             OSError: the encoder was not found.
             KeyError: the head, pooler or loss is unknown.
+            LiminalError: a name in `config_kwargs` is no field of a config, or its value is not allowed.
 
         Example:
             >>> from liminal_hf import LiminalForPADRegression
@@ -232,6 +233,7 @@ class CheckpointedModel(PreTrainedModel):
             >>> model.config.encoder_name_or_path, model.liminal.pooler.output_size
             ('sentence-transformers/all-MiniLM-L6-v2', 2688)
         """
+        refuse_unknown(config_kwargs)
         name = str(encoder_name_or_path)
         encoder = load_encoder(name, revision, **(encoder_kwargs or {}))
         attention = encoder.config._attn_implementation

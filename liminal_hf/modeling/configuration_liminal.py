@@ -5,15 +5,22 @@ Requires transformers. All values are plain JSON, so that `config.json` alone de
 
 import difflib
 import inspect
+import itertools
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto import CONFIG_MAPPING
 
+from .errors import LiminalError
+
+# The default targets, in this order.
 DIMENSIONS = ("pleasure", "arousal", "dominance")
-# Marks a label that is not there, as in the Trainer.
+# Marks a missing label, as in the Trainer.
 MISSING_LABEL = -100
+# A row of answers and a table of metrics have columns of these names.
+_RESERVED = ("confidence", "error", "mean", "octant", "percentile", "text", "truncated", "uncertainty")
 CONFIG_VERSION = 1
 # The published heads refine the latent four times between answers; ours was measured to need one.
 _INNER_STEPS = {"v1": 4, "v2": 4, "v3": 4, "v4": 4, "v6": 4}
@@ -37,6 +44,20 @@ _ENCODER_LIMITS = {
     "max_position_embeddings": 67_108_864,
 }
 _MOST_WEIGHTS = {"text_config": 10**13, "head": 2**31, "memory": 2**28}
+_BOOLEANS = (
+    *("project_pooled", "token_attention", "linear_skip", "history_attention", "self_affect", "rinse", "soul_kernel"),
+    "labels_measured",
+)
+_TEXTS = ("head", "loss", "pooling", "encoder_name_or_path", "encoder_revision")
+_OPTIONAL_TEXTS = ("pooling", "encoder_name_or_path", "encoder_revision")
+# Lowest and highest value of the fields that hold one number.
+_RANGES = {
+    "head_dropout": (0.0, 1.0),
+    "deep_supervision": (0.0, 1.0),
+    "uncertainty_weight": (0.0, math.inf),
+    "confidence_weight": (0.0, math.inf),
+    "pooled_scale": (1e-12, math.inf),
+}
 
 
 class LiminalConfig(PreTrainedConfig):
@@ -67,11 +88,15 @@ class LiminalConfig(PreTrainedConfig):
         deep_supervision: share of the loss that falls on the intermediate answers, 0..1 (v7).
         uncertainty_weight: weight of the likelihood that trains `uncertainty` (v7).
         confidence_weight: weight of the loss that ties the confidences to the size of the error (v7).
-        label_mean, label_std: mean and standard deviation of the training labels per dimension, in label units; the
-            heads that predict z-scores are scaled back with them, so that `logits` are in label units.
+        targets: names of what the model predicts, in the order of the labels' columns; 1 or more. Default: pleasure,
+            arousal, dominance. `num_labels`, `id2label` and `label2id` follow them.
+        label_mean, label_std: mean and standard deviation of the training labels, a number per target, in label units;
+            the heads that predict z-scores are scaled back with them, so that `logits` are in label units.
+        labels_measured: whether `label_mean` and `label_std` hold measured values; None means: when they are given.
+        trained_targets: per target, whether the training had any label of it; a target without one gets no answer.
         label_range: lowest and highest possible label; pipelines clamp to it.
-        uncertainty_scale: factor per dimension on `uncertainty`, calibrated on a development set.
-        prediction_quantiles: per dimension, evenly spaced quantiles of this model's own predictions on its training
+        uncertainty_scale: factor per target on `uncertainty`, calibrated on a development set.
+        prediction_quantiles: per target, evenly spaced quantiles of this model's own predictions on its training
             texts; pipelines turn a prediction into a percentile with them.
         max_seq_length: tokens per text in pipelines and recipes; longer texts are truncated there.
         encoder_name_or_path, encoder_revision: where the encoder came from (a Hub id and a commit); a head-only
@@ -82,13 +107,15 @@ class LiminalConfig(PreTrainedConfig):
             `encoder_name_or_path`.
 
     Raises:
-        ValueError: a field is out of its range, or a name is a misspelt one; the message names the field and what is
-            allowed. Other unknown names are kept as transformers keeps them.
+        LiminalError: a field is out of its range, two fields contradict each other, or a name is a misspelt one; the
+            message names the field and what is allowed. Other unknown names are kept as transformers keeps them.
 
     Example:
         >>> config = LiminalConfig(pooled_size=768, head="v7", num_outer_steps=3)
         >>> config.text_config is None, config.num_labels, config.id2label[0]
         (True, 3, 'pleasure')
+        >>> LiminalConfig(pooled_size=768, targets=["valence", "arousal"]).num_labels
+        2
     """
 
     model_type = "liminal"
@@ -130,8 +157,11 @@ class LiminalConfig(PreTrainedConfig):
         deep_supervision: float = 0.5,
         uncertainty_weight: float = 0.1,
         confidence_weight: float = 0.1,
+        targets: list[str] | None = None,
         label_mean: list[float] | None = None,
         label_std: list[float] | None = None,
+        labels_measured: bool | None = None,
+        trained_targets: list[bool] | None = None,
         label_range: list[float] | None = None,
         uncertainty_scale: list[float] | None = None,
         prediction_quantiles: list[list[float]] | None = None,
@@ -140,7 +170,6 @@ class LiminalConfig(PreTrainedConfig):
         encoder_revision: str | None = None,
         plugins: dict[str, str] | None = None,
         weights_format: str = "full",
-        initializer_range: float = 0.02,
         config_version: int = CONFIG_VERSION,
         **kwargs: Any,
     ) -> None:
@@ -174,71 +203,140 @@ class LiminalConfig(PreTrainedConfig):
         self.deep_supervision = deep_supervision
         self.uncertainty_weight = uncertainty_weight
         self.confidence_weight = confidence_weight
-        self.label_mean = [0.0] * 3 if label_mean is None else list(label_mean)
-        self.label_std = [1.0] * 3 if label_std is None else list(label_std)
+        names = _target_names(targets, kwargs)
+        self.label_mean = [0.0] * len(names) if label_mean is None else list(label_mean)
+        self.label_std = [1.0] * len(names) if label_std is None else list(label_std)
+        given = label_mean is not None or label_std is not None
+        self.labels_measured = given if labels_measured is None else labels_measured
+        self.trained_targets = [True] * len(names) if trained_targets is None else list(trained_targets)
         self.label_range = [-1.0, 1.0] if label_range is None else list(label_range)
-        self.uncertainty_scale = [1.0] * 3 if uncertainty_scale is None else list(uncertainty_scale)
+        self.uncertainty_scale = [1.0] * len(names) if uncertainty_scale is None else list(uncertainty_scale)
         self.prediction_quantiles = prediction_quantiles
         self.max_seq_length = max_seq_length
         self.encoder_name_or_path = encoder_name_or_path
         self.encoder_revision = encoder_revision
         self.plugins = {} if plugins is None else dict(plugins)
         self.weights_format = weights_format
-        self.initializer_range = initializer_range
         self.config_version = config_version
-        kwargs.setdefault("id2label", dict(enumerate(DIMENSIONS)))
-        kwargs.setdefault("label2id", {name: index for index, name in enumerate(DIMENSIONS)})
+        kwargs["id2label"] = dict(enumerate(names))
+        kwargs["label2id"] = {name: index for index, name in enumerate(names)}
         kwargs.setdefault("problem_type", "regression")
+        kwargs.pop("initializer_range", None)  # older configs have it, and nothing reads it
         if __name__.startswith("liminal_hf."):
             # The installed package has registered the task itself. Left in, transformers would ask for
             # `trust_remote_code` although no code from the repository is going to run; saving writes it back.
             kwargs.pop("custom_pipelines", None)
         _refuse_misspelt(kwargs)
         super().__init__(**kwargs)
-        self._check()
+        self.check()
 
-    def _check(self) -> None:
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Keeps what belongs together in step, also when a field is set later."""
+        super().__setattr__(name, value)
+        if name == "id2label" and value:
+            super().__setattr__("label2id", {label: int(index) for index, label in value.items()})
+        if name in ("label_mean", "label_std"):
+            super().__setattr__("labels_measured", True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain JSON values, `targets` among them."""
+        return {**super().to_dict(), "targets": self.targets}
+
+    @property
+    def targets(self) -> list[str]:
+        """Names of what the model predicts, in the order of the labels' columns."""
+        return [self.id2label[index] for index in sorted(self.id2label)]
+
+    @targets.setter
+    def targets(self, names: list[str]) -> None:
+        names = _checked_names(names)
+        if len(names) != self.num_labels:
+            raise LiminalError(
+                f"This model has {self.num_labels} targets ({', '.join(self.targets)}) and can't get the {len(names)} "
+                f"names {names}. Give as many, or a new model: LiminalConfig(targets={names})."
+            )
+        self.id2label = dict(enumerate(names))
+
+    @property
+    def num_labels(self) -> int:
+        """How many targets there are."""
+        return len(self.id2label or ())
+
+    @num_labels.setter
+    def num_labels(self, value: int) -> None:
+        if value != self.num_labels:
+            raise LiminalError(
+                f"num_labels is the number of targets, {self.num_labels} ({', '.join(self.targets)}), and can't be set "
+                f"to {value}. For other targets: LiminalConfig(targets=[...])."
+            )
+
+    @property
+    def pad_indices(self) -> tuple[int, int, int] | None:
+        """Columns of pleasure (or valence), arousal and dominance; None where one of the three is no target."""
+        names = [name.casefold() for name in self.targets]
+        pleasure = "pleasure" if "pleasure" in names else "valence"
+        if not {pleasure, "arousal", "dominance"} <= set(names):
+            return None
+        return names.index(pleasure), names.index("arousal"), names.index("dominance")
+
+    def check(self) -> None:
+        """Raises a LiminalError for a field that is out of its range; a model does so for its config, too."""
         if not isinstance(self.config_version, int) or self.config_version > CONFIG_VERSION:
-            raise ValueError(
+            raise LiminalError(
                 f"This checkpoint was written with config version {self.config_version!r}; this liminal_hf reads up to "
                 f"{CONFIG_VERSION}. Upgrade it: pip install -U liminal_hf"
             )
         for name, (low, high) in _LIMITS.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise ValueError(f"LiminalConfig: {name} must be a whole number in {low}..{high}, got {value!r}.")
-        if self.pooled_size is not None and not (isinstance(self.pooled_size, int) and 1 <= self.pooled_size <= 10**6):
-            raise ValueError(
-                f"LiminalConfig: pooled_size must be a whole number in 1..1000000, got {self.pooled_size!r}."
-            )
-        if self.pooled_layers not in _LAYERS:
-            raise ValueError(f"LiminalConfig: pooled_layers must be one of {_LAYERS}, got {self.pooled_layers!r}.")
-        if self.weights_format not in ("full", "head_only"):
-            raise ValueError(
-                f"LiminalConfig: weights_format must be 'full' or 'head_only', got {self.weights_format!r}."
-            )
-        for name in ("head_dropout", "deep_supervision"):
+            self._require(_is_whole(value, low, high), name, f"a whole number in {low}..{high}")
+        whole = self.pooled_size is None or _is_whole(self.pooled_size, 1, 10**6)
+        self._require(whole, "pooled_size", "a whole number in 1..1000000")
+        self._require(self.pooled_layers in _LAYERS, "pooled_layers", f"one of {_LAYERS}")
+        self._require(self.weights_format in ("full", "head_only"), "weights_format", "'full' or 'head_only'")
+        for name in _BOOLEANS:
+            self._require(isinstance(getattr(self, name), bool), name, "True or False")
+        for name in _TEXTS:
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 <= value <= 1:
-                raise ValueError(f"LiminalConfig: {name} must be a number in 0..1, got {value!r}.")
+            self._require(isinstance(value, str) or (value is None and name in _OPTIONAL_TEXTS), name, "a text")
+        for name, (lowest, highest) in _RANGES.items():
+            value = getattr(self, name)
+            wanted = f"a finite number in {lowest:g}..{highest:g}" if highest < math.inf else "a finite number"
+            wanted += "" if highest < math.inf else ", above 0" if lowest > 0 else ", 0 or above"
+            self._require(_is_number(value) and lowest <= value <= highest, name, wanted)
+        self._check_targets()
+        self._check_sizes()
+
+    def _require(self, fulfilled: bool, name: str, wanted: str) -> None:
+        if not fulfilled:
+            raise LiminalError(f"LiminalConfig: {name} must be {wanted}, got {getattr(self, name)!r}.")
+
+    def _check_targets(self) -> None:
+        names = _checked_names(self.targets)
+        per_target = f"a list of finite numbers, one per target ({', '.join(names)})"
         for name in ("label_mean", "label_std", "uncertainty_scale"):
             value = getattr(self, name)
-            if len(value) != 3 or not all(isinstance(v, int | float) and math.isfinite(v) for v in value):
-                raise ValueError(f"LiminalConfig: {name} must hold three finite numbers (P, A, D), got {value!r}.")
-        if min(self.label_std) <= 0 or min(self.uncertainty_scale) <= 0:
-            raise ValueError("LiminalConfig: label_std and uncertainty_scale must be positive.")
-        if len(self.label_range) != 2 or not self.label_range[0] < self.label_range[1]:
-            raise ValueError(
-                f"LiminalConfig: label_range must be [low, high] with low < high, got {self.label_range!r}."
-            )
-        self._check_sizes()
+            fits = isinstance(value, list | tuple) and len(value) == len(names) and all(map(_is_number, value))
+            self._require(fits, name, per_target)
+        for name in ("label_std", "uncertainty_scale"):
+            self._require(min(getattr(self, name)) > 0, name, "above 0 for every target")
+        trained = self.trained_targets
+        fits = isinstance(trained, list | tuple) and [type(value) for value in trained] == [bool] * len(names)
+        self._require(fits, "trained_targets", f"a list of True or False, one per target ({', '.join(names)})")
+        limits = self.label_range
+        fits = isinstance(limits, list | tuple) and len(limits) == 2 and all(map(_is_number, limits))
+        self._require(fits and limits[0] < limits[1], "label_range", "two numbers [low, high] with low < high")
+        if self.prediction_quantiles is not None:
+            rows = self.prediction_quantiles
+            fits = isinstance(rows, list | tuple) and len(rows) == len(names) and all(map(_is_rising, rows))
+            wanted = f"a list per target ({', '.join(names)}), each of 2 or more finite numbers that rise"
+            self._require(fits, "prediction_quantiles", wanted)
 
     def _check_sizes(self) -> None:
         """What would fill the memory is an error before anything is built."""
         for name, most in _ENCODER_LIMITS.items():
             value = getattr(self.text_config, name, None)
             if isinstance(value, int) and not 0 <= value <= most:
-                raise ValueError(f"LiminalConfig: text_config.{name} must be in 0..{most}, got {value}.")
+                raise LiminalError(f"LiminalConfig: text_config.{name} must be in 0..{most}, got {value}.")
         width, layers = self.hidden_size, self.num_hidden_layers
         pooled = width * (layers + 1 if self.pooled_layers == "all" else 1)
         weights = {
@@ -246,10 +344,10 @@ class LiminalConfig(PreTrainedConfig):
             "head": pooled * self.latent_size,
             "memory": self.memory_slots * self.latent_size,
         }
-        for name, number in weights.items():
-            if number > _MOST_WEIGHTS[name]:
-                raise ValueError(
-                    f"LiminalConfig: the sizes of the {name} ask for {number:.1e} numbers, more than the "
+        for name, count in weights.items():
+            if count > _MOST_WEIGHTS[name]:
+                raise LiminalError(
+                    f"LiminalConfig: the sizes of the {name} ask for {count:.1e} numbers, more than the "
                     f"{_MOST_WEIGHTS[name]:.1e} that are taken. Lower hidden_size, latent_size or memory_slots."
                 )
 
@@ -290,19 +388,102 @@ class LiminalConfig(PreTrainedConfig):
             self.text_config.pad_token_id = value
 
 
-def _refuse_misspelt(given: dict[str, Any]) -> None:
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: object, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_rising(values: object) -> bool:
+    return (
+        isinstance(values, list | tuple)
+        and len(values) >= 2
+        and all(map(_is_number, values))
+        and all(low <= high for low, high in itertools.pairwise(values))
+    )
+
+
+def _checked_names(names: Any) -> list[str]:
+    """The names of the targets as a list; an error says what is wrong with them."""
+    wanted = 'Give a list of different names, for example targets=["valence", "arousal"].'
+    if isinstance(names, str) or not isinstance(names, list | tuple) or not names:
+        raise LiminalError(f"targets must be a list of one or more names, got {names!r}. {wanted}")
+    if wrong := [name for name in names if not isinstance(name, str) or not name.strip()]:
+        raise LiminalError(f"targets: {wrong[0]!r} is no name. {wanted}")
+    if len(set(names)) < len(names):
+        raise LiminalError(f"targets has a name twice: {list(names)}. {wanted}")
+    if taken := [name for name in names if name in _RESERVED]:
+        raise LiminalError(f"targets: the answers have a column {taken[0]!r} of their own. Use another name for it.")
+    return list(names)
+
+
+def _target_names(targets: list[str] | None, fields: dict[str, Any]) -> list[str]:
+    """The targets' names from `targets`, else from transformers' fields; takes those out of `fields`."""
+    count, by_index, by_name = (fields.pop(name, None) for name in ("num_labels", "id2label", "label2id"))
+    if not by_index and by_name:
+        by_index = {index: name for name, index in by_name.items()}
+    labels = None
+    if by_index:
+        in_order = sorted((int(index), name) for index, name in by_index.items())
+        if [index for index, _ in in_order] != list(range(len(in_order))):
+            raise LiminalError(f"id2label must number the targets 0, 1, 2, ..., got {by_index}.")
+        labels = [name for _, name in in_order]
+        if by_name and by_name != {name: index for index, name in in_order}:
+            raise LiminalError(f"id2label and label2id contradict each other: {by_index} and {by_name}.")
+    unnamed = labels is None or labels == [f"LABEL_{index}" for index in range(len(labels))]
+    if targets is not None:
+        names = _checked_names(targets)
+    elif labels is not None and not unnamed:
+        names = _checked_names(labels)
+    else:
+        names = list(DIMENSIONS)
+    counts = {"num_labels": count, "id2label": None if labels is None else len(labels)}
+    for name, number in counts.items():
+        if number is not None and number != len(names):
+            raise LiminalError(
+                f"{name} asks for {number} targets and there are {len(names)} names ({', '.join(names)}). Name your "
+                'targets, and leave num_labels and id2label out: targets=["first", "second", ...].'
+            )
+    if not unnamed and labels != names:
+        raise LiminalError(f"targets {names} and id2label {labels} contradict each other. Give targets alone.")
+    return names
+
+
+def _fields() -> list[str]:
+    return [name for name in inspect.signature(LiminalConfig.__init__).parameters if name not in ("self", "kwargs")]
+
+
+def _refuse_misspelt(unknown: dict[str, Any]) -> None:
     """transformers keeps any unknown name without a word; one that is nearly a field of ours is a mistake."""
-    fields = [name for name in inspect.signature(LiminalConfig.__init__).parameters if name not in ("self", "kwargs")]
-    for name in given:
-        close = difflib.get_close_matches(name, fields, n=1, cutoff=0.85)
-        if close:
-            raise ValueError(f"LiminalConfig has no field {name!r}. Did you mean {close[0]!r}?")
+    for name in unknown:
+        if close := difflib.get_close_matches(name, _fields(), n=1, cutoff=0.85):
+            raise LiminalError(f"LiminalConfig has no field {name!r}. Did you mean {close[0]!r}?")
+
+
+def refuse_unknown(names: Iterable[str]) -> None:
+    """Raises a LiminalError for a name that is a field neither of ours nor of any config of transformers.
+
+    Example:
+        >>> refuse_unknown(["latent_size", "problem_type"])
+        >>> refuse_unknown(["pooled_layer"])
+        Traceback (most recent call last):
+        liminal_hf.modeling.errors.LiminalError: LiminalConfig has no field 'pooled_layer'. Near: pooled_layers, ...
+    """
+    fields = _fields()
+    known = {*fields, "num_labels", *inspect.signature(PreTrainedConfig.__init__).parameters} - {"self", "kwargs"}
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, fields, n=3, cutoff=0.4)
+            said = f"Near: {', '.join(near)}" if near else f"Fields: {', '.join(fields)}"
+            raise LiminalError(f"LiminalConfig has no field {name!r}. {said}.")
 
 
 def _known_model_type(text_config: dict[str, Any]) -> str:
     model_type = text_config.get("model_type")
     if model_type not in CONFIG_MAPPING:
-        raise ValueError(
+        raise LiminalError(
             f"LiminalConfig: text_config names the model_type {model_type!r}, which this version of transformers does "
             "not know. Upgrade transformers, or give the config object of the encoder itself."
         )

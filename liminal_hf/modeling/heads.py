@@ -25,7 +25,7 @@ class HeadInput:
 
     Args:
         pooled: `(batch, pooled_size)`.
-        affect: `(batch, 3)`, PAD in label units that the caller gives (for example the previous turn's).
+        affect: `(batch, T)`, the targets in label units that the caller gives (for example the previous turn's).
         initial_answer: `(batch, latent_size)`, the first answer y; zeros by default.
         memory: the conversation so far.
         tokens: `(batch, length, hidden)`, the encoder's states, real tokens first.
@@ -48,8 +48,8 @@ class HeadOutput:
     """What a head gives; a field that a head does not have is None.
 
     Args:
-        pad_trajectory: `(batch, K, 3)`, the PAD read out after each outer step, in label units.
-        log_variance: `(batch, 3)`, of the last PAD, in units of the labels' standard deviation.
+        pad_trajectory: `(batch, K, T)`, the T targets read out after each outer step, in label units.
+        log_variance: `(batch, T)`, of the last answer, in units of the labels' standard deviation.
         confidences: `(batch, K)` in 0..1.
         step_attentions: `(batch, K, K)`; row k is step k's query over the steps so far, zeros after.
         attention_last: `(batch, K, K)`, every step's query over all steps (what the original returned).
@@ -94,7 +94,7 @@ class Head(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define forward(inputs: HeadInput) -> HeadOutput.")
 
     def to_label_units(self, values: Tensor) -> Tensor:
-        """Scales z-scores `(..., 3)` back to label units; does nothing for a head that predicts labels."""
+        """Scales z-scores `(..., T)` back to label units; does nothing for a head that predicts labels."""
         if not self.z_scored:
             return values
         return values * values.new_tensor(self.config.label_std) + values.new_tensor(self.config.label_mean)
@@ -128,7 +128,7 @@ class LinearHead(Head):
     def __init__(self, config: LiminalConfig, pooled_size: int) -> None:
         super().__init__(config, pooled_size)
         self.dropout = nn.Dropout(config.head_dropout)
-        self.readout = nn.Linear(pooled_size, 3)
+        self.readout = nn.Linear(pooled_size, config.num_labels)
 
     def forward(self, inputs: HeadInput) -> HeadOutput:
         """As in `Head`."""
@@ -150,7 +150,11 @@ class MLPHead(Head):
         hidden = 4 * config.latent_size
         dropout = config.head_dropout
         self.readout = nn.Sequential(
-            nn.Dropout(dropout), nn.Linear(pooled_size, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, 3)
+            nn.Dropout(dropout),
+            nn.Linear(pooled_size, hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, config.num_labels),
         )
 
     def forward(self, inputs: HeadInput) -> HeadOutput:
@@ -254,7 +258,7 @@ class LiminalV1(Head):
         self.ln_latent = nn.LayerNorm(3 * size)
         self.latent = _mlp(3 * size, 2 * size, size)
         self.ln_z = nn.LayerNorm(size)
-        self.affect_proj = nn.Sequential(nn.Linear(3, size), nn.Tanh())
+        self.affect_proj = nn.Sequential(nn.Linear(config.num_labels, size), nn.Tanh())
         self.affect_gate = nn.Sequential(nn.Linear(2 * size, 1), nn.Sigmoid())
         self.ln_answer = nn.LayerNorm(2 * size)
         self.answer = _mlp(2 * size, 2 * size, size)
@@ -262,10 +266,10 @@ class LiminalV1(Head):
 
     def add_readout(self, size: int) -> None:
         """Creates the layers that `read_pad` uses."""
-        self.readout = nn.Linear(size, 3)
+        self.readout = nn.Linear(size, self.config.num_labels)
 
     def read_pad(self, y: Tensor, z: Tensor) -> Tensor:
-        """PAD `(batch, 3)` from the answer or the latent."""
+        """PAD `(batch, T)` from the answer or the latent."""
         return self.readout(y)
 
     def attend_history(self, state: LoopState) -> None:
@@ -294,7 +298,12 @@ class LiminalV1(Head):
         memory = inputs.memory
         if memory is None:
             memory = ConversationMemory.empty(
-                x.shape[0], self.config.memory_slots, x.shape[1], device=x.device, dtype=x.dtype
+                x.shape[0],
+                self.config.memory_slots,
+                x.shape[1],
+                num_targets=self.config.num_labels,
+                device=x.device,
+                dtype=x.dtype,
             )
         first = zeros if inputs.initial_answer is None else inputs.initial_answer
         # torch.compile can follow this call, but not the same one as a default_factory.
@@ -344,7 +353,9 @@ class LiminalV3(LiminalV2):
 
     def add_readout(self, size: int) -> None:
         """As in `LiminalV1`."""
-        self.pad_head = nn.Sequential(nn.Linear(size, size // 2), nn.GELU(), nn.Linear(size // 2, 3), nn.Tanh())
+        self.pad_head = nn.Sequential(
+            nn.Linear(size, size // 2), nn.GELU(), nn.Linear(size // 2, self.config.num_labels), nn.Tanh()
+        )
 
     def read_pad(self, y: Tensor, z: Tensor) -> Tensor:
         """As in `LiminalV1`; in -1..1."""
@@ -362,7 +373,7 @@ class LiminalV4(LiminalV3):
         super().__init__(config, pooled_size)
         size = config.latent_size
         self.rinse = nn.Sequential(
-            nn.Linear(size + 4, size // 2), nn.GELU(), nn.Linear(size // 2, size // 4), nn.Tanh()
+            nn.Linear(size + config.num_labels + 1, size // 2), nn.GELU(), nn.Linear(size // 2, size // 4), nn.Tanh()
         )
 
     def reflect(self, state: LoopState, pad: Tensor) -> Tensor:
@@ -459,11 +470,11 @@ class LiminalV7(Head):
 
     def __init__(self, config: LiminalConfig, pooled_size: int) -> None:
         super().__init__(config, pooled_size)
-        size = config.latent_size
+        size, targets = config.latent_size, config.num_labels
         width = 3 * size
         self.dropout = nn.Dropout(config.head_dropout)
         if config.linear_skip:
-            self.skip = nn.Linear(pooled_size, 3)
+            self.skip = nn.Linear(pooled_size, config.num_labels)
         self.projection = nn.Linear(pooled_size, size)
         self.ln_x = nn.LayerNorm(size)
         if config.token_attention:
@@ -473,14 +484,17 @@ class LiminalV7(Head):
             width += size
         if config.rinse:
             self.rinse = nn.Sequential(
-                nn.Linear(size + 4, size // 2), nn.GELU(), nn.Linear(size // 2, size // 4), nn.Tanh()
+                nn.Linear(size + config.num_labels + 1, size // 2),
+                nn.GELU(),
+                nn.Linear(size // 2, size // 4),
+                nn.Tanh(),
             )
             width += size // 4
         self.ln_latent = nn.LayerNorm(width)
         self.latent = _mlp(width, 2 * size, size)
         self.ln_z = nn.LayerNorm(size)
         if config.self_affect:
-            self.affect_proj = nn.Sequential(nn.Linear(3, size), nn.Tanh())
+            self.affect_proj = nn.Sequential(nn.Linear(config.num_labels, size), nn.Tanh())
         self.affect_gate = nn.Sequential(nn.Linear((2 if config.self_affect else 1) * size, 1), nn.Sigmoid())
         if config.history_attention:
             self.attn_core = HistoryAttention(size)
@@ -491,8 +505,10 @@ class LiminalV7(Head):
         self.ln_answer = nn.LayerNorm(2 * size)
         self.answer = _mlp(2 * size, 2 * size, size)
         self.ln_pad = nn.LayerNorm(2 * size)
-        self.pad_head = nn.Sequential(nn.Linear(2 * size, size), nn.GELU(), nn.Linear(size, 3))
-        self.spread_head = nn.Sequential(nn.Linear(2 * size + 3, size // 2), nn.GELU(), ZeroLinear(size // 2, 3))
+        self.pad_head = nn.Sequential(nn.Linear(2 * size, size), nn.GELU(), nn.Linear(size, targets))
+        self.spread_head = nn.Sequential(
+            nn.Linear(2 * size + targets, size // 2), nn.GELU(), ZeroLinear(size // 2, targets)
+        )
 
     def looks(self, pooled: Tensor, number: int) -> list[Tensor]:
         """What each of `number` steps sees of the text, each `(batch, latent_size)`: here all see the same."""
@@ -507,7 +523,7 @@ class LiminalV7(Head):
         """As in `Head`."""
         config = self.config
         pooled = self.dropout(inputs.pooled)
-        base = self.skip(pooled) if config.linear_skip else pooled.new_zeros(pooled.shape[0], 3)
+        base = self.skip(pooled) if config.linear_skip else pooled.new_zeros(pooled.shape[0], config.num_labels)
         looks = self.looks(pooled, inputs.num_outer_steps or config.num_outer_steps)
         x = looks[0]
         y = torch.zeros_like(x) if inputs.initial_answer is None else inputs.initial_answer
@@ -517,7 +533,12 @@ class LiminalV7(Head):
         memory = inputs.memory
         if memory is None:
             memory = ConversationMemory.empty(
-                x.shape[0], config.memory_slots, config.latent_size, device=x.device, dtype=x.dtype
+                x.shape[0],
+                config.memory_slots,
+                config.latent_size,
+                num_targets=config.num_labels,
+                device=x.device,
+                dtype=x.dtype,
             )
         future = self.soul_kernel.future(memory) if config.soul_kernel else None
         reflection = x.new_zeros(x.shape[0], config.latent_size // 4) if config.rinse else None

@@ -1,4 +1,4 @@
-"""Losses over `(batch, 3)` predictions, chosen by name in the config.
+"""Losses over `(batch, T)` predictions, chosen by name in the config.
 
 Requires torch. Each takes predictions, labels, a mask of the labels that exist, and the number of labels in the
 whole (accumulated) batch, and returns a scalar. Item-wise losses divide by that number, so that gradient accumulation
@@ -30,10 +30,10 @@ def mse(
     """Mean squared error; minimised by the conditional mean.
 
     Args:
-        predictions, labels: `(batch, 3)`, floating.
-        mask: `(batch, 3)`, 1 where the label exists, 0 where it is missing.
+        predictions, labels: `(batch, T)`, floating.
+        mask: `(batch, T)`, 1 where the label exists, 0 where it is missing.
         num_items: how many labels exist in all micro-batches of this update; None counts those of `mask`.
-        log_variance: `(batch, 3)`; only the likelihood uses it.
+        log_variance: `(batch, T)`; only the likelihood uses it.
 
     Example:
         >>> ones = torch.ones(2, 3)
@@ -69,24 +69,24 @@ def ccc(
     num_items: Tensor | int | None = None,
     log_variance: Tensor | None = None,
 ) -> Tensor:
-    """1 - concordance correlation (Lin 1989) over the batch, mean of the dimensions. Arguments as in `mse`.
+    """1 - concordance correlation (Lin 1989) over the batch, mean of the targets. Arguments as in `mse`.
 
-    Needs batches of a few dozen rows to mean much. A dimension with fewer than two labels counts 0.
+    Needs batches of a few dozen rows to mean much. A target with fewer than two labels counts 0.
 
     Example:
         >>> labels = torch.randn(8, 3)
         >>> ccc(labels, labels, torch.ones(8, 3)).abs().item() < 1e-6
         True
     """
-    number = mask.sum(0)
-    divisor = number.clamp_min(1)
+    count = mask.sum(0)
+    divisor = count.clamp_min(1)
     mean_p = (predictions * mask).sum(0) / divisor
     mean_l = (labels * mask).sum(0) / divisor
     centred_p, centred_l = (predictions - mean_p) * mask, (labels - mean_l) * mask
     covariance = (centred_p * centred_l).sum(0) / divisor
     spread = (centred_p.square().sum(0) + centred_l.square().sum(0)) / divisor + (mean_p - mean_l).square()
-    per_dimension = 1 - 2 * covariance / spread.clamp_min(1e-8)
-    loss = (per_dimension * (number > 1)).mean()
+    per_target = 1 - 2 * covariance / spread.clamp_min(1e-8)
+    loss = (per_target * (count > 1)).mean()
     # A share of the accumulated batch, so that the sum over micro-batches stays a mean.
     return loss if num_items is None else loss * (mask.sum() / num_items)
 

@@ -21,7 +21,7 @@ class ConversationMemory(ModelOutput):
         slots (`torch.FloatTensor` of shape `(batch, memory_slots, latent_size)`): remembered states, the newest last.
         count (`torch.LongTensor` of shape `(batch,)`): how many slots are in use, 0..memory_slots.
         turn (`torch.LongTensor` of shape `(batch,)`): how many turns have been read.
-        pad (`torch.FloatTensor` of shape `(batch, 3)`): the last turn's PAD in label units; 0 before the first turn.
+        pad (`torch.FloatTensor` of shape `(batch, T)`): the last turn's answer in label units; 0 before the first turn.
 
     Example:
         >>> memory = ConversationMemory.empty(batch_size=2, memory_slots=4, latent_size=8)
@@ -42,13 +42,14 @@ class ConversationMemory(ModelOutput):
         latent_size: int,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        num_targets: int = 3,
     ) -> ConversationMemory:
         """A memory of nothing."""
         return cls(
             slots=torch.zeros(batch_size, memory_slots, latent_size, device=device, dtype=dtype),
             count=torch.zeros(batch_size, dtype=torch.long, device=device),
             turn=torch.zeros(batch_size, dtype=torch.long, device=device),
-            pad=torch.zeros(batch_size, 3, device=device, dtype=dtype),
+            pad=torch.zeros(batch_size, num_targets, device=device, dtype=dtype),
         )
 
     def reset(self, rows: Tensor) -> ConversationMemory:
@@ -82,13 +83,13 @@ class ConversationMemory(ModelOutput):
             moved[name] = target if value.is_floating_point() else target.to(value.dtype)
         return ConversationMemory(**moved)
 
-    def check(self, batch_size: int, memory_slots: int, latent_size: int) -> None:
+    def check(self, batch_size: int, memory_slots: int, latent_size: int, num_targets: int = 3) -> None:
         """Raises a ValueError that names the field whose shape does not fit the model or the batch."""
         wanted = {
             "slots": (batch_size, memory_slots, latent_size),
             "count": (batch_size,),
             "turn": (batch_size,),
-            "pad": (batch_size, 3),
+            "pad": (batch_size, num_targets),
         }
         for name, shape in wanted.items():
             value = self.get(name)

@@ -17,8 +17,9 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .checkpointing import CheckpointedModel
-from .configuration_liminal import DIMENSIONS, MISSING_LABEL, LiminalConfig
+from .configuration_liminal import MISSING_LABEL, LiminalConfig
 from .encoders import build_encoder, collect_layers_from_the_start, family
+from .errors import LiminalError
 from .heads import HEADS, HeadInput, HeadOutput
 from .losses import LOSSES
 from .memory import ConversationMemory
@@ -30,14 +31,14 @@ class LiminalModelOutput(ModelOutput):
     """Output of `LiminalModel`; a field that the head does not have is None.
 
     Args:
-        pad_trajectory (`torch.FloatTensor` of shape `(batch, K, 3)`): PAD after each outer step, in label units.
+        pad_trajectory (`torch.FloatTensor` of shape `(batch, K, T)`): the targets after each outer step.
         confidences (`torch.FloatTensor` of shape `(batch, K)`): per step, in 0..1, as trained and not calibrated;
             a pipeline's `confidence` follows `uncertainty` instead.
         step_attentions (`torch.FloatTensor` of shape `(batch, K, K)`): row k is step k's attention over the steps so
             far, zeros after.
         reflection (`torch.FloatTensor` of shape `(batch, latent_size / 4)`): RINSE, in -1..1.
         answer, latent (`torch.FloatTensor` of shape `(batch, latent_size)`): y and z after the last step.
-        log_variance (`torch.FloatTensor` of shape `(batch, 3)`): of the last PAD, in units of the labels' standard
+        log_variance (`torch.FloatTensor` of shape `(batch, T)`): of the last answer, in units of the labels' standard
             deviation.
         memory (`ConversationMemory`): the conversation after this turn.
         last_hidden_state (`torch.FloatTensor` of shape `(batch, length, hidden)`): the encoder's last layer.
@@ -63,14 +64,14 @@ class LiminalPADOutput(ModelOutput):
 
     Args:
         loss (`torch.FloatTensor` of shape `()`): when labels were given.
-        logits (`torch.FloatTensor` of shape `(batch, 3)`): pleasure, arousal, dominance in label units, not clamped.
-        pad_trajectory (`torch.FloatTensor` of shape `(batch, K, 3)`): the same after each outer step.
+        logits (`torch.FloatTensor` of shape `(batch, T)`): the targets in label units, not clamped.
+        pad_trajectory (`torch.FloatTensor` of shape `(batch, K, T)`): the same after each outer step.
         confidences (`torch.FloatTensor` of shape `(batch, K)`): per step, in 0..1, as trained and not calibrated;
             a pipeline's `confidence` follows `uncertainty` instead.
         step_attentions (`torch.FloatTensor` of shape `(batch, K, K)`): row k is step k's attention over the steps so
             far, zeros after.
         reflection (`torch.FloatTensor` of shape `(batch, latent_size / 4)`): RINSE, in -1..1.
-        uncertainty (`torch.FloatTensor` of shape `(batch, 3)`): standard deviation of `logits`, in label units.
+        uncertainty (`torch.FloatTensor` of shape `(batch, T)`): standard deviation of `logits`, in label units.
         memory (`ConversationMemory`): the conversation after this turn.
         hidden_states, attentions (`tuple[torch.FloatTensor]`): the encoder's, when asked for.
     """
@@ -151,7 +152,12 @@ class LiminalPreTrainedModel(CheckpointedModel):
             raise ValueError(f"Head {self.config.head!r} has no memory. Heads with one: v6, v7.")
         weight = next(self.base.head.parameters())
         return ConversationMemory.empty(
-            batch_size, self.config.memory_slots, self.config.latent_size, device=weight.device, dtype=weight.dtype
+            batch_size,
+            self.config.memory_slots,
+            self.config.latent_size,
+            device=weight.device,
+            dtype=weight.dtype,
+            num_targets=self.config.num_labels,
         )
 
     def freeze_encoder(self) -> None:
@@ -183,6 +189,7 @@ class LiminalModel(LiminalPreTrainedModel):
     """
 
     def __init__(self, config: LiminalConfig, encoder: PreTrainedModel | None = None) -> None:
+        config.check()
         super().__init__(config)
         has_encoder = config.text_config is not None
         self.encoder = (build_encoder(config.text_config) if encoder is None else encoder) if has_encoder else None
@@ -337,7 +344,7 @@ class LiminalModel(LiminalPreTrainedModel):
             inputs_embeds (`torch.FloatTensor` of shape `(batch, length, hidden)`): instead of `input_ids`.
             pooled_embeds (`torch.FloatTensor` of shape `(batch, pooled_size)`): instead of tokens, vectors from
                 `pool` or, for a model with no encoder, from anywhere.
-            affect (`torch.FloatTensor` of shape `(batch, 3)`): PAD in label units from outside the text, for example
+            affect (`torch.FloatTensor` of shape `(batch, T)`): values of the targets in label units, for example
                 the previous turn's; never the labels.
             initial_answer (`torch.FloatTensor` of shape `(batch, latent_size)`): the first answer y; default zeros.
             memory: the conversation so far (`initial_memory` before the first turn); None makes the call stateless.
@@ -375,12 +382,12 @@ class LiminalModel(LiminalPreTrainedModel):
                 )
             pooled = pooled_embeds.to(next(self.head.parameters()).dtype)
         batch = pooled.shape[0]
-        self._check_rows("affect", affect, (batch, 3))
+        self._check_rows("affect", affect, (batch, self.config.num_labels))
         self._check_rows("initial_answer", initial_answer, (batch, self.config.latent_size))
         if memory is not None:
             if not self.head.has_memory:
                 raise ValueError(f"Head {self.config.head!r} has no memory; heads with one: v6, v7. Leave memory out.")
-            memory.check(batch, self.config.memory_slots, self.config.latent_size)
+            memory.check(batch, self.config.memory_slots, self.config.latent_size, self.config.num_labels)
         output: HeadOutput = self.head(
             HeadInput(
                 pooled=pooled * self.config.pooled_scale,
@@ -434,7 +441,7 @@ class LiminalForPADRegression(LiminalPreTrainedModel):
     def __init__(self, config: LiminalConfig, encoder: PreTrainedModel | None = None) -> None:
         super().__init__(config)
         self.liminal = LiminalModel(config, encoder=encoder)
-        self.num_labels = len(DIMENSIONS)
+        self.num_labels = config.num_labels
         LOSSES.entry_for(config, config.loss)  # an unknown loss is an error now, not at the first step
         self.post_init()
 
@@ -468,7 +475,7 @@ class LiminalForPADRegression(LiminalPreTrainedModel):
         """Predicts PAD, and computes the loss when labels are given.
 
         Args:
-            labels (`torch.FloatTensor` of shape `(batch, 3)`): pleasure, arousal, dominance; -100 marks a missing one.
+            labels (`torch.FloatTensor` of shape `(batch, T)`): a column per target; -100 marks a missing one.
                 They never reach the prediction.
             num_items_in_batch: number of labels in all micro-batches of one update; the Trainer gives it.
 
@@ -516,8 +523,9 @@ class LiminalForPADRegression(LiminalPreTrainedModel):
     def _loss(self, output: LiminalModelOutput, labels: Tensor, num_items: Tensor | int | None) -> Tensor:
         trajectory, head, config = output.pad_trajectory, self.liminal.head, self.config
         if labels.shape != trajectory[:, -1].shape:
-            raise ValueError(
-                f"labels must have shape {tuple(trajectory[:, -1].shape)} (pleasure, arousal, dominance), got "
+            names = ", ".join(config.targets)
+            raise LiminalError(
+                f"labels must have shape {tuple(trajectory[:, -1].shape)}, a column per target ({names}), got "
                 f"{tuple(labels.shape)}."
             )
         mask = labels.ne(MISSING_LABEL)

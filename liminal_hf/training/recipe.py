@@ -30,6 +30,8 @@ _DERIVED = {
     "pooled_scale",
     "label_mean",
     "label_std",
+    "labels_measured",
+    "trained_targets",
     "label_range",
     "uncertainty_scale",
     "prediction_quantiles",
