@@ -3,20 +3,22 @@
 Requires torch and transformers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from .inference import encode_batches, mixes_padding
 from .modeling.encoders import resolve_encoder
 from .modeling.modeling_liminal import LiminalModel
-from .modeling.pipeline_liminal import checked_text
+from .modeling.texts import as_list, checked_max_length, checked_text
 
 
 @torch.inference_mode()
 def encode(
-    texts: str | Sequence[str],
+    texts: str | Iterable[Any],
     encoder: str = "sentence-transformers/all-MiniLM-L6-v2",
     *,
     revision: str | None = None,
@@ -29,7 +31,7 @@ def encode(
     """Vectors of texts from any encoder, ready for `pooled_embeds`.
 
     Args:
-        texts: a text or several.
+        texts: a text, or any container of texts (list, Series, numpy, Arrow, `datasets.Column`, generator, ...).
         encoder: Hub id or folder.
         revision: branch, tag or commit of the encoder.
         pooling, pooled_layers: as in `LiminalConfig`.
@@ -41,30 +43,29 @@ def encode(
         `(number of texts, pooled size)`, float32, on the CPU.
 
     Raises:
-        ValueError: an empty text, or something that is no text; the message says which.
+        LiminalError: a text that can't be read (the message has its index), or more tokens than the encoder takes.
         OSError: the encoder was not found.
 
     Example:
         >>> encode(["Good morning.", "Go away!"]).shape
         torch.Size([2, 384])
     """
-    texts = [texts] if isinstance(texts, str) else list(texts)
+    texts = [texts] if isinstance(texts, str) else as_list(texts)
     texts = [checked_text(text, f"Text {index}") for index, text in enumerate(texts)]
     model = LiminalModel.from_encoder_pretrained(
         encoder, revision, head="linear", pooling=pooling, pooled_layers=pooled_layers
     )
     source, source_revision = resolve_encoder(encoder, revision)
     tokenizer = AutoTokenizer.from_pretrained(source, revision=source_revision)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
     model.to(device).eval()
-    # Texts of one length together: padding costs time.
-    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
     vectors = torch.empty(len(texts), model.pooled_size)
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        batch = tokenizer(
-            [texts[row] for row in rows], padding=True, truncation=True, max_length=max_length, return_tensors="pt"
-        ).to(device)
-        vectors[rows] = model.pool(**batch).float().cpu()
+    batches = encode_batches(
+        tokenizer,
+        texts,
+        max_length=checked_max_length(max_length, model.config, tokenizer),
+        batch_size=batch_size,
+        one_length=mixes_padding(model.config),
+    )
+    for batch in batches:
+        vectors[batch.rows] = model.pool(**batch.inputs.to(device)).float().cpu()
     return vectors

@@ -10,7 +10,6 @@ import io
 import json
 import math
 import shutil
-import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,8 @@ from transformers import AutoTokenizer, BertConfig, pipeline
 from liminal_hf import DIMENSIONS, LiminalConfig, LiminalForPADRegression, demo, encode
 from liminal_hf.cli import main
 from liminal_hf.data import load_table
+from liminal_hf.modeling.errors import LiminalError
+from liminal_hf.modeling.texts import text_error
 from liminal_hf.scoring import score_table
 
 quick = settings(
@@ -81,7 +82,7 @@ def answer(call: Callable[[], Any]) -> Any:
         return call()
     except ValueError as error:
         # UnicodeEncodeError is a ValueError too, and says nothing to a user.
-        assert type(error) is ValueError, repr(error)
+        assert type(error) in (ValueError, LiminalError), repr(error)
         return str(error)
 
 
@@ -91,7 +92,7 @@ def is_right(row: dict[str, Any]) -> bool:
 
 
 def readable(text: str) -> bool:
-    return bool(text.strip()) and not any(unicodedata.category(letter) == "Cs" for letter in text)
+    return text_error(text) is None
 
 
 @quick

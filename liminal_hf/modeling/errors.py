@@ -13,5 +13,5 @@ class LiminalError(ValueError):
     Example:
         >>> raise LiminalError("num_outer_steps must be at least 1, got 0.")
         Traceback (most recent call last):
-        LiminalError: num_outer_steps must be at least 1, got 0.
+        liminal_hf.modeling.errors.LiminalError: num_outer_steps must be at least 1, got 0.
     """

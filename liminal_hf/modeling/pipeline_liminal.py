@@ -16,6 +16,7 @@ from transformers import Pipeline
 from .configuration_liminal import DIMENSIONS, LiminalConfig
 from .conversation import ConversationState, Turn, looks_like_chat, read_message, stack
 from .memory import ConversationMemory
+from .texts import checked_text, with_padding
 
 # A fast tokenizer can't change its padding in one thread while another reads with it.
 _TOKENIZING = threading.Lock()
@@ -77,31 +78,6 @@ def overall_confidence(uncertainty: list[float], config: LiminalConfig) -> float
     """
     relative = [u / s for u, s in zip(uncertainty, config.label_std, strict=True)]
     return math.exp(-sum(relative) / len(relative))
-
-
-def checked_text(text: Any, where: str = "The text") -> str:
-    """The text itself if it can be read.
-
-    Raises:
-        ValueError: not a string, nothing but white space, or a lone surrogate (half of a character); `where` names
-            the culprit.
-
-    Example:
-        >>> checked_text("Good morning")
-        'Good morning'
-    """
-    if not isinstance(text, str):
-        raise ValueError(f"{where} must be a string, got {type(text).__name__}: {str(text)[:40]!r}.")
-    if not text.strip():
-        raise ValueError(f"{where} is empty. Give at least one word.")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{where} holds half of a character (a lone surrogate) at position {error.start}. Decode the source as "
-            "UTF-8, or clean it: text.encode('utf-8', 'replace').decode()"
-        ) from None
-    return text
 
 
 def describe(logits: list[float], uncertainty: list[float] | None, config: LiminalConfig) -> dict[str, Any]:
@@ -179,9 +155,8 @@ class PADRegressionPipeline(Pipeline):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.tokenizer is not None and self.tokenizer.pad_token_id is None:
-            # GPT-2 has none; the mask hides the padding, so that any token will do.
-            self.tokenizer.pad_token = self.tokenizer.eos_token
+        if self.tokenizer is not None:
+            with_padding(self.tokenizer)
 
     def _sanitize_parameters(
         self, max_length: int | None = None, num_outer_steps: int | None = None, **unknown: Any
