@@ -1,0 +1,366 @@
+"""What a model must know about its data beyond its weights: the labels' scale, the states' scale, its own spread.
+
+Requires numpy and torch. `fit` and the stock `Trainer` (by `FitCallback`) call the same functions, so that both give
+the same model. Everything that is measured goes into the config: of the model, and of each copy of its head.
+"""
+
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import nn
+
+from ..modeling.configuration_liminal import MISSING_LABEL
+from ..modeling.errors import LiminalError
+
+logger = logging.getLogger(__name__)
+
+SCALE_TEXTS = 512
+INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds", "pooled_embeds")
+# Under this name an adapter's `auto_mapping` carries what was measured for it: PEFT saves no config of the model.
+ADAPTER_KEY = "liminal"
+MEASURED = ("label_mean", "label_std", "trained_targets", "pooled_scale", "uncertainty_scale", "prediction_quantiles")
+Array = NDArray[np.float64]
+
+
+class Predicted(NamedTuple):
+    """Predictions of a model and what they are compared with.
+
+    Args:
+        predictions: `(N, T)`, in label units.
+        uncertainty: `(N, T)`, standard deviations in label units; None for a head that has none.
+        labels: `(N, T)`, -100 where missing.
+    """
+
+    predictions: Array
+    uncertainty: Array | None
+    labels: Array
+
+
+def liminal_model(model: nn.Module) -> Any:
+    """The `LiminalModel` in a model of ours, also in a `PeftModel` or another wrapper; None in any other model.
+
+    Example:
+        >>> from liminal_hf import LiminalConfig, LiminalForPADRegression
+        >>> model = LiminalForPADRegression(LiminalConfig(pooled_size=8, latent_size=16))
+        >>> liminal_model(torch.nn.Sequential(model)) is model.liminal, liminal_model(torch.nn.Linear(1, 1))
+        (True, None)
+    """
+    for module in model.modules():
+        if _is_ours(module) and isinstance(getattr(module, "head", None), nn.Module):
+            return module
+    return None
+
+
+def _is_ours(module: nn.Module) -> bool:
+    # By the name of its type, because code that came with a checkpoint has classes of its own.
+    return getattr(getattr(module, "config", None), "model_type", None) == "liminal"
+
+
+def update_config(model: nn.Module, **fields: Any) -> None:
+    """Sets fields in the config of the model and of every copy of its head (PEFT trains a copy with its own config).
+
+    The active adapters of a `PeftModel` carry the fields too, and bring them back when they are loaded.
+
+    Example:
+        >>> from liminal_hf import LiminalConfig, LiminalForPADRegression
+        >>> model = LiminalForPADRegression(LiminalConfig(pooled_size=8, latent_size=16))
+        >>> update_config(model, pooled_scale=2.0)
+        >>> model.config.pooled_scale, model.liminal.head.config.pooled_scale
+        (2.0, 2.0)
+    """
+    configs = {id(module.config): module.config for module in model.modules() if _is_ours(module)}
+    for config in configs.values():
+        for name, value in fields.items():
+            setattr(config, name, value)
+    adapters = getattr(model, "peft_config", None)
+    if isinstance(adapters, Mapping):
+        base = liminal_model(model)
+        for adapter in adapters.values():
+            kept = {**(getattr(adapter, "auto_mapping", None) or {})}
+            adapter.auto_mapping = {**kept, ADAPTER_KEY: {name: getattr(base.config, name, None) for name in MEASURED}}
+
+
+# ---- labels ----
+
+
+def read_labels(data: Any, targets: int | None = None) -> Array:
+    """The labels of a data set as an array.
+
+    Args:
+        data: a `Dataset` with a column `labels`, an iterable of batches or of rows (mappings with `labels`), or the
+            labels themselves.
+        targets: how many columns the labels must have; None takes any number.
+
+    Returns:
+        `(N, T)`, float64, -100 where a label is missing (-100, None or NaN).
+
+    Raises:
+        LiminalError: there are no labels, or a label is no number; the message names the row.
+
+    Example:
+        >>> read_labels([{"labels": [0.1, None]}, {"labels": [0.3, -100]}]).tolist()
+        [[0.1, -100.0], [0.3, -100.0]]
+    """
+    columns = getattr(data, "column_names", None)
+    if columns is not None:
+        if "labels" not in columns:
+            raise LiminalError(_no_labels(columns))
+        data = data.with_format(None)["labels"][:]
+    if _is_table(data):
+        labels = _as_array(data)
+    else:
+        parts = [_as_array(_labels_of(part)) for part in data]
+        labels = np.concatenate([part if part.ndim > 1 else part[None] for part in parts]) if parts else np.empty(0)
+    if not labels.size:
+        raise LiminalError("There is no row to read labels from.")
+    if labels.ndim != 2 or (targets is not None and labels.shape[1] != targets):
+        expected = "N, T" if targets is None else f"N, {targets}"
+        raise LiminalError(f"Labels must have the shape ({expected}), one number for each target; got {labels.shape}.")
+    return labels
+
+
+def _is_table(data: Any) -> bool:
+    if isinstance(data, np.ndarray | torch.Tensor):
+        return True
+    return isinstance(data, list | tuple) and not (data and isinstance(data[0], Mapping))
+
+
+def _labels_of(part: Any) -> Any:
+    if not isinstance(part, Mapping) or part.get("labels") is None:
+        raise LiminalError(_no_labels(list(part) if isinstance(part, Mapping) else [type(part).__name__]))
+    return part["labels"]
+
+
+def _no_labels(columns: Iterable[str]) -> str:
+    return (
+        f"The rows have no labels: their columns are {sorted(columns)}. Give each row a column 'labels' with one "
+        f"number for each target, {MISSING_LABEL} where one is missing. To read texts without labels, use predict."
+    )
+
+
+def _as_array(values: Any) -> Array:
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().double().numpy()
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        array = np.array([_row(index, row) for index, row in enumerate(values)], dtype=np.float64)
+    return np.where(np.isnan(array), float(MISSING_LABEL), array)
+
+
+def _row(index: int, row: Any) -> list[float]:
+    cells = list(row) if isinstance(row, list | tuple | np.ndarray) else [row]
+    numbers = []
+    for cell in cells:
+        if isinstance(cell, str) or not (cell is None or np.isscalar(cell)):
+            raise LiminalError(
+                f"Row {index}: the labels {row!r} are not numbers. Give one number for each target, "
+                f"{MISSING_LABEL} where one is missing."
+            )
+        numbers.append(float("nan") if cell is None else float(cell))
+    return numbers
+
+
+def label_statistics(labels: ArrayLike) -> tuple[list[float], list[float], list[bool]]:
+    """Mean, standard deviation (1/N) and presence of the labels per target.
+
+    Args:
+        labels: `(N, T)`, -100 where missing.
+
+    Returns:
+        `label_mean`, `label_std` (1.0 for a target that does not vary) and `trained_targets` (False without a label).
+
+    Example:
+        >>> label_statistics([[0.0, 0.5, -100], [1.0, 0.5, -100]])
+        ([0.5, 0.5, 0.0], [0.5, 1.0, 1.0], [True, True, False])
+    """
+    masked = np.ma.masked_equal(np.asarray(labels, dtype=np.float64), MISSING_LABEL)
+    mean = [float(value) for value in masked.mean(axis=0).filled(0.0)]
+    # Constant labels have nothing to be scaled by.
+    deviation = [float(value) if value > 1e-6 else 1.0 for value in masked.std(axis=0).filled(0.0)]
+    return mean, deviation, [bool(count) for count in masked.count(axis=0)]
+
+
+def measure_labels(model: nn.Module, data: Any) -> None:
+    """Puts `label_mean`, `label_std` and `trained_targets` into the config, and warns of a target without any label.
+
+    Args:
+        model: a model of ours, also in a wrapper.
+        data: the training rows, as `read_labels` takes them.
+
+    Raises:
+        LiminalError: as in `read_labels`.
+
+    Example:
+        >>> from liminal_hf import LiminalConfig, LiminalForPADRegression
+        >>> model = LiminalForPADRegression(LiminalConfig(pooled_size=8, latent_size=16))
+        >>> measure_labels(model, [[0.0, 0.2, 0.4], [1.0, 0.4, 0.8]])
+        >>> model.config.label_mean[0], model.config.label_std[0]
+        (0.5, 0.5)
+    """
+    config = liminal_model(model).config
+    mean, deviation, trained = label_statistics(read_labels(data, config.num_labels))
+    names = [name for name, has_labels in zip(config.id2label.values(), trained, strict=True) if not has_labels]
+    if names:
+        logger.warning("No training row has a label for %s: the model will not answer it.", " and ".join(names))
+    update_config(model, label_mean=mean, label_std=deviation, trained_targets=trained, labels_measured=True)
+
+
+def check_label_range(labels: ArrayLike, config: Any, where: str = "The labels", own_model: bool = True) -> None:
+    """Refuses labels outside of the config's `label_range`: pipelines clamp their answers to it.
+
+    Args:
+        labels: `(N, T)`, -100 where missing.
+        config: the model's `LiminalConfig`.
+        where: begins the message.
+        own_model: whether the caller built the model, and so can set `label_range`.
+
+    Raises:
+        LiminalError: a label lies outside; the message names the range of the labels and what to type.
+
+    Example:
+        >>> from liminal_hf import LiminalConfig
+        >>> check_label_range([[1.0, 9.0, 5.0]], LiminalConfig())
+        Traceback (most recent call last):
+        liminal_hf.modeling.errors.LiminalError: The labels lie in 1..9, and label_range is -1..1. ...
+    """
+    values = np.asarray(labels, dtype=np.float64)
+    values = values[values != MISSING_LABEL]
+    low, high = config.label_range
+    slack = 1e-6 * (high - low)
+    if values.size and (values.min() < low - slack or values.max() > high + slack):
+        first, last = math.floor(values.min()), math.ceil(values.max())
+        build = f"build the model with label_range=[{first}, {last}], or " if own_model else ""
+        raise LiminalError(
+            f"{where} lie in {values.min():g}..{values.max():g}, and label_range is {low:g}..{high:g}. If {first} and "
+            f"{last} are the ends of their scale, {build}map them to {low:g}..{high:g}: for a table "
+            f"`scale: [{first}, {last}]` under `data` in the recipe, or load_table(..., scale=({first}, {last})); "
+            f"otherwise labels = {low:g} + {high - low:g} * (labels - {first}) / {last - first}."
+        )
+
+
+# ---- states ----
+
+
+def measure_pooled_scale(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> None:
+    """Puts the factor that brings the pooled states to a root mean square of 1 into the config, as `pooled_scale`.
+
+    Measure it on (up to 512) training texts, anew whenever the pooling changes.
+
+    Args:
+        model: a model of ours, also in a wrapper; on any device.
+        batches: what the model's `forward` takes, as tensors; other names are ignored.
+
+    Example:
+        >>> from liminal_hf import LiminalConfig, LiminalForPADRegression
+        >>> model = LiminalForPADRegression(LiminalConfig(pooled_size=8, latent_size=16))
+        >>> measure_pooled_scale(model, [{"pooled_embeds": torch.full((4, 8), 0.25)}])
+        >>> model.config.pooled_scale
+        4.0
+    """
+    base = liminal_model(model)
+    square, count = 0.0, 0
+
+    def add(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        nonlocal square, count
+        states = arguments[0].pooled.double() / base.config.pooled_scale
+        square, count = square + float(states.square().sum()), count + states.numel()
+
+    # What the head is given, whatever wraps encoder and pooler.
+    handle = base.head.register_forward_pre_hook(add)
+    try:
+        for _ in _run(model, batches):
+            pass
+    finally:
+        handle.remove()
+    update_config(model, pooled_scale=unit_scale(square, count))
+
+
+def unit_scale(square: float, count: int) -> float:
+    """The factor that brings `count` numbers with this sum of squares to a root mean square of 1, to six digits.
+
+    Example:
+        >>> unit_scale(square=0.5, count=8)
+        4.0
+    """
+    return float(f"{math.sqrt(count / max(square, 1e-12)):.6g}")
+
+
+@torch.no_grad()
+def _run(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> Iterable[tuple[Mapping[str, Any], Any]]:
+    """Each batch with the model's output, in evaluation mode; the modules' modes come back at the end."""
+    training = [module for module in model.modules() if module.training]
+    device = next(model.parameters()).device
+    model.eval()
+    try:
+        for batch in batches:
+            inputs = {name: batch[name].to(device) for name in INPUTS if batch.get(name) is not None}
+            yield batch, model(**inputs)
+    finally:
+        for module in training:
+            module.training = True
+
+
+# ---- predictions ----
+
+
+def predict(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> Predicted:
+    """Predictions, uncertainty and labels of batches, in their order.
+
+    Args:
+        model: a model of ours, also in a wrapper; on any device.
+        batches: tensors, with `labels`.
+
+    Example:
+        >>> from liminal_hf import LiminalConfig, LiminalForPADRegression
+        >>> model = LiminalForPADRegression(LiminalConfig(pooled_size=8, latent_size=16))
+        >>> predict(model, [{"pooled_embeds": torch.zeros(2, 8), "labels": torch.zeros(2, 3)}]).predictions.shape
+        (2, 3)
+    """
+    logits, spreads, labels = [], [], []
+    for batch, output in _run(model, batches):
+        logits.append(output["logits"].double().cpu().numpy())
+        labels.append(_as_array(_labels_of(batch)))
+        if output.get("uncertainty") is not None:
+            spreads.append(output["uncertainty"].double().cpu().numpy())
+    return Predicted(np.concatenate(logits), np.concatenate(spreads) if spreads else None, np.concatenate(labels))
+
+
+def calibrate(model: nn.Module, validation: Predicted | None, train: Predicted | None) -> None:
+    """Puts `uncertainty_scale` and `prediction_quantiles` into the config.
+
+    Args:
+        model: a model of ours, also in a wrapper.
+        validation: its predictions for rows that it was not trained on; the uncertainty is scaled so that its mean
+            square is that of the error. None, or one without uncertainty, leaves the scale as it is.
+        train: its predictions for its training texts, whose quantiles turn a prediction into a percentile. None leaves
+            them as they are.
+
+    Example:
+        >>> from liminal_hf import LiminalConfig, LiminalForPADRegression
+        >>> model = LiminalForPADRegression(LiminalConfig(pooled_size=8, latent_size=16))
+        >>> calibrate(model, Predicted(np.zeros((4, 3)), np.full((4, 3), 0.1), np.full((4, 3), 0.2)), None)
+        >>> model.config.uncertainty_scale
+        [2.0, 2.0, 2.0]
+    """
+    config = liminal_model(model).config
+    if validation is not None and validation.uncertainty is not None:
+        present = validation.labels != MISSING_LABEL
+        error = np.square(np.where(present, validation.predictions - validation.labels, 0)).sum(0)
+        spread = np.square(np.where(present, validation.uncertainty, 0)).sum(0)
+        scale = [
+            float(f"{old * math.sqrt(e / s):.6g}") if e > 0 and s > 0 else old
+            for old, e, s in zip(config.uncertainty_scale, error, spread, strict=True)
+        ]
+        update_config(model, uncertainty_scale=scale)
+    if train is not None:
+        # Texts that only teachers have labelled are of another kind than those that a percentile speaks of.
+        labelled = (train.labels != MISSING_LABEL).any(axis=1)
+        predictions = train.predictions[labelled] if labelled.any() else train.predictions
+        quantiles = np.quantile(predictions, np.linspace(0, 1, 101), axis=0).T
+        update_config(model, prediction_quantiles=[[round(float(value), 4) for value in row] for row in quantiles])
