@@ -145,25 +145,29 @@ def _no_labels(columns: Iterable[str]) -> str:
 
 def _as_array(values: Any) -> Array:
     if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().double().numpy()
+        values = values.detach().cpu().double()
     try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        array = np.array([_row(index, row) for index, row in enumerate(values)], dtype=np.float64)
+        array = np.asarray(values)
+    except ValueError:  # rows of different lengths
+        array = np.empty(0, dtype=object)
+    if array.dtype.kind not in "fiu":
+        array = _checked_rows(list(values))
+    array = array.astype(np.float64)
     return np.where(np.isnan(array), float(MISSING_LABEL), array)
 
 
-def _row(index: int, row: Any) -> list[float]:
-    cells = list(row) if isinstance(row, list | tuple | np.ndarray) else [row]
-    numbers = []
-    for cell in cells:
-        if isinstance(cell, str) or not (cell is None or np.isscalar(cell)):
+def _checked_rows(rows: list[Any]) -> np.ndarray:
+    width = len(rows[0]) if rows and isinstance(rows[0], list | tuple | np.ndarray) else None
+    for index, row in enumerate(rows):
+        cells = list(row) if isinstance(row, list | tuple | np.ndarray) else [row]
+        if (width is not None and len(cells) != width) or not all(
+            cell is None or (isinstance(cell, int | float | np.number) and not isinstance(cell, bool)) for cell in cells
+        ):
             raise LiminalError(
-                f"Row {index}: the labels {row!r} are not numbers. Give one number for each target, "
-                f"{MISSING_LABEL} where one is missing."
+                f"Row {index}: the labels {row!r} are not one number for each target. Write {MISSING_LABEL} where a "
+                "label is missing."
             )
-        numbers.append(float("nan") if cell is None else float(cell))
-    return numbers
+    return np.array(rows, dtype=np.float64)  # None becomes NaN
 
 
 def label_statistics(labels: ArrayLike) -> tuple[list[float], list[float], list[bool]]:
