@@ -107,7 +107,9 @@ class CheckpointedModel(PreTrainedModel):
         if Path(config.encoder_name_or_path).exists():
             logger.warning("The encoder is the folder %s; elsewhere it won't be found.", config.encoder_name_or_path)
         low_rank = low_rank or {}
-        original = load_encoder(config.encoder_name_or_path, config.encoder_revision).state_dict()
+        original = load_encoder(
+            config.encoder_name_or_path, config.encoder_revision, config.encoder_layers
+        ).state_dict()
         for name, value in encoder.state_dict().items():
             expected = original[name]
             if name in low_rank:
@@ -235,7 +237,7 @@ class CheckpointedModel(PreTrainedModel):
         """
         refuse_unknown(config_kwargs)
         name = str(encoder_name_or_path)
-        encoder = load_encoder(name, revision, **(encoder_kwargs or {}))
+        encoder = load_encoder(name, revision, config_kwargs.get("encoder_layers"), **(encoder_kwargs or {}))
         attention = encoder.config._attn_implementation
         config = LiminalConfig(text_config=encoder.config, head=head, **config_kwargs)
         # Nesting has reset it (it is not part of a config's JSON).
@@ -279,7 +281,7 @@ def _head_only_state(source: str, config: LiminalConfig, hub_kwargs: dict[str, A
     path = cached_file(source, _WEIGHTS, **hub_kwargs)
     own = load_file(path)
     try:
-        encoder = load_encoder(config.encoder_name_or_path, config.encoder_revision)
+        encoder = load_encoder(config.encoder_name_or_path, config.encoder_revision, config.encoder_layers)
     except OSError as error:
         raise OSError(
             f"{source} is a head-only checkpoint: it holds the head ({len(own)} tensors) and not the encoder. {error}"

@@ -101,6 +101,8 @@ class LiminalConfig(PreTrainedConfig):
         max_seq_length: tokens per text in pipelines and recipes; longer texts are truncated there.
         encoder_name_or_path, encoder_revision: where the encoder came from (a Hub id and a commit); a head-only
             checkpoint needs them, a full one keeps them for the record.
+        encoder_layers: how many of the encoder's layers are used, from the bottom; None means all. The layers above are
+            not loaded, saved or run.
         plugins: which installed distribution gave the head, the pooler or the loss, as 'name==version' by kind; the
             model writes it, and whoever lacks the plugin is told what to install.
         weights_format: "full", or "head_only" for a folder whose encoder weights must be fetched from
@@ -168,6 +170,7 @@ class LiminalConfig(PreTrainedConfig):
         max_seq_length: int = 128,
         encoder_name_or_path: str | None = None,
         encoder_revision: str | None = None,
+        encoder_layers: int | None = None,
         plugins: dict[str, str] | None = None,
         weights_format: str = "full",
         config_version: int = CONFIG_VERSION,
@@ -215,6 +218,7 @@ class LiminalConfig(PreTrainedConfig):
         self.max_seq_length = max_seq_length
         self.encoder_name_or_path = encoder_name_or_path
         self.encoder_revision = encoder_revision
+        self.encoder_layers = encoder_layers
         self.plugins = {} if plugins is None else dict(plugins)
         self.weights_format = weights_format
         self.config_version = config_version

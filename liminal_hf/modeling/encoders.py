@@ -15,6 +15,7 @@ from typing import Any, Literal
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from .errors import LiminalError
 from .files import file_sha256
 
 logger = logging.getLogger(__name__)
@@ -123,12 +124,15 @@ def collect_layers_from_the_start(encoder: PreTrainedModel) -> None:
             maybe_install_capturing_hooks(module)
 
 
-def load_encoder(name_or_path: str, revision: str | None = None, **kwargs: object) -> PreTrainedModel:
+def load_encoder(
+    name_or_path: str, revision: str | None = None, layers: int | None = None, **kwargs: object
+) -> PreTrainedModel:
     """The encoder with its pretrained weights.
 
     Args:
         name_or_path: Hub id or folder.
         revision: branch, tag or commit on the Hub.
+        layers: how many of its layers to load, from the bottom; None means all.
         kwargs: handed to `from_pretrained` (dtype, device_map, token, ...).
 
     Raises:
@@ -139,6 +143,8 @@ def load_encoder(name_or_path: str, revision: str | None = None, **kwargs: objec
     try:
         config = AutoConfig.from_pretrained(source, revision=revision, **hub_kwargs)
         auto = encoder_class(config)
+        if layers is not None:
+            kwargs["config"] = cut(config, layers)
         kwargs = {**kwargs, **_without_pooling_layer(auto, config), "revision": revision, "output_loading_info": True}
         with _quiet():
             encoder, report = auto.from_pretrained(source, **kwargs)
@@ -157,6 +163,30 @@ def load_encoder(name_or_path: str, revision: str | None = None, **kwargs: objec
     if report["missing_keys"]:
         logger.warning("%s lacks the weights %s; they start at random.", name_or_path, sorted(report["missing_keys"]))
     return encoder
+
+
+def cut(text_config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
+    """The config of the encoder that ends after its first layers.
+
+    Args:
+        text_config: the whole encoder's; it is changed.
+        layers: how many to keep, from the bottom.
+
+    Raises:
+        LiminalError: the encoder does not have that many layers.
+
+    Example:
+        >>> from transformers import BertConfig
+        >>> cut(BertConfig(num_hidden_layers=12), 6).num_hidden_layers
+        6
+    """
+    whole = text_config.num_hidden_layers
+    if not isinstance(layers, int) or not 1 <= layers <= whole:
+        raise LiminalError(f"encoder_layers must be a whole number in 1..{whole} for this encoder, got {layers!r}.")
+    text_config.num_hidden_layers = layers
+    if getattr(text_config, "layer_types", None):
+        text_config.layer_types = text_config.layer_types[:layers]
+    return text_config
 
 
 @contextmanager
