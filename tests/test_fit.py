@@ -249,7 +249,7 @@ def test_another_head_takes_its_own_defaults(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("metric", "greater"), [("mae_mean", False), ("eval_rmse_mean", False), ("ccc_mean", True)])
 def test_an_error_is_the_better_the_smaller_it_is(metric: str, greater: bool) -> None:
-    chosen = Phase("head", training={"metric_for_best_model": metric})
+    chosen = Phase(name="head", training={"metric_for_best_model": metric})
     assert training_arguments(chosen, "runs/x", seed=0).greater_is_better is greater
 
 

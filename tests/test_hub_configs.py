@@ -1,5 +1,7 @@
 """Every recipe in hub_configs/ is read, built on a tiny encoder of its family, trained for a step, saved and loaded."""
 
+import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -23,6 +25,34 @@ FAMILY = {
     "FacebookAI/roberta-large": "roberta",
     "Qwen/Qwen3-0.6B": "qwen3",
 }
+# What each recipe says with its `base`: the checkpoints that were trained by it are known by this.
+SHA256 = {
+    "bloom-560m-emobank": "c9806ef99f86b4fa",
+    "distilgpt2-emobank": "035d7f696f250c13",
+    "gpt2-emobank": "0bc87dd30c1e8b61",
+    "minilm-emobank": "501912bebd52be94",
+    "minilm-emobank-distilled": "9f0a57040cbfaad9",
+    "minilm-emobank-distilled-twice": "c422c215a6e262be",
+    "minilm-emobank-distilled-twice-finetuned": "71911f41f936847c",
+    "minilm-emobank-finetuned": "a30eddf84a3b3f97",
+    "minilm-emobank-lora": "089242960b046d3b",
+    "minilm-goemotions-emobank": "c92510cbb851ab39",
+    "minilm-goemotions-emobank-distilled": "48737313e95586a5",
+    "minilm-goemotions-emobank-finetuned": "2a2764db2165b1f6",
+    "multilingual-minilm-emobank": "8651007e297d0308",
+    "qwen3-0.6b-emobank": "e1073b9f2e12d40f",
+    "roberta-large-emobank": "f21c7fb0c98173c2",
+}
+
+
+@pytest.mark.parametrize("name", SHA256)
+def test_a_recipe_with_its_base_says_what_was_trained(name: str) -> None:
+    content = Recipe.from_yaml(FOLDER / f"{name}.yaml").to_dict()
+    if content["distill"]:
+        content["distill"]["teachers"] = [
+            Path(teacher).relative_to(FOLDER.parent / "runs").as_posix() for teacher in content["distill"]["teachers"]
+        ]
+    assert hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16] == SHA256[name]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

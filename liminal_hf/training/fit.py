@@ -611,7 +611,8 @@ def training_arguments(phase: Phase, output_dir: str | Path, seed: int) -> Train
     """The phase's `training` over our defaults: evaluate, log and save every epoch, keep the best by dev metric.
 
     Example:
-        >>> training_arguments(Phase("head", training={"num_train_epochs": 2}), "runs/x", seed=0).metric_for_best_model
+        >>> phase = Phase(name="head", training={"num_train_epochs": 2})
+        >>> training_arguments(phase, "runs/x", seed=0).metric_for_best_model
         'pearson_mean'
     """
     given = dict(phase.training)
