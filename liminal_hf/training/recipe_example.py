@@ -9,7 +9,6 @@ import textwrap
 from typing import Any
 
 import yaml
-from pydantic_core import PydanticUndefined
 
 from ..modeling.configuration_liminal import LiminalConfig
 from .recipe import Data, Distill, Hub, Peft, Phase, Recipe
@@ -69,7 +68,7 @@ def _section(section: Any, written: dict[str, Any] | None, indent: str) -> list[
         value = written[key] if not off else field.get_default(call_default_factory=True)
         if off and section is Model and key in config:
             value = config[key].default
-        value = field.examples[0] if value is PydanticUndefined else value
+        value = field.examples[0] if off and field.is_required() else value
         value = list(value) if isinstance(value, tuple) else value
         plain = (
             yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000).removesuffix("...\n").strip()
