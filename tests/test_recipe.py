@@ -8,8 +8,7 @@ import pytest
 import yaml
 
 from liminal_hf.modeling.errors import LiminalError
-from liminal_hf.training.recipe import Phase, Recipe, RecipeError
-from liminal_hf.training.recipe_example import example_recipe
+from liminal_hf.training.recipe import Phase, Recipe, RecipeError, example_recipe
 
 
 def content(**changes: Any) -> dict[str, Any]:

@@ -1,7 +1,6 @@
-"""A recipe: one YAML file that says which model is trained on which data, in which phases, and where it is pushed.
+"""The sections of a recipe, each key with its type, its range and what it means.
 
-Requires PyYAML, pydantic and transformers. A recipe is read with the safe loader and holds plain values only: it can't
-run code.
+Requires PyYAML and pydantic.
 """
 
 import difflib
@@ -13,11 +12,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_serializer, model_validator
 
-from ..modeling.configuration_liminal import DIMENSIONS
-from .recipe_fields import NOT_FOR_A_RECIPE, Model, ModelChanges, ModelFields, Section, Training, TrainingFields
-from .recipe_files import RecipeError, read, replace_value, with_base
-
-__all__ = ["Data", "Distill", "Hub", "Peft", "Phase", "Recipe", "RecipeError", "names_pad"]
+from ...modeling.configuration_liminal import DIMENSIONS
+from .fields import NOT_FOR_A_RECIPE, Model, ModelChanges, ModelFields, Section, Training, TrainingFields
+from .files import RecipeError, read, replace_value, with_base
 
 # Column names that stand for pleasure, arousal and dominance, alone or as a word of a longer name.
 _PAD_WORDS = ({"v", "val", "valence", "p", "pleasure"}, {"a", "aro", "arousal"}, {"d", "dom", "dominance"})

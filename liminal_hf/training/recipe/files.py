@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ..modeling.errors import LiminalError
+from ...modeling.errors import LiminalError
 
 _MAX_BYTES = 1_000_000
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from ..modeling.configuration_liminal import LiminalConfig
-from .recipe import Data, Distill, Hub, Peft, Phase, Recipe
-from .recipe_fields import Model
+from ...modeling.configuration_liminal import LiminalConfig
+from .fields import Model
+from .sections import Data, Distill, Hub, Peft, Phase, Recipe
 
 _WRITTEN: dict[str, Any] = {
     "model": {"encoder": "sentence-transformers/all-MiniLM-L6-v2", "pooling": "mean", "pooled_layers": "all"},

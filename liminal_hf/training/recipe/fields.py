@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, create_model
 from transformers import TrainingArguments
 
-from ..modeling.configuration_liminal import LiminalConfig
-from ..modeling.heads import HEADS
-from ..modeling.losses import LOSSES
-from ..modeling.pooling import POOLERS
+from ...modeling.configuration_liminal import LiminalConfig
+from ...modeling.heads import HEADS
+from ...modeling.losses import LOSSES
+from ...modeling.pooling import POOLERS
 
 # Fields of LiminalConfig that training measures or that follow from the encoder.
 _DERIVED = {
