@@ -1,0 +1,364 @@
+"""Numbers and dates as people write them in tables: decimal commas, thousands separators, 1/9/2024.
+
+Requires numpy. A column is read as a whole: one cell that can be read in one way only settles the others. What nothing
+settles is an error that shows both readings.
+"""
+
+import contextlib
+import datetime as dt
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+from ..modeling.errors import LiminalError
+
+MISSING_WORDS = frozenset({"", "na", "n/a", "#n/a", "nan", "none", "null", "nil", "-", "--", ".", "?"})
+DATE_ORDERS = ("dmy", "mdy")
+
+_GROUP = r"[ \u00a0\u202f'\u2019]"
+_NUMBER = {
+    mark: re.compile(
+        rf"[+-]?(?:(?:[1-9]\d{{0,2}}(?:{re.escape(group)}\d{{3}})+|\d+)(?:{re.escape(mark)}\d*)?|{re.escape(mark)}\d+)"
+        r"(?:[eE][+-]?\d+)?|[+-]?inf(?:inity)?",
+        re.ASCII | re.IGNORECASE,
+    )
+    for mark, group in ((".", ","), (",", "."))
+}
+_TIME = r"(\d{1,2}):(\d{2})(?::(\d{2})(?:[.,](\d{1,9}))?)?\s*(?:([AaPp])\.?[Mm]\.?)?"
+_ZONE = r"\s*(Z|UTC|[+-]\d{2}:?\d{2})?"
+_DIGITS = re.compile(rf"(\d{{1,4}})([-/.])(\d{{1,2}})\2(\d{{1,4}})\.?(?:[T, ]+{_TIME}{_ZONE})?", re.ASCII)
+_NAMED = re.compile(
+    rf"(?:(\d{{1,2}})[. -]+([^\W\d]{{3,}})\.?|([^\W\d]{{3,}})\.? +(\d{{1,2}}))[, -]+(\d{{4}})(?:[T, ]+{_TIME}{_ZONE})?"
+)
+_CLOCK = re.compile(_TIME, re.ASCII)
+_MONTHS = ("jan", "feb", "mar mär", "apr", "may mai", "jun", "jul", "aug", "sep", "oct okt", "nov", "dec dez")
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell stands for no value: None, NaN, pandas' NA, or a word such as NA.
+
+    Example:
+        >>> [is_missing(value) for value in (None, float("nan"), " n/a ", "", "0", 0)]
+        [True, True, True, True, False, False]
+    """
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    if isinstance(value, str):
+        return value.strip().casefold() in MISSING_WORDS
+    try:
+        return bool(value != value)
+    except (TypeError, ValueError):
+        return False
+
+
+def option(name: str, value: str) -> str:
+    """How an option is typed on the command line, and in Python or a recipe.
+
+    Example:
+        >>> option("date_order", "dmy")
+        "--date-order dmy (in Python or a recipe: date_order='dmy')"
+    """
+    shown = f"'{value}'" if not value.isalnum() and value not in ".-_" else value
+    return f"--{name.replace('_', '-')} {shown} (in Python or a recipe: {name}={value!r})"
+
+
+# ---- numbers ----
+
+
+def readings(cell: str) -> dict[str, float]:
+    """The numbers that a cell may mean, by the decimal mark that is assumed; none where it is no number.
+
+    Example:
+        >>> readings("5,5"), readings("1,234"), readings("1 234,5"), readings("high")
+        ({',': 5.5}, {'.': 1234.0, ',': 1.234}, {',': 1234.5}, {})
+    """
+    return {mark: float(plain) for mark in _NUMBER if (plain := _plain(cell, mark))}
+
+
+def _plain(cell: str, mark: str) -> str | None:
+    """A number as Python writes it."""
+    cell = re.sub(rf"(?<=\d){_GROUP}(?=\d{{3}}(?:\D|$))", "", cell.strip().replace("\u2212", "-"))
+    return cell.replace("," if mark == "." else ".", "").replace(mark, ".") if _NUMBER[mark].fullmatch(cell) else None
+
+
+def find_decimal(cells: Sequence[str], scale: tuple[float, float] | None = None, what: str = "The column") -> str:
+    """The decimal mark of cells that belong together.
+
+    Args:
+        cells: numbers as text.
+        scale: lowest and highest possible value, which decide where both marks give a number.
+        what: how an error names the cells.
+
+    Returns:
+        "." or ",".
+
+    Raises:
+        LiminalError: one cell needs a point and another a comma, or both readings of a cell are possible.
+
+    Example:
+        >>> find_decimal(["4", "5,5"]), find_decimal(["1,234"], (1, 9))
+        (',', ',')
+    """
+    left = {".": "", ",": ""}  # the marks that are possible, each with a cell that needs it
+    unclear = ""
+    for cell in cells:
+        values = readings(cell)
+        if len(values) == 1:
+            mark = next(iter(values))
+            if mark not in left:
+                other = next(iter(left.values()))
+                raise LiminalError(
+                    f"{what} holds {other!r}, with one decimal mark, and {cell!r}, with another. Write all numbers in "
+                    "one way."
+                )
+            left = {mark: left[mark] or cell}
+        elif len(values) == 2 and values["."] != values[","]:
+            unclear = unclear or cell
+    if len(left) == 1:
+        return next(iter(left))
+    if not unclear:
+        return "."
+    if scale is not None:
+        fitting = [
+            mark
+            for mark in left
+            if all(scale[0] <= value[mark] <= scale[1] for cell in cells if (value := readings(cell)))
+        ]
+        if len(fitting) == 1:
+            return fitting[0]
+    elif "." in unclear:
+        return "."
+    both = readings(unclear)
+    raise LiminalError(
+        f"{what} holds {unclear!r}, which is {both[',']:g} with a decimal comma and {both['.']:g} with a decimal "
+        f"point, and no other cell says which. Type {option('decimal', ',')} or {option('decimal', '.')}."
+    )
+
+
+def numbers(
+    values: Sequence[Any], decimal: str, what: str = "The column", where: Callable[[int], str] = "row {}".format
+) -> np.ndarray:
+    """Cells as float64, NaN for a missing one.
+
+    Args:
+        values: cells, as text or as numbers.
+        decimal: the mark of those that are text.
+        what: how an error names the column.
+        where: says where the cell of an index stands.
+
+    Raises:
+        LiminalError: a cell is no number; the message says where.
+
+    Example:
+        >>> numbers(["5,5", None, 3, "NA"], decimal=",").tolist()
+        [5.5, nan, 3.0, nan]
+    """
+    result = np.full(len(values), np.nan)
+    for index, value in enumerate(values):
+        if is_missing(value):
+            continue
+        number = None
+        if isinstance(value, str):
+            number = readings(value).get(decimal)
+        elif not isinstance(value, bool | np.bool_):  # booleans would pass as 0 and 1
+            with contextlib.suppress(TypeError, ValueError):
+                number = float(value)
+        if number is None:
+            raise LiminalError(
+                f"{what} holds {value!r} in {where(index)}, which is no number with the decimal mark {decimal!r}. "
+                "Leave a missing one empty."
+            )
+        result[index] = number
+    return result
+
+
+# ---- order ----
+
+
+@dataclass
+class OrderColumn:
+    """What a column says about the order of rows, gathered cell by cell; then one rule for all of them.
+
+    Args:
+        name: of the column.
+        date_order: "dmy" or "mdy" where a person has said it.
+        decimal: "." or "," where a person has said it.
+
+    Example:
+        >>> column = OrderColumn("when")
+        >>> for cell in ("1/9/2024 9:05", "13/9/2024"):
+        ...     column.add(cell, "line 2")
+        >>> column.decide(), column.key("1/9/2024")
+        ('dmy', datetime.datetime(2024, 9, 1, 0, 0))
+    """
+
+    name: str
+    date_order: str | None = None
+    decimal: str | None = None
+    kinds: dict[str, str] = field(default_factory=dict)
+    orders: dict[str, str] = field(default_factory=dict)
+    unclear: str = ""
+    written: dict[tuple, str] = field(default_factory=dict)  # numbers as text, one of each way of writing
+
+    def __post_init__(self) -> None:
+        if self.date_order not in (None, *DATE_ORDERS):
+            raise LiminalError(f"date_order is one of {', '.join(DATE_ORDERS)}, got {self.date_order!r}.")
+
+    def add(self, value: Any, where: str) -> None:
+        """Takes note of a cell; `where` says where it stands."""
+        if is_missing(value):
+            return
+        kind, parts = _kind(value)
+        self.kinds.setdefault(kind, f"{value!r} ({where})")
+        if kind == "number" and isinstance(value, str):
+            self.written.setdefault((tuple(readings(value)), "." in value, "," in value), value)
+        if isinstance(parts, tuple):
+            first, second, mark = parts[0], parts[1], parts[-1]
+            if first > 12 or second > 12:
+                self.orders.setdefault("dmy" if first > 12 else "mdy", f"{value!r} ({where})")
+            elif mark == ".":  # dots are written with the day first
+                self.orders.setdefault("dmy", f"{value!r} ({where})")
+            elif first != second:
+                self.unclear = self.unclear or str(value)
+
+    def decide(self) -> str | None:
+        """The order of the parts of a date such as 1/9/2024; None where no cell has one.
+
+        Raises:
+            LiminalError: the cells are of several kinds, are neither numbers nor dates, or are dates of which nothing
+                says whether the day or the month comes first.
+        """
+        if "text" in self.kinds:
+            raise LiminalError(
+                f"Column {self.name!r} holds {self.kinds['text']}, which is neither a number nor a date, so it orders "
+                "nothing. Take a column with numbers, or with dates such as 2024-09-01 09:05."
+            )
+        if len(self.kinds) > 1:
+            raise LiminalError(
+                f"Column {self.name!r} holds {' and '.join(f'a {kind}, {cell}' for kind, cell in self.kinds.items())}. "
+                "An order needs values of one kind."
+            )
+        if self.decimal is None:
+            self.decimal = find_decimal(list(self.written.values()), what=f"Column {self.name!r}")
+        if self.date_order is None:
+            if len(self.orders) > 1:
+                raise LiminalError(
+                    f"Column {self.name!r} holds {self.orders['dmy']}, with the day first, and {self.orders['mdy']}, "
+                    "with the month first. Write all dates in one way, best as 2024-09-01."
+                )
+            if self.unclear and not self.orders:
+                days = [_moment(_parts(self.unclear), order) for order in DATE_ORDERS]
+                raise LiminalError(
+                    f"Column {self.name!r} holds {self.unclear!r}, which is {days[0]:%d %B %Y} with the day first and "
+                    f"{days[1]:%d %B %Y} with the month first, and no other cell says which. Type "
+                    f"{option('date_order', 'dmy')} or {option('date_order', 'mdy')}."
+                )
+            self.date_order = next(iter(self.orders), None)
+        return self.date_order
+
+    def key(self, value: Any) -> Any:
+        """What a cell is sorted by; None for a missing one. Of use after `decide`.
+
+        Raises:
+            LiminalError: the cell is a date that the calendar does not have.
+        """
+        if is_missing(value):
+            return None
+        kind, parts = _kind(value)
+        if kind == "number" and isinstance(value, str):
+            plain = _plain(value, self.decimal or ".")
+            if plain is None:
+                raise LiminalError(f"Column {self.name!r} holds {value!r}, no number with the mark {self.decimal!r}.")
+            return Decimal(plain)  # exact, however long
+        if not isinstance(parts, tuple):
+            return parts
+        try:
+            return _moment(parts, self.date_order or "dmy")
+        except ValueError as error:
+            raise LiminalError(
+                f"Column {self.name!r} holds {value!r}, which is no date with the "
+                f"{'month' if self.date_order == 'mdy' else 'day'} first ({error})."
+            ) from None
+
+
+def _kind(value: Any) -> tuple[str, Any]:
+    """The kind of a cell, and its value: a number, a moment, or the parts of a date whose order has to be decided."""
+    if isinstance(value, bool | np.bool_):
+        return "text", None
+    if isinstance(value, int | float | Decimal | np.integer | np.floating):
+        return "number", value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, dt.datetime):
+        return _placed(value.replace(tzinfo=None) if value.tzinfo is None else value)
+    if isinstance(value, dt.date):
+        return "date", dt.datetime(value.year, value.month, value.day)
+    if isinstance(value, dt.time):
+        return "time of day", value
+    cell = str(value).strip()
+    if found := readings(cell):
+        return "number" if all(map(math.isfinite, found.values())) else "text", None
+    if match := _CLOCK.fullmatch(cell):
+        try:
+            return "time of day", _time(*match.groups())
+        except ValueError:
+            return "text", None
+    parts = _parts(cell)
+    if parts is None:
+        return "text", None
+    if parts[-1] in "-/.":
+        return ("date with a time zone" if parts[4] else "date"), parts
+    try:
+        return _placed(_moment(parts, "ymd"))
+    except ValueError:
+        return "text", None
+
+
+def _placed(moment: dt.datetime) -> tuple[str, dt.datetime]:
+    return ("date" if moment.tzinfo is None else "date with a time zone"), moment
+
+
+def _parts(cell: str) -> tuple | None:
+    """First, second and third part of a date, its time, its zone, and the mark between the parts ("ymd" if known)."""
+    if match := _DIGITS.fullmatch(cell):
+        first, mark, second, third, *time, zone = match.groups()
+        if len(first) == 4:
+            return int(first), int(second), int(third), tuple(time), zone, "ymd"
+        if len(first) > 2 or len(third) not in (2, 4):
+            return None
+        year = int(third) if len(third) == 4 else 2000 + int(third) - (100 if int(third) > 68 else 0)
+        return int(first), int(second), year, tuple(time), zone, mark
+    if match := _NAMED.fullmatch(cell):
+        day, month, early, late, year, *time, zone = match.groups()
+        name = (month or early).casefold()[:3]
+        index = next((i for i, names in enumerate(_MONTHS, start=1) if name in names.split()), None)
+        return None if index is None else (int(year), index, int(day or late), tuple(time), zone, "ymd")
+    return None
+
+
+def _moment(parts: Any, order: str) -> dt.datetime:
+    first, second, third, time, zone, mark = parts
+    if mark == "ymd":
+        date = dt.date(first, second, third)
+    else:
+        date = dt.date(third, second, first) if order == "dmy" else dt.date(third, first, second)
+    clock = _time(*time) if time[0] is not None else dt.time()
+    moment = dt.datetime.combine(date, clock)
+    if not zone:
+        return moment
+    offset = dt.timedelta()
+    if zone not in ("Z", "UTC"):
+        offset = dt.timedelta(hours=int(zone[1:3]), minutes=int(zone[-2:])) * (-1 if zone[0] == "-" else 1)
+    return moment.replace(tzinfo=dt.timezone(offset))
+
+
+def _time(hour: str, minute: str, second: str | None, fraction: str | None, half: str | None) -> dt.time:
+    hours = int(hour)
+    if half:
+        if not 1 <= hours <= 12:
+            raise ValueError(f"hour {hours} with am or pm")
+        hours = hours % 12 + (12 if half in "pP" else 0)
+    return dt.time(hours, int(minute), int(second or 0), int((fraction or "0").ljust(6, "0")[:6]))
