@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..modeling.errors import LiminalError
+from ..modeling.texts import is_missing as is_no_value
 
 MISSING_WORDS = frozenset({"", "na", "n/a", "#n/a", "nan", "none", "null", "nil", "-", "--", ".", "?"})
 DATE_ORDERS = ("dmy", "mdy")
@@ -46,14 +47,9 @@ def is_missing(value: Any) -> bool:
         >>> [is_missing(value) for value in (None, float("nan"), " n/a ", "", "0", 0)]
         [True, True, True, True, False, False]
     """
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
-        return True
     if isinstance(value, str):
         return value.strip().casefold() in MISSING_WORDS
-    try:
-        return bool(value != value)
-    except (TypeError, ValueError):
-        return False
+    return is_no_value(value)
 
 
 def option(name: str, value: str) -> str:
@@ -65,6 +61,11 @@ def option(name: str, value: str) -> str:
     """
     shown = f"'{value}'" if not value.isalnum() and value not in ".-_" else value
     return f"--{name.replace('_', '-')} {shown} (in Python or a recipe: {name}={value!r})"
+
+
+def fold(name: str) -> str:
+    """A column's name without its case and the blanks around it."""
+    return " ".join(name.replace("\ufeff", "").split()).casefold()
 
 
 # ---- numbers ----

@@ -17,14 +17,14 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 
 from ..modeling.errors import LiminalError
-from .cells import option, readings
+from .cells import fold, option, readings
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +76,7 @@ class Dialect:
         quotes: True: quotation marks enclose cells; False: they are letters; None: decided cell by cell.
         numeric: by column, whether all cells of the first rows are numbers.
         spaced: by column, whether a cell of the first rows begins with a blank.
+        decimal: the decimal mark of the first rows, or what goes with the separator.
     """
 
     encoding: str
@@ -85,6 +86,7 @@ class Dialect:
     quotes: bool | None
     numeric: tuple[bool, ...] = ()
     spaced: tuple[bool, ...] = ()
+    decimal: str = "."
 
 
 @contextmanager
@@ -155,7 +157,7 @@ def _by_content(path: Path) -> str:
                 strange += sum(map(len, _NOT_CP1252.findall(block)))
                 high += len(re.findall(rb"[\x80-\xff]", block))
         wrong += len(SURROGATE.findall(decoder.decode(b"", final=True)))
-    if not wrong or right > wrong / 10:
+    if not wrong or right > wrong / 2:
         return "utf-8"  # with broken rows, if any, which are marked
     if strange > high / 20:
         raise LiminalError(
@@ -262,11 +264,6 @@ def find_dialect(
     return _with_profile(dialect, sample)
 
 
-def fold(name: str) -> str:
-    """A column's name without its case and the blanks around it."""
-    return " ".join(name.replace("\ufeff", "").split()).casefold()
-
-
 def _header(sample: list[str], start: int, separator: str, quotes: bool | None) -> tuple[list[str], int]:
     """The names that begin in a line, without empty ones at the end, and how many lines they take."""
     lines = Lines(sample[start:])
@@ -316,13 +313,13 @@ def _with_profile(dialect: Dialect, sample: list[str]) -> Dialect:
         if '"' not in line and len(cells := line.rstrip("\r\n").split(dialect.separator)) == width
     ]
     columns = list(zip(*rows, strict=True)) or [()] * width
-    return Dialect(
-        **{
-            **dialect.__dict__,
-            "numeric": tuple(bool(cells) and all(readings(cell) or not cell for cell in cells) for cells in columns),
-            "spaced": tuple(any(cell.startswith(" ") for cell in cells) for cells in columns),
-        }
-    )
+    numeric = tuple(bool(cells) and all(readings(cell) or not cell for cell in cells) for cells in columns)
+    found = [readings(cell) for cells, is_number in zip(columns, numeric, strict=True) if is_number for cell in cells]
+    marks = [next(iter(values)) for values in found if len(values) == 1]
+    usual = "," if dialect.separator == ";" else "."  # what Excel writes
+    decimal = max((".", ","), key=marks.count) if marks else usual
+    spaced = tuple(any(cell.startswith(" ") for cell in cells) for cells in columns)
+    return replace(dialect, numeric=numeric, spaced=spaced, decimal=decimal)
 
 
 # ---- records ----

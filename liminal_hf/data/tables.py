@@ -1,315 +1,352 @@
-"""One's own texts with pleasure, arousal and dominance, from a CSV, TSV, Parquet or JSON-lines file.
+"""The one reader of tables: CSV, TSV, JSON, Parquet, Excel and SPSS files, with the line and the error of every row.
 
-Requires datasets and pandas (which reads the files). Labels come in any stated scale and leave in -1..1.
+Requires numpy and pyarrow; Excel and SPSS need the extra `tables`. No row is lost or glued to another: what can't be
+read keeps its position and says why. Encoding, separator and decimal mark are found in the file, and can be given.
 """
 
-import difflib
-import logging
 import os
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
-from datasets import Dataset, DatasetDict, Features, List, Value
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from ..modeling.configuration_liminal import MISSING_LABEL
+from ..modeling.errors import LiminalError
+from .cells import find_decimal, is_missing, numbers
+from .delimited import COMPRESSIONS
+from .formats import (
+    Source,
+    arrow_type,
+    as_text,
+    kind_of,
+    open_delimited,
+    open_excel,
+    open_json,
+    open_spss,
+    to_arrow,
+)
+from .table_settings import TableSettings, find_column, unique_names
+from .writing import TableWriter, write_table
 
-logger = logging.getLogger(__name__)
+__all__ = ["Rows", "Table", "TableFile", "TableSettings", "TableWriter", "open_table", "read_table", "table_kind"]
+__all__ += ["write_table"]
 
-_MISSING_WORDS = {"", "na", "n/a", "nan", "none", "null", "-"}
-_SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
-_JSON_LINES = {".jsonl", ".ndjson"}
-_KNOWN_SCALES = ((0, 1), (-1, 1), (1, 5), (1, 7), (1, 9), (0, 10), (0, 100), (-100, 100))
-_SPLIT_NAMES = {"dev": "validation", "valid": "validation", "val": "validation"}
+KINDS = {
+    ".csv": "delimited", ".tsv": "delimited", ".tab": "delimited", ".txt": "delimited", ".jsonl": "jsonl",
+    ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet", ".pq": "parquet", ".xlsx": "excel", ".xlsm": "excel",
+    ".sav": "spss", ".zsav": "spss",
+}  # fmt: skip
+_PACKED = {"delimited", "jsonl", "json"}  # the kinds that may be compressed
+_ADVICE = {
+    ".xls": "Save it as .xlsx or as 'CSV UTF-8'.", ".ods": "Save it as .xlsx or as CSV.",
+    ".numbers": "Export it as CSV or Excel.", ".dta": "Save it as CSV: export delimited.",
+    ".sas7bdat": "Save it as CSV.", ".rds": "Save it as CSV: write.csv(x, row.names = FALSE).",
+}  # fmt: skip
+_BATCH = 4096
 
 
-def load_table(
-    files: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]],
-    text: str = "text",
-    labels: Sequence[str] = ("V", "A", "D"),
-    scale: tuple[float, float] = (1.0, 5.0),
-    *,
-    separator: str | None = None,
-    encoding: str | None = None,
-    validation_fraction: float = 0.1,
-    seed: int = 0,
-) -> DatasetDict:
-    """A user's own table, or one per split, as EmoBank comes: `text` and `labels` in -1..1.
-
-    The kind of file is told by its ending: `.csv`, `.tsv`, `.parquet`, `.jsonl` (or `.ndjson`), also compressed
-    (`.csv.gz`). Texts may hold quotes and line breaks where the cell is quoted. Nothing in a text counts as missing:
-    "None" and "NA" are texts.
+class Rows(NamedTuple):
+    """Some rows of a table.
 
     Args:
-        files: path of the training table, or paths by split: `train`, `validation`, `test` (any of them).
-        text: column with the text.
-        labels: columns with pleasure (valence), arousal and dominance. An empty cell (or NA, NaN, null, None, -, and
-            -100 outside the scale) is a missing label; it becomes -100, which the losses and metrics leave out.
-        scale: lowest and highest possible label, x -> 2 (x - low) / (high - low) - 1.
-        separator: between the columns of a CSV or TSV; None goes by the file's ending.
-        encoding: of a CSV, TSV or JSON-lines file; None means UTF-8, or what a byte-order mark says.
-        validation_fraction: share of the different texts of `train` that is set apart when no `validation` is given and
-            there is a `train`; 0 sets none apart. All rows with one text land on the same side.
-        seed: of that choice.
+        columns: as they go to an output.
+        texts: what stands in the text column, of whatever type; `modeling.texts.text_error` says what can't be read.
+        lines: where each row begins, from 1 on.
+        errors: why a row can't be read, or None.
+    """
 
-    Returns:
-        `DatasetDict` with `text` (string), `labels` (three float32, in -1..1 or -100) and, where the tables have a
-        column of that name, `id` (string).
+    columns: pa.Table
+    texts: list[Any]
+    lines: list[int]
+    errors: list[str | None]
+
+
+class TableFile:
+    """A table that has been opened: its columns are known, and its rows are read batch by batch, as often as needed.
+
+    Args:
+        path: of the file.
+        kind: "delimited", "jsonl", "json", "parquet", "excel" or "spss".
+        settings: as given, with the encoding and separator that were found.
+        schema: names and types of the columns.
+        text: name of the text column, as the file has it.
+        unit: what counts rows in messages: "line" or "row".
+    """
+
+    def __init__(self, path: Path, kind: str, settings: TableSettings, schema: pa.Schema, unit: str) -> None:
+        self.path, self.kind, self.settings, self.schema, self.unit = path, kind, settings, schema, unit
+        self.text = ""
+        self._source: Source | None = None
+
+    def column(self, name: str) -> str:
+        """The column's name as the file has it; case and blanks around it do not count.
+
+        Raises:
+            LiminalError: there is none, or there are several; the message lists them and the closest.
+        """
+        return find_column(self.schema.names, name, self.path)
+
+    @property
+    def like(self) -> TableSettings:
+        """The settings by which `write_table` gives back a table of the same dialect."""
+        dialect = self._source.dialect if self._source else None
+        return replace(self.settings, decimal=self.settings.decimal or (dialect.decimal if dialect else None))
+
+    def batches(self, rows: int = _BATCH) -> Iterator[Rows]:
+        """All rows, some at a time."""
+        if self._source is None:
+            yield from self._parquet(rows)
+            return
+        texts = self.schema.names.index(self.text)
+        some = []
+        for record in self._source.records():
+            some.append(record)
+            if len(some) == rows:
+                yield self._rows(some, texts)
+                some = []
+        if some:
+            yield self._rows(some, texts)
+
+    def _rows(self, records: list[Any], text: int) -> Rows:
+        width = len(self.schema)
+        cells = [[*record.cells[:width], *[None] * (width - len(record.cells))] for record in records]
+        columns = [
+            to_arrow(list(column), field.type)
+            for column, field in zip(zip(*cells, strict=True), self.schema, strict=True)
+        ]
+        texts = [row[text] for row in cells]
+        if self.kind in ("excel", "spss"):  # these programs make a number of a text that looks like one
+            texts = [value if value is None or isinstance(value, str) else as_text(value) for value in texts]
+        table = pa.Table.from_arrays(columns, schema=self.schema)
+        return Rows(table, texts, [record.line for record in records], [record.error for record in records])
+
+    def _parquet(self, rows: int) -> Iterator[Rows]:
+        start = 0
+        # Through a small buffer: otherwise the chunk of a whole row group is in memory.
+        with pq.ParquetFile(self.path, buffer_size=1 << 20, pre_buffer=False) as file:
+            for batch in file.iter_batches(rows, use_threads=False):
+                table = with_index(pa.Table.from_batches([batch]), file.schema_arrow, start).rename_columns(
+                    self.schema.names
+                )
+                texts, errors = parquet_texts(table[self.text])
+                yield Rows(
+                    table.replace_schema_metadata(None), texts, list(range(start + 1, start + len(table) + 1)), errors
+                )
+                start += len(table)
+
+
+def open_table(
+    path: str | os.PathLike, settings: TableSettings | None = None, columns: Sequence[str] = ()
+) -> TableFile:
+    """Opens a table of any kind; its ending says which.
+
+    Args:
+        path: `.csv`, `.tsv`, `.txt`, `.jsonl`, `.ndjson`, `.json` (these also with `.gz`, `.bz2`, `.xz` or `.zst`),
+            `.parquet`, `.xlsx` or `.sav`.
+        settings: how it is read.
+        columns: that are needed beside the text; they tell the header from title lines, and one sheet from another.
 
     Raises:
-        FileNotFoundError: a file is not there.
-        ValueError: a column is missing (the message lists those found and the closest), the text of a row is empty, a
-            label is no number or outside the scale, the file is empty or can't be decoded; the message says where.
+        FileNotFoundError: there is no file.
+        LiminalError: the kind is unknown, the file is empty or damaged, or a needed column is missing or there twice.
+        ImportError: Excel or SPSS without the extra `tables`.
+    """
+    path, settings = Path(path), settings or TableSettings()
+    if not path.is_file():
+        what = "a folder, not a file" if path.is_dir() else "not a file"
+        raise FileNotFoundError(f"{path} is {what}. Give the path of a CSV, TSV, JSON, Parquet, Excel or SPSS file.")
+    kind = table_kind(path)
+    if kind is None:
+        ending = path.suffix.lower()
+        raise LiminalError(
+            f"{path}: the ending {ending!r} is none of {', '.join(sorted(KINDS))}. "
+            + _ADVICE.get(ending, "Save the table as one of these.")
+        )
+    if path.stat().st_size == 0:
+        raise LiminalError(f"{path} is empty. A table has a row of names, and rows below it.")
+    wanted = [settings.text, *columns]
+    if kind == "parquet":
+        schema = _parquet_schema(path)
+        file = TableFile(
+            path, kind, settings, pa.schema(_named(schema, unique_names(schema.names, wanted, path))), "row"
+        )
+    else:
+        source = _open_source(path, kind, wanted, settings)
+        names = unique_names(source.names, wanted, path)
+        if source.typed:
+            types = _types(source)
+        else:
+            types = [pa.string()] * len(names)
+            settings = replace(settings, encoding=source.dialect.encoding, separator=source.dialect.separator)
+        schema = pa.schema(list(zip(names, types, strict=True)))
+        file = TableFile(path, kind, settings, schema, source.unit)
+        file._source = source
+    for name in wanted:
+        file.column(name)
+    file.text = file.column(settings.text)
+    _check_text_type(file)
+    return file
+
+
+def _open_source(path: Path, kind: str, wanted: list[str], settings: TableSettings) -> Source:
+    if kind == "delimited":
+        quotes = None if settings.quotes is None else settings.quotes == "yes"
+        return open_delimited(path, wanted, settings.encoding, settings.separator, quotes)
+    if kind == "excel":
+        return open_excel(path, wanted, settings.sheet)
+    if kind == "spss":
+        return open_spss(path, settings.text, settings.encoding)
+    return open_json(path, settings.text, settings.encoding, lines=kind == "jsonl")
+
+
+def _types(source: Source) -> list[pa.DataType]:
+    kinds: list[set[str]] = [set() for _ in source.names]
+    for record in source.records():
+        for index, value in enumerate(record.cells):
+            kinds[index].add(kind_of(value))
+    return list(map(arrow_type, kinds))
+
+
+def table_kind(path: str | os.PathLike) -> str | None:
+    """The kind of table that a file's ending says; None where it says none.
+
+    Example:
+        >>> table_kind("answers.CSV.gz"), table_kind("answers.xlsx"), table_kind("notes.docx")
+        ('delimited', 'excel', None)
+    """
+    path = Path(path)
+    packed = path.suffix.lower() in COMPRESSIONS
+    kind = KINDS.get((Path(path.stem) if packed else path).suffix.lower())
+    return None if packed and kind not in _PACKED else kind
+
+
+def _check_text_type(file: TableFile) -> None:
+    kind = file.schema.field(file.text).type
+    if file.kind == "parquet" and not _holds_text(kind):
+        texts = [field.name for field in file.schema if _holds_text(field.type)]
+        hint = f" Columns with texts: {', '.join(map(repr, texts))}." if texts else ""
+        raise LiminalError(f"{file.path}: column {file.text!r} holds {kind}, which is no text.{hint}")
+
+
+def _holds_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return any(word in str(kind).split("<")[0] for word in ("string", "binary", "null"))
+
+
+# ---- Parquet ----
+
+
+def _parquet_schema(path: Path) -> pa.Schema:
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise LiminalError(f"{path} is not a whole Parquet file: {error}") from error
+    return with_index(schema.empty_table(), schema, 0).schema
+
+
+def _named(schema: pa.Schema, names: list[str]) -> list[pa.Field]:
+    return [field.with_name(name) for field, name in zip(schema, names, strict=True)]
+
+
+def with_index(table: pa.Table, schema: pa.Schema, start: int) -> pa.Table:
+    """With the named RangeIndex that pandas describes in the file's metadata and writes no column for."""
+    for index in (schema.pandas_metadata or {}).get("index_columns", []):
+        if isinstance(index, dict) and index.get("kind") == "range" and index.get("name") is not None:
+            first, step = index["start"] + start * index["step"], index["step"]
+            values = pa.array(range(first, first + step * len(table), step), pa.int64())
+            table = table.add_column(0, str(index["name"]), values)
+    return table
+
+
+def parquet_texts(column: pa.ChunkedArray) -> tuple[list[Any], list[str | None]]:
+    """Texts of a column and their errors; Parquet does not promise that a string is UTF-8."""
+    if pa.types.is_null(column.type):
+        return [None] * len(column), [None] * len(column)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    texts: list[Any] = []
+    errors: list[str | None] = []
+    for value in column.cast(pa.large_binary()).to_pylist():
+        try:
+            texts.append(None if value is None else value.decode("utf-8"))
+            errors.append(None)
+        except UnicodeDecodeError:
+            texts.append(None)
+            errors.append("the text is not UTF-8")
+    return texts, errors
+
+
+# ---- whole tables ----
+
+
+@dataclass
+class Table:
+    """A whole table in memory.
+
+    Args:
+        file: what was opened: path, settings with the encoding and separator that were found.
+        columns, texts, lines, errors: as in `Rows`.
+    """
+
+    file: TableFile
+    columns: pa.Table
+    texts: list[Any]
+    lines: list[int]
+    errors: list[str | None]
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def __getitem__(self, name: str) -> list[Any]:
+        """The cells of a column."""
+        return self.columns[self.file.column(name)].to_pylist()
+
+    def where(self, index: int) -> str:
+        """Where a row stands, for messages: "line 3"."""
+        return f"{self.file.unit} {self.lines[index]}"
+
+    def numbers(self, names: Sequence[str], scale: tuple[float, float] | None = None) -> np.ndarray:
+        """Columns as `(rows, names)` float64, NaN for missing cells; one decimal mark for all of them.
+
+        Raises:
+            LiminalError: a cell is no number, or may be two; the message says where.
+        """
+        cells = {name: self[name] for name in names}
+        decimal = self.file.settings.decimal
+        if decimal is None:
+            texts = [
+                cell for column in cells.values() for cell in column if isinstance(cell, str) and not is_missing(cell)
+            ]
+            shown = " and ".join(map(repr, names)) if len(names) < 4 else f"{len(names)} columns"
+            decimal = find_decimal(texts, scale, f"{self.file.path}: column {shown}")
+        columns = [
+            numbers(column, decimal, f"{self.file.path}: column {name!r}", self.where) for name, column in cells.items()
+        ]
+        return np.column_stack(columns)
+
+
+def read_table(path: str | os.PathLike, settings: TableSettings | None = None, columns: Sequence[str] = ()) -> Table:
+    """Reads a whole table; see `open_table`.
 
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "mine.csv"
-        >>> _ = path.write_text('text,valence,arousal,dominance\\n"Well, hello!",9,7,5\\nGo away.,1,,5\\n', "utf-8")
-        >>> corpus = load_table({"test": path}, labels=("valence", "arousal", "dominance"), scale=(1, 9))
-        >>> corpus["test"][1]
-        {'text': 'Go away.', 'labels': [-1.0, -100.0, 0.0]}
+        >>> _ = path.write_text('id;text;score\\n1;Well, hello!;5,5\\n2;Go away\\n', "utf-8")
+        >>> table = read_table(path)
+        >>> table.texts, table.errors
+        (['Well, hello!', 'Go away'], [None, 'line 3 has 2 cells, the header has 3 cells'])
+        >>> table.numbers(["score"]).tolist(), table.file.settings.separator
+        ([[5.5], [nan]], ';')
     """
-    if len(labels) != 3 or len({text, *labels}) != 4:
-        raise ValueError(
-            "labels must name three different columns, for pleasure (valence), arousal and dominance, none of them the "
-            f"text's; got {list(labels)} and text={text!r}."
-        )
-    low, high = (float(end) for end in scale)
-    if not (np.isfinite([low, high]).all() and low < high):
-        raise ValueError(f"scale must be (lowest, highest) possible label, such as (1, 5); got {tuple(scale)}.")
-    if not 0 <= validation_fraction < 1:
-        raise ValueError(f"validation_fraction must be at least 0 and below 1, got {validation_fraction}.")
-    named = files if isinstance(files, Mapping) else {"train": files}
-    paths = {_SPLIT_NAMES.get(split, split): Path(path) for split, path in named.items()}
-    unknown = set(paths) - {"train", "validation", "test"}
-    if unknown or not paths:
-        raise ValueError(f"files are given by split, any of train, validation and test; got {sorted(paths)}.")
-    parts: dict[str, Dataset] = {
-        split: _read_split(paths[split], text, list(labels), (low, high), separator, encoding)
-        for split in ("train", "validation", "test")
-        if split in paths
-    }
-    if "train" in parts and "validation" not in parts and validation_fraction > 0:
-        train, validation = _set_apart(parts["train"], validation_fraction, seed, paths["train"])
-        rest = {"test": parts["test"]} if "test" in parts else {}
-        parts = {"train": train, "validation": validation, **rest}
-    corpus = DatasetDict(parts)
-    crossing = cross_split_duplicates(corpus)
-    if crossing:
-        example, splits = next(iter(crossing.items()))
-        logger.warning(
-            "%d texts stand in more than one split, for example %r in %s: results on them are too good. "
-            "liminal_hf.data.cross_split_duplicates lists them.",
-            len(crossing),
-            example[:60],
-            " and ".join(splits),
-        )
-    return corpus
-
-
-def cross_split_duplicates(corpus: Mapping[str, Dataset], text: str = "text") -> dict[str, tuple[str, ...]]:
-    """The texts that stand, letter for letter, in more than one split: what a model has seen is no test of it.
-
-    EmoBank has 34 of them (of 92 texts that occur more than once).
-
-    Args:
-        corpus: splits by name.
-        text: column with the text.
-
-    Returns:
-        Each such text with the names of the splits that have it.
-
-    Example:
-        >>> corpus = DatasetDict(
-        ...     train=Dataset.from_dict({"text": ["Yes.", "No.", "No."]}),
-        ...     test=Dataset.from_dict({"text": ["Yes.", "Oh."]}),
-        ... )
-        >>> crossing = cross_split_duplicates(corpus); crossing
-        {'Yes.': ('train', 'test')}
-        >>> corpus["test"].filter(lambda row: row["text"] not in crossing).num_rows
-        1
-    """
-    where: dict[str, list[str]] = {}
-    for split, rows in corpus.items():
-        for value in dict.fromkeys(rows[text]):
-            where.setdefault(value, []).append(split)
-    return {value: tuple(splits) for value, splits in where.items() if len(splits) > 1}
-
-
-def _read_split(
-    path: Path,
-    text: str,
-    labels: list[str],
-    scale: tuple[float, float],
-    separator: str | None,
-    encoding: str | None,
-) -> Dataset:
-    table = _read_file(path, separator, encoding)
-    for column in (text, *labels):
-        if column not in table.columns:
-            raise ValueError(_missing_column(path, column, [str(name) for name in table.columns]))
-    if table.empty:
-        raise ValueError(f"{path} has a header and no rows.")
-    columns: dict[str, list] = {}
-    features = {"text": Value("string"), "labels": List(Value("float32"))}
-    if "id" in table.columns and "id" not in (text, *labels):
-        columns["id"] = table["id"].astype(str).tolist()
-        features = {"id": Value("string"), **features}
-        _warn_of_duplicate_ids(path, table["id"])
-    columns["text"] = _checked_texts(path, text, table[text])
-    values = np.column_stack([_numbers(path, name, table[name], scale) for name in labels])
-    columns["labels"] = _to_label_scale(path, labels, values, scale).tolist()
-    return Dataset.from_dict(columns, features=Features(features))
-
-
-def _read_file(path: Path, separator: str | None, encoding: str | None) -> pd.DataFrame:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file. Give the path of a CSV, TSV, Parquet or JSON-lines file.")
-    compressed = path.suffix.lower() in {".gz", ".bz2", ".xz", ".zst"}
-    kind = Path(path.stem if compressed else path.name).suffix.lower()
-    if kind not in _SEPARATORS and kind not in _JSON_LINES and kind != ".parquet":
-        raise ValueError(
-            f"{path}: the ending {kind!r} is none of .csv, .tsv, .parquet, .jsonl. Save the table as one of these "
-            "(a spreadsheet: as CSV in UTF-8)."
-        )
-    encoding = encoding or _encoding_by_mark(path)
-    try:
-        if kind == ".parquet":
-            return pd.read_parquet(path)
-        if kind in _JSON_LINES:
-            # dtype=False: a text that looks like a number stays a text.
-            return pd.read_json(path, lines=True, dtype=False, encoding=encoding)
-        with warnings.catch_warnings():
-            # Rows longer than the header: pandas would take the first column as an index, or drop the last.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(
-                path,
-                sep=separator or _SEPARATORS[kind],
-                dtype=str,
-                keep_default_na=False,
-                encoding=encoding,
-                index_col=False,
-            )
-    except UnicodeError as error:
-        raise ValueError(
-            f"{path} is not {encoding} ({_where_undecodable(path, encoding) or error}). Say what it is, for example "
-            "encoding='cp1252' for a file from an older Windows program, or save it as UTF-8."
-        ) from error
-    except (ValueError, pd.errors.ParserWarning) as error:
-        hint = (
-            " A text with a separator, a quotation mark or a line break must stand in quotes, with quotation marks "
-            'inside doubled ("").'
-        )
-        raise ValueError(
-            f"{path} can't be read as a table: {str(error).strip()}.{hint if kind in _SEPARATORS else ''}"
-        ) from error
-
-
-def _encoding_by_mark(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(2)
-    return "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-
-
-def _where_undecodable(path: Path, encoding: str) -> str | None:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                line.decode(encoding)
-            except UnicodeDecodeError as error:
-                before = line[: error.start].decode(encoding)[-20:]
-                return f"line {number}, byte 0x{line[error.start]:02x} after {before!r}"
-    return None
-
-
-def _missing_column(path: Path, column: str, found: list[str]) -> str:
-    by_folded = {name.strip().casefold(): name for name in found}
-    close = [by_folded[name] for name in difflib.get_close_matches(column.casefold(), by_folded, n=3, cutoff=0.6)]
-    hint = f" Did you mean {' or '.join(repr(name) for name in close)}?" if close else ""
-    if len(found) == 1 and any(mark in found[0] for mark in ";\t|,"):
-        mark = next(mark for mark in ";\t|," if mark in found[0])
-        hint = f" It looks as if the columns were separated otherwise: give separator={mark!r}."
-    return f"{path} has no column {column!r}. Its columns: {', '.join(repr(name) for name in found)}.{hint}"
-
-
-def _checked_texts(path: Path, column: str, values: pd.Series) -> list[str]:
-    bad = [row for row, value in enumerate(values, start=1) if not isinstance(value, str) or not value.strip()]
-    if bad:
-        rows = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
-        raise ValueError(
-            f"{path}: column {column!r} has no text in {len(bad)} of {len(values)} rows (row {rows}; the header is not "
-            "counted). Remove these rows."
-        )
-    return values.tolist()
-
-
-def _numbers(path: Path, column: str, values: pd.Series, scale: tuple[float, float]) -> np.ndarray:
-    missing = values.isna() | values.astype(str).str.strip().str.casefold().isin(_MISSING_WORDS)
-    # Booleans would pass as 0 and 1.
-    given = values.where(~missing & ~values.map(lambda value: isinstance(value, bool | np.bool_)))
-    numbers = pd.to_numeric(given, errors="coerce").to_numpy(np.float64, na_value=np.nan, copy=True)
-    bad = np.flatnonzero(~missing.to_numpy(bool) & np.isnan(numbers))
-    if len(bad):
-        value = values.astype(object).iloc[bad[0]]
-        hint = " Write decimals with a point." if isinstance(value, str) and "," in value else ""
-        raise ValueError(
-            f"{path}: column {column!r} holds {value!r} in row {bad[0] + 1} (the header is not counted), which is no "
-            f"number.{hint} Leave a missing label empty."
-        )
-    if not scale[0] <= MISSING_LABEL <= scale[1]:
-        numbers[numbers == MISSING_LABEL] = np.nan
-    return numbers
-
-
-def _to_label_scale(path: Path, columns: list[str], values: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
-    low, high = scale
-    outside = (values < low) | (values > high)  # NaN, a missing label, is neither
-    if outside.any():
-        column = int(np.flatnonzero(outside.any(axis=0))[0])
-        row = int(np.flatnonzero(outside[:, column])[0])
-        fits = [f"({a:g}, {b:g})" for a, b in _KNOWN_SCALES if a <= np.nanmin(values) and np.nanmax(values) <= b]
-        hint = f" All three columns would fit scale={' or scale='.join(fits[:2])}." if fits else ""
-        raise ValueError(
-            f"{path}: column {columns[column]!r} holds values from {np.nanmin(values[:, column]):g} to "
-            f"{np.nanmax(values[:, column]):g}, which do not fit scale=({low:g}, {high:g}); the first is "
-            f"{values[row, column]:g} in row {row + 1}. Give the scale on which the texts were rated.{hint}"
-        )
-    for column, name in enumerate(columns):
-        present = values[~np.isnan(values[:, column]), column]
-        if not len(present):
-            logger.warning("%s: column %r has no label at all.", path, name)
-        elif len(present) > 1 and np.ptp(present) == 0:
-            logger.warning("%s: column %r is %g in every row; nothing can be learned from it.", path, name, present[0])
-    if len(values) >= 10 and not np.isnan(values).all() and np.nanmax(values) - np.nanmin(values) < (high - low) / 4:
-        logger.warning(
-            "%s: all labels lie in %g..%g, less than a quarter of scale=(%g, %g). Is this how they were rated?",
-            path, np.nanmin(values), np.nanmax(values), low, high,
-        )  # fmt: skip
-    return np.where(np.isnan(values), MISSING_LABEL, 2 * (values - low) / (high - low) - 1)
-
-
-def _warn_of_duplicate_ids(path: Path, ids: pd.Series) -> None:
-    repeated = ids[ids.duplicated()].unique()
-    if len(repeated):
-        logger.warning("%s: %d ids occur more than once, for example %r.", path, len(repeated), repeated[0])
-
-
-def _set_apart(rows: Dataset, fraction: float, seed: int, path: Path) -> tuple[Dataset, Dataset]:
-    texts = rows["text"][:]
-    different = sorted(set(texts))
-    if len(different) < 2:
-        raise ValueError(
-            f"{path} has one text only, so none can be set apart for validation. Give a table for `validation`, or "
-            "validation_fraction=0."
-        )
-    count = min(max(round(fraction * len(different)), 1), len(different) - 1)
-    chosen = {different[place] for place in np.random.default_rng(seed).permutation(len(different))[:count]}
-    apart = [row for row, text in enumerate(texts) if text in chosen]
-    rest = [row for row, text in enumerate(texts) if text not in chosen]
-    return _taken(rows, rest), _taken(rows, apart)
-
-
-def _taken(rows: Dataset, places: list[int]) -> Dataset:
-    return Dataset.from_dict({name: values for name, values in rows[places].items()}, features=rows.features)
+    file = open_table(path, settings, columns)
+    parts = list(file.batches())
+    return Table(
+        file,
+        pa.concat_tables([part.columns for part in parts]) if parts else file.schema.empty_table(),
+        [text for part in parts for text in part.texts],
+        [line for part in parts for line in part.lines],
+        [error for part in parts for error in part.errors],
+    )

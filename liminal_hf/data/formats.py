@@ -1,0 +1,323 @@
+"""JSON, Excel and SPSS tables as records.
+
+Requires pyarrow; Excel needs openpyxl and SPSS pyreadstat (the extra `tables`).
+"""
+
+import datetime as dt
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ..modeling.errors import LiminalError
+from .cells import fold, is_no_value, option
+from .delimited import Dialect, Record, find_dialect, find_encoding, read_lines, read_records
+
+_HEADER_WITHIN = 20  # rows of a sheet
+
+
+@dataclass
+class Source:
+    """A table that can be read record by record, as often as needed.
+
+    Args:
+        names: of the columns, as the file has them.
+        records: starts reading; a record's cells may be fewer or more than the names where it has an error.
+        unit: what `Record.line` counts: "line" or "row".
+        typed: whether cells have types; in a delimited file all are text.
+        dialect: of a delimited file.
+    """
+
+    names: list[str]
+    records: Callable[[], Iterator[Record]]
+    unit: str = "row"
+    typed: bool = True
+    dialect: Dialect | None = None
+
+
+def open_delimited(
+    path: Path, wanted: Sequence[str], encoding: str | None, separator: str | None, quotes: bool | None
+) -> Source:
+    """A CSV, TSV or other delimited file; see `find_dialect`."""
+    dialect = find_dialect(path, wanted, encoding=encoding, separator=separator, quotes=quotes)
+    return Source(list(dialect.header), lambda: read_records(path, dialect), "line", typed=False, dialect=dialect)
+
+
+# ---- JSON ----
+
+
+def open_json(path: Path, text: str, encoding: str | None, lines: bool) -> Source:
+    """JSON lines (`lines`), or an array of objects, or an object with a list per column."""
+    name = find_encoding(path, encoding)
+    if not lines:
+        content = "".join(read_lines(path, name)).removeprefix("\ufeff")
+        try:
+            rows = _json_rows(json.loads(content), text, path)
+        except (json.JSONDecodeError, RecursionError) as error:
+            first, _, rest = content.strip().partition("\n")
+            if not (first.startswith("{") and rest and _is_object(first)):
+                raise LiminalError(f"{path} is not JSON: {error}. It takes an array of objects.") from None
+            lines = True  # one object per line, whatever the ending says
+        else:
+            names = _names(row for row in rows if isinstance(row, dict))
+            return Source(names, lambda: _objects(enumerate(rows, start=1), names, "row"))
+    names = _names(row for _, row in _parsed_lines(path, name) if isinstance(row, dict))
+    if not names:
+        raise LiminalError(f'{path} holds no JSON object. It takes one per line, such as {{"text": "Hi"}}.')
+    return Source(names, lambda: _objects(_parsed_lines(path, name), names, "line"), "line")
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (json.JSONDecodeError, RecursionError):
+        return False
+
+
+def _json_rows(value: Any, text: str, path: Path) -> list[Any]:
+    if isinstance(value, dict):
+        columns = list(value.values())
+        if columns and all(isinstance(column, dict) for column in columns):  # as pandas writes them
+            value = {name: list(column.values()) for name, column in value.items()}
+            columns = list(value.values())
+        if columns and all(isinstance(column, list) for column in columns) and len({*map(len, columns)}) == 1:
+            one = len(columns) == 1 and columns[0] and all(isinstance(row, dict) for row in columns[0])
+            value = columns[0] if one else [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]
+        else:
+            value = [value]
+    if not isinstance(value, list) or not value:
+        raise LiminalError(f'{path} holds no rows. It takes an array of objects: [{{"text": "Hi"}}, ...]')
+    if all(isinstance(row, str) for row in value):
+        value = [{text: row} for row in value]
+    if not any(isinstance(row, dict) for row in value):
+        raise LiminalError(f'{path} holds no objects. It takes an array of them: [{{"text": "Hi"}}, ...]')
+    return value
+
+
+def _parsed_lines(path: Path, encoding: str) -> Iterator[tuple[int, Any]]:
+    """Number and value of each line; a `ValueError` where it is no JSON."""
+    for number, line in enumerate(read_lines(path, encoding, newline="\n"), start=1):
+        line = line.removeprefix("\ufeff") if number == 1 else line
+        if not line.strip():
+            continue
+        try:
+            yield number, json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield number, ValueError(str(error))
+
+
+def _names(rows: Iterator[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _objects(rows: Any, names: list[str], unit: str) -> Iterator[Record]:
+    for number, row in rows:
+        if isinstance(row, dict):
+            yield Record(number, [row.get(name) for name in names])
+        else:
+            what = f"not JSON ({row})" if isinstance(row, ValueError) else "no JSON object"
+            yield Record(number, [None] * len(names), f"{unit} {number} is {what}")
+
+
+# ---- Excel ----
+
+
+def open_excel(path: Path, wanted: Sequence[str], sheet: str | int | None) -> Source:
+    """A sheet of an .xlsx file: the only one, the one that has the wanted columns, or the one that `sheet` names."""
+    try:
+        import openpyxl
+        from openpyxl.utils.exceptions import InvalidFileException
+    except ImportError as error:
+        raise ImportError(f"Excel files need openpyxl: pip install 'liminal_hf[tables]' ({error})") from error
+    from zipfile import BadZipFile
+
+    try:
+        book = openpyxl.load_workbook(path)
+        formulas = {
+            (page.title, cell.row, cell.column)
+            for page in book.worksheets
+            for row in page.iter_rows()
+            for cell in row
+            if cell.data_type == "f"
+        }
+        if formulas:
+            book = openpyxl.load_workbook(path, data_only=True)
+    except (BadZipFile, InvalidFileException, KeyError, ValueError, TypeError) as error:
+        raise LiminalError(
+            f"{path} is no Excel file that can be read ({error}). Save it again as 'Excel Workbook (.xlsx)' without a "
+            "password, or as 'CSV UTF-8'."
+        ) from error
+    rows = {page.title: _sheet_rows(page) for page in book.worksheets}
+    title = _choose_sheet(path, {name: cells for name, cells in rows.items() if cells}, list(rows), wanted, sheet)
+    folded = {fold(name) for name in wanted}
+    hits = [len(folded & {fold(str(cell)) for cell in cells if cell is not None}) for cells in rows[title]]
+    start = hits.index(max(hits[:_HEADER_WITHIN])) if any(hits[:_HEADER_WITHIN]) else 0
+    while not any(cell is not None for cell in rows[title][start]):
+        start += 1
+    header = ["" if cell is None else str(cell).strip() for cell in rows[title][start]]
+    used = [
+        index
+        for index, name in enumerate(header)
+        if name or any(cells[index] is not None for cells in rows[title][start + 1 :])
+    ]
+
+    def records() -> Iterator[Record]:
+        for number, cells in enumerate(rows[title][start + 1 :], start=start + 2):
+            lost = [header[i] for i in used if cells[i] is None and (title, number, i + 1) in formulas]
+            error = (
+                f"row {number} has a formula without a value in {lost[0]!r}: save the file in Excel" if lost else None
+            )
+            yield Record(number, [cells[index] for index in used], error)
+
+    return Source([header[index] for index in used], records)
+
+
+def _sheet_rows(page: Any) -> list[list[Any]]:
+    """Values of a sheet, merged cells filled downwards, without empty rows at the end."""
+    from openpyxl.utils.escape import unescape
+
+    rows = [
+        [
+            None if cell.data_type == "e" else unescape(cell.value) if isinstance(cell.value, str) else cell.value
+            for cell in row
+        ]
+        for row in page.iter_rows()
+    ]
+    for area in page.merged_cells.ranges:
+        for row in range(area.min_row, area.max_row):
+            rows[row][area.min_col - 1] = rows[area.min_row - 1][area.min_col - 1]
+    while rows and all(cell is None or cell == "" for cell in rows[-1]):
+        rows.pop()
+    return rows
+
+
+def _choose_sheet(
+    path: Path, filled: dict[str, list[list[Any]]], names: list[str], wanted: Sequence[str], sheet: str | int | None
+) -> str:
+    if sheet is not None:
+        if str(sheet).isdigit() and str(sheet) not in names and 1 <= int(sheet) <= len(names):
+            sheet = names[int(sheet) - 1]
+        title = next((name for name in names if fold(name) == fold(str(sheet))), None)
+        if title not in filled:
+            problem = "is empty" if title else "is not there"
+            raise LiminalError(f"{path}: sheet {sheet!r} {problem}. Its sheets: {', '.join(map(repr, names))}.")
+        return title
+    if not filled:
+        raise LiminalError(f"{path} is empty. The first row of a table names its columns.")
+    folded = {fold(name) for name in wanted}
+
+    def hits(rows: list[list[Any]]) -> int:
+        return max(len(folded & {fold(str(cell)) for cell in cells}) for cells in rows[:_HEADER_WITHIN])
+
+    best = max(map(hits, filled.values()))
+    fitting = [name for name, rows in filled.items() if hits(rows) == best]
+    if len(fitting) > 1:
+        raise LiminalError(
+            f"{path} has several sheets that fit: {', '.join(map(repr, fitting))}. Say which: "
+            f"{option('sheet', fitting[0])}."
+        )
+    return fitting[0]
+
+
+# ---- SPSS ----
+
+
+def open_spss(path: Path, text: str, encoding: str | None) -> Source:
+    """An SPSS file. Missing values of its own are missing; a text column of codes is read by its value labels."""
+    try:
+        import pyreadstat
+    except ImportError as error:
+        raise ImportError(f"SPSS files need pyreadstat: pip install 'liminal_hf[tables]' ({error})") from error
+    try:
+        columns, meta = pyreadstat.read_sav(str(path), encoding=encoding, output_format="dict")
+    except (pyreadstat.ReadstatError, pyreadstat.PyreadstatError, UnicodeDecodeError) as error:
+        raise LiminalError(f"{path} is no SPSS file that can be read ({error}).") from error
+    for name, codes in meta.variable_value_labels.items():
+        if fold(name) == fold(text):
+            columns[name] = [codes.get(value, value) for value in columns[name]]
+    names = list(columns)
+    cells = [[None if is_no_value(value) else value for value in columns[name]] for name in names]
+    rows = list(zip(*cells, strict=True))
+    return Source(names, lambda: (Record(number, row) for number, row in enumerate(rows, start=1)))
+
+
+# ---- types ----
+
+
+def arrow_type(kinds: set[str]) -> pa.DataType:
+    """The type of a column whose values have the kinds of `kind_of`; string where no other fits them all.
+
+    Example:
+        >>> arrow_type({"int", "null"}), arrow_type({"int", "str"})
+        (DataType(int64), DataType(string))
+    """
+    kinds = kinds - {"null"}
+    simple = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "time": pa.timestamp("us")}
+    if len(kinds) == 1:
+        return simple.get(next(iter(kinds)), pa.string())
+    return pa.float64() if kinds == {"int", "float"} else pa.string()
+
+
+def kind_of(value: Any) -> str:
+    """The kind of a cell: null, bool, int, float, time, str, or other.
+
+    Example:
+        >>> [kind_of(value) for value in (None, True, 3, 2.5, dt.date(2024, 9, 1), "a", [1], 2**70)]
+        ['null', 'bool', 'int', 'float', 'time', 'str', 'other', 'other']
+    """
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int):
+        return "int" if -(2**63) <= value < 2**63 else "other"
+    if isinstance(value, float):
+        return "float"
+    if isinstance(value, dt.date) and getattr(value, "tzinfo", None) is None:
+        return "time"
+    return "str" if isinstance(value, str) else "other"
+
+
+def to_arrow(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """Cells as a column; in a column of strings, what is none is written as a cell of a CSV would have it."""
+    if pa.types.is_timestamp(kind):
+        values = [dt.datetime.combine(value, dt.time()) if type(value) is dt.date else value for value in values]
+    if kind != pa.string():
+        return pa.array(values, kind)
+    return pa.array([None if value is None else clean(as_text(value)) for value in values], pa.string())
+
+
+def as_text(value: Any) -> str:
+    """A cell as the text that a person would see.
+
+    Example:
+        >>> [as_text(value) for value in (5.0, 0.5, dt.datetime(2024, 9, 1), True, ["a"])]
+        ['5', '0.5', '2024-09-01', 'TRUE', '["a"]']
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return str(value).upper()
+    if isinstance(value, float):
+        return str(int(value)) if math.isfinite(value) and value.is_integer() and abs(value) < 1e15 else repr(value)
+    if isinstance(value, dt.datetime):
+        return str(value.date()) if value.time() == dt.time() and value.tzinfo is None else value.isoformat(" ")
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
+
+
+def clean(text: str) -> str:
+    """The text with U+FFFD for what is no character, so that it can be written.
+
+    Example:
+        >>> clean("half \\ud83d, whole")
+        'half \ufffd, whole'
+    """
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -1,0 +1,243 @@
+"""One's own texts with labels, from tables of any kind, as splits for training and evaluation.
+
+Requires datasets and numpy; Excel and SPSS tables need the extra `tables`. Labels come in any stated scale and leave in
+-1..1.
+"""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, DatasetDict, Features, List, Value
+
+from ..modeling.configuration_liminal import MISSING_LABEL
+from ..modeling.errors import LiminalError
+from ..modeling.texts import text_error
+from .formats import as_text
+from .tables import Table, TableSettings, read_table
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "validation", "test")
+_SPLIT_NAMES = {"dev": "validation", "valid": "validation", "val": "validation"}
+_KNOWN_SCALES = ((0, 1), (-1, 1), (1, 5), (1, 7), (1, 9), (0, 10), (0, 100), (-100, 100))
+
+
+def load_table(
+    files: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]],
+    text: str = "text",
+    labels: str | Sequence[str] | Mapping[str, str] = ("V", "A", "D"),
+    scale: str | tuple[float, float] = (1.0, 5.0),
+    *,
+    targets: Sequence[str] | None = None,
+    settings: TableSettings | None = None,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+    **options: Any,
+) -> DatasetDict:
+    """A user's own table, or one per split, as EmoBank comes: `text` and `labels` in -1..1.
+
+    The kind of file is told by its ending: CSV, TSV, JSON, Parquet, Excel or SPSS (see `read_table`). Texts may hold
+    quotation marks and line breaks where the cell is quoted. Nothing in a text counts as missing: "None" and "NA" are
+    texts.
+
+    Args:
+        files: path of the training table, or paths by split: `train`, `validation`, `test` (any of them).
+        text: column with the text.
+        labels: columns with the labels, one per target, in the targets' order; or a mapping from target to column. An
+            empty cell (or NA, NaN, null, None, -, and -100 outside the scale) is a missing label; it becomes -100,
+            which the losses and metrics leave out.
+        scale: lowest and highest possible label, x -> 2 (x - low) / (high - low) - 1.
+        targets: names of the targets, in the order of the model; None: see `TableSettings.label_columns`.
+        settings: all of how the tables are read, instead of `text`, `labels`, `scale` and `options`.
+        validation_fraction: share of the different texts of `train` that is held out when no `validation` is given and
+            there is a `train`; 0 holds none out. All rows with one text are on the same side.
+        seed: of that choice.
+        options: `separator`, `encoding`, `decimal`, `sheet` and `quotes`, as in `TableSettings`.
+
+    Returns:
+        `DatasetDict` with `text` (string), `labels` (a float32 per target, in -1..1 or -100) and, where the tables have
+        a column of that name, `id` (string).
+
+    Raises:
+        FileNotFoundError: a file is not there.
+        LiminalError: a column is missing (the message lists the columns and the closest), a row can't be read, its text
+            is empty, a label is no number or outside the scale, or the file is empty or can't be decoded; the message
+            says in which line.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "mine.csv"
+        >>> _ = path.write_text('text;valence;arousal\\n"Well; hello!";8,5;7\\nGo away.;1;\\n', "utf-8")
+        >>> corpus = load_table({"test": path}, labels=("valence", "arousal"), scale=(1, 9))
+        >>> corpus["test"][:]
+        {'text': ['Well; hello!', 'Go away.'], 'labels': [[0.875, 0.5], [-1.0, -100.0]]}
+    """
+    settings = settings or TableSettings(text=text, labels=labels, scale=scale, **options)
+    columns = settings.label_columns(targets)
+    if not 0 <= validation_fraction < 1:
+        raise LiminalError(f"validation_fraction must be at least 0 and below 1, got {validation_fraction}.")
+    paths = _split_paths(files)
+    parts = {split: _read_split(paths[split], settings, columns) for split in SPLITS if split in paths}
+    if "train" in parts and "validation" not in parts and validation_fraction > 0:
+        train, validation = _hold_out(parts["train"], validation_fraction, seed, paths["train"])
+        rest = {"test": parts["test"]} if "test" in parts else {}
+        parts = {"train": train, "validation": validation, **rest}
+    corpus = DatasetDict(parts)
+    crossing = cross_split_duplicates(corpus)
+    if crossing:
+        example, splits = next(iter(crossing.items()))
+        logger.warning(
+            "%d texts are in more than one split, for example %r in %s: results on them are too good. "
+            "liminal_hf.data.cross_split_duplicates lists them.",
+            len(crossing),
+            example[:60],
+            " and ".join(splits),
+        )
+    return corpus
+
+
+def cross_split_duplicates(corpus: Mapping[str, Dataset], text: str = "text") -> dict[str, tuple[str, ...]]:
+    """The texts that are, letter for letter, in more than one split: what a model has seen is no test of it.
+
+    EmoBank has 34 of them (of 92 texts that occur more than once).
+
+    Args:
+        corpus: splits by name.
+        text: column with the text.
+
+    Returns:
+        Each such text with the names of the splits that have it.
+
+    Example:
+        >>> corpus = DatasetDict(
+        ...     train=Dataset.from_dict({"text": ["Yes.", "No.", "No."]}),
+        ...     test=Dataset.from_dict({"text": ["Yes.", "Oh."]}),
+        ... )
+        >>> crossing = cross_split_duplicates(corpus); crossing
+        {'Yes.': ('train', 'test')}
+        >>> corpus["test"].filter(lambda row: row["text"] not in crossing).num_rows
+        1
+    """
+    where: dict[str, list[str]] = {}
+    for split, rows in corpus.items():
+        for value in dict.fromkeys(rows[text]):
+            where.setdefault(value, []).append(split)
+    return {value: tuple(splits) for value, splits in where.items() if len(splits) > 1}
+
+
+def _split_paths(files: Any) -> dict[str, Path]:
+    named = files if isinstance(files, Mapping) else {"train": files}
+    paths: dict[str, Path] = {}
+    for name, path in named.items():
+        split = _SPLIT_NAMES.get(name, name)
+        if split not in SPLITS:
+            raise LiminalError(f"files are given by split, any of {', '.join(SPLITS)}; got {sorted(named)}.")
+        if split in paths:
+            raise LiminalError(f"files has two tables for the split {split!r}: {paths[split]} and {path}. Give one.")
+        paths[split] = Path(path)
+    if not paths:
+        raise LiminalError(f"files names no table. Give paths by split, any of {', '.join(SPLITS)}.")
+    return paths
+
+
+def _read_split(path: Path, settings: TableSettings, label_columns: Mapping[str, str]) -> Dataset:
+    table = read_table(path, settings, list(label_columns.values()))
+    if not len(table):
+        raise LiminalError(f"{path} has a header and no rows.")
+    _check_rows(table)
+    columns: dict[str, list] = {}
+    features = {"text": Value("string"), "labels": List(Value("float32"))}
+    if "id" in table.columns.column_names and "id" not in (table.file.text, *label_columns.values()):
+        columns["id"] = ["" if value is None else as_text(value) for value in table["id"]]
+        features = {"id": Value("string"), **features}
+        _warn_of_duplicate_ids(path, columns["id"])
+    columns["text"] = table.texts
+    columns["labels"] = _labels(table, label_columns, settings.scale).tolist()
+    return Dataset.from_dict(columns, features=Features(features))
+
+
+def _check_rows(table: Table) -> None:
+    """Raises when a row can't be read or has no text."""
+    errors = [error or text_error(text) for error, text in zip(table.errors, table.texts, strict=True)]
+    bad = [index for index, error in enumerate(errors) if error]
+    if not bad:
+        return
+    shown = [
+        table.errors[index] or f"{table.where(index)}: column {table.file.text!r} is {_phrase(errors[index])}"
+        for index in bad[:5]
+    ]
+    more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
+    advice = " Correct or remove them."
+    if table.file.kind == "delimited" and any(table.errors):
+        advice += (
+            " A text with a separator, a quotation mark or a line break must be in quotation marks, with those inside "
+            'doubled ("").'
+        )
+    raise LiminalError(
+        f"{table.file.path}: {len(bad)} of {len(table)} rows can't be read ({'; '.join(shown)}{more}).{advice}"
+    )
+
+
+def _phrase(error: str | None) -> str:
+    return {"no text (missing value)": "missing"}.get(str(error), str(error))
+
+
+def _labels(table: Table, columns: Mapping[str, str], scale: tuple[float, float]) -> np.ndarray:
+    """`(rows, targets)` labels in -1..1, -100 where one is missing."""
+    path, names, (low, high) = table.file.path, list(columns.values()), scale
+    values = table.numbers(names, scale)
+    if not low <= MISSING_LABEL <= high:
+        values[values == MISSING_LABEL] = np.nan
+    outside = (values < low) | (values > high)  # NaN, a missing label, is neither
+    if outside.any():
+        column = int(np.flatnonzero(outside.any(axis=0))[0])
+        row = int(np.flatnonzero(outside[:, column])[0])
+        fits = [f"({a:g}, {b:g})" for a, b in _KNOWN_SCALES if a <= np.nanmin(values) and np.nanmax(values) <= b]
+        hint = f" All label columns would fit scale={' or scale='.join(fits[:2])}." if fits else ""
+        raise LiminalError(
+            f"{path}: column {names[column]!r} holds values from {np.nanmin(values[:, column]):g} to "
+            f"{np.nanmax(values[:, column]):g}, which do not fit scale=({low:g}, {high:g}); the first is "
+            f"{values[row, column]:g} in {table.where(row)}. Give the scale on which the texts were rated.{hint}"
+        )
+    for column, (target, name) in enumerate(columns.items()):
+        present = values[~np.isnan(values[:, column]), column]
+        if not len(present):
+            logger.warning("%s: column %r has no label at all; the target %r is not trained.", path, name, target)
+        elif len(present) > 1 and np.ptp(present) == 0:
+            logger.warning("%s: column %r is %g in every row; nothing can be learned from it.", path, name, present[0])
+    if len(values) >= 10 and not np.isnan(values).all() and np.nanmax(values) - np.nanmin(values) < (high - low) / 4:
+        logger.warning(
+            "%s: all labels lie in %g..%g, less than a quarter of scale=(%g, %g). Is this how they were rated?",
+            path, np.nanmin(values), np.nanmax(values), low, high,
+        )  # fmt: skip
+    return np.where(np.isnan(values), MISSING_LABEL, 2 * (values - low) / (high - low) - 1)
+
+
+def _warn_of_duplicate_ids(path: Path, ids: list[str]) -> None:
+    seen: set[str] = set()
+    repeated = list(dict.fromkeys(value for value in ids if value in seen or seen.add(value)))  # type: ignore[func-returns-value]
+    if repeated:
+        logger.warning("%s: %d ids occur more than once, for example %r.", path, len(repeated), repeated[0])
+
+
+def _hold_out(rows: Dataset, fraction: float, seed: int, path: Path) -> tuple[Dataset, Dataset]:
+    texts = rows["text"][:]
+    different = sorted(set(texts))
+    if len(different) < 2:
+        raise LiminalError(
+            f"{path} has one text only, so none can be held out for validation. Give a table for `validation`, or "
+            "validation_fraction=0."
+        )
+    count = min(max(round(fraction * len(different)), 1), len(different) - 1)
+    chosen = {different[index] for index in np.random.default_rng(seed).permutation(len(different))[:count]}
+    apart = [index for index, text in enumerate(texts) if text in chosen]
+    rest = [index for index, text in enumerate(texts) if text not in chosen]
+    return _select(rows, rest), _select(rows, apart)
+
+
+def _select(rows: Dataset, indices: list[int]) -> Dataset:
+    return Dataset.from_dict({name: values for name, values in rows[indices].items()}, features=rows.features)

@@ -1,0 +1,230 @@
+"""Tables out: the ending of the name says the format, and a CSV goes back in the dialect of the table that came in.
+
+Requires pyarrow; Excel needs openpyxl (the extra `tables`).
+"""
+
+import csv
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..io import atomic_write
+from ..modeling.errors import LiminalError
+from .formats import as_text, clean
+from .table_settings import TableSettings
+
+OUTPUT_ENDINGS = (".csv", ".tsv", ".parquet", ".xlsx", ".jsonl")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_NUMBER = re.compile(r"[+-]?[\d.,\s\u00a0\u202f']*\d[.,]?(?:[eE][+-]?\d+)?\s*%?")
+_EXCEL_ROWS = 1_048_576
+_EXCEL_CHARACTERS = 32_767
+COMPRESSION = "zstd"
+
+
+def output_ending(path: str | os.PathLike) -> str:
+    """The ending of an output, in small letters.
+
+    Raises:
+        LiminalError: it is none that can be written.
+
+    Example:
+        >>> output_ending("answers.CSV")
+        '.csv'
+    """
+    ending = Path(path).suffix.lower()
+    if ending not in OUTPUT_ENDINGS:
+        raise LiminalError(f"{os.fspath(path)}: the ending {ending!r} is none of {', '.join(OUTPUT_ENDINGS)}.")
+    return ending
+
+
+def harmless(cell: str) -> str:
+    """The cell, with an apostrophe before what a spreadsheet would run as a formula; a number stays as it is.
+
+    Example:
+        >>> [harmless(cell) for cell in ("=1+1", "-1,5", "- no", "fine")]
+        ["'=1+1", '-1,5', "'- no", 'fine']
+    """
+    if not cell.lstrip(" ").startswith(_FORMULA) or _NUMBER.fullmatch(cell.strip()):
+        return cell
+    return f"'{cell}"
+
+
+class TableWriter:
+    """Writes a table piece by piece; the file is in place, whole, when the block ends well.
+
+    Args:
+        path: the ending says the format: .csv, .tsv, .parquet, .xlsx or .jsonl.
+        schema: names and types of the columns.
+        like: settings of the table that came in: separator and decimal mark of a CSV. A CSV gets a byte-order mark, by
+            which Excel knows UTF-8.
+        metadata: goes into the schema of a Parquet file.
+
+    Raises:
+        LiminalError: the ending is none that can be written, or the rows do not fit into a sheet.
+        ImportError: Excel without the extra `tables`.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.csv"
+        >>> table = pa.table({"text": ["=1+1", "fine"], "pleasure": [0.5, None]})
+        >>> with TableWriter(path, table.schema) as writer:
+        ...     writer.write(table)
+        >>> path.read_text("utf-8-sig").splitlines()
+        ['text,pleasure', "'=1+1,0.5", 'fine,']
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        schema: pa.Schema,
+        like: TableSettings | None = None,
+        metadata: Mapping[bytes, bytes] | None = None,
+    ) -> None:
+        self.path, self.schema = Path(path), schema.with_metadata(metadata)
+        self.ending = output_ending(path)
+        separator = (like.separator if like else None) or ","
+        self._separator = "\t" if self.ending == ".tsv" else separator
+        self._decimal = (like.decimal if like else None) or "."
+        self._rows = 0
+
+    def __enter__(self) -> "TableWriter":
+        self._atomic = atomic_write(self.path)
+        self._temporary = self._atomic.__enter__()
+        try:
+            self._open()
+        except BaseException as error:
+            self._atomic.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def _open(self) -> None:
+        names = self.schema.names
+        if self.ending == ".parquet":
+            self._parquet = pq.ParquetWriter(self._temporary, self.schema, compression=COMPRESSION)
+        elif self.ending == ".xlsx":
+            try:
+                import openpyxl
+            except ImportError as error:
+                raise ImportError(f"Excel files need openpyxl: pip install 'liminal_hf[tables]' ({error})") from error
+            self._book = openpyxl.Workbook(write_only=True)
+            self._sheet = self._book.create_sheet("predictions")
+            self._sheet.append([self._excel(name) for name in names])
+        else:
+            encoding = "utf-8-sig" if self.ending == ".csv" else "utf-8"
+            self._text = self._temporary.open("w", encoding=encoding, newline="")
+            if self.ending != ".jsonl":
+                self._csv = csv.writer(self._text, delimiter=self._separator, lineterminator="\n")
+                self._csv.writerow([harmless(name) for name in names])
+
+    def write(self, table: pa.Table) -> None:
+        """Adds rows with the columns of the schema."""
+        self._rows += len(table)
+        if self.ending == ".parquet":
+            self._parquet.write_table(table.replace_schema_metadata(self.schema.metadata))
+            return
+        single = [pa.types.is_float32(field.type) for field in self.schema]
+        rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
+        if self.ending == ".xlsx":
+            if self._rows >= _EXCEL_ROWS:
+                raise LiminalError(
+                    f"{self.path}: an Excel sheet takes {_EXCEL_ROWS - 1:,} rows. Write .csv or .parquet."
+                )
+            for row in rows:
+                self._sheet.append([self._excel(_short(v) if s else v) for v, s in zip(row, single, strict=True)])
+        elif self.ending == ".jsonl":
+            for row in rows:
+                values = {
+                    name: _plain(_short(v) if s else v)
+                    for name, v, s in zip(self.schema.names, row, single, strict=True)
+                }
+                self._text.write(json.dumps(values, ensure_ascii=False) + "\n")
+        else:
+            for row in rows:
+                self._csv.writerow([self._cell(_short(v) if s else v) for v, s in zip(row, single, strict=True)])
+
+    def _cell(self, value: Any) -> str:
+        if value is None:
+            return ""
+        if isinstance(value, float):
+            return "" if math.isnan(value) else repr(value).replace(".", self._decimal)
+        text = as_text(value).replace("\x00", "\ufffd")
+        return harmless(text) if isinstance(value, str) else text
+
+    def _excel(self, value: Any) -> Any:
+        from openpyxl.cell import WriteOnlyCell
+        from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
+
+        if value is None or (isinstance(value, float) and not math.isfinite(value)):
+            return None
+        if isinstance(value, bool | int | float) or (hasattr(value, "year") and getattr(value, "tzinfo", None) is None):
+            return value
+        cell = WriteOnlyCell(self._sheet, ILLEGAL_CHARACTERS_RE.sub("\ufffd", as_text(value))[:_EXCEL_CHARACTERS])
+        if isinstance(cell.value, str) and cell.value.startswith(_FORMULA):
+            cell.data_type, cell.quotePrefix = "s", True  # a text, whatever it begins with
+        return cell
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self.ending == ".parquet":
+                self._parquet.close()
+            elif self.ending == ".xlsx":
+                self._book.save(self._temporary)
+            else:
+                self._text.close()
+        except BaseException as failure:
+            self._atomic.__exit__(type(failure), failure, failure.__traceback__)
+            raise
+        self._atomic.__exit__(kind, error, trace)
+
+
+def write_table(
+    path: str | os.PathLike, columns: pa.Table | Mapping[str, Sequence[Any]], like: TableSettings | None = None
+) -> Path:
+    """Writes a whole table; see `TableWriter`.
+
+    Args:
+        path: where to; the ending says the format.
+        columns: an Arrow table, or values by column; values of mixed types become text.
+        like: settings of the table that came in.
+
+    Returns:
+        The path.
+    """
+    if not isinstance(columns, pa.Table):
+        columns = pa.table({name: _column(list(values)) for name, values in columns.items()})
+    with TableWriter(path, columns.schema, like) as writer:
+        writer.write(columns)
+    return Path(path)
+
+
+def _column(values: list[Any]) -> pa.Array:
+    try:
+        return pa.array([clean(value) if isinstance(value, str) else value for value in values])
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array([None if value is None else clean(as_text(value)) for value in values])
+
+
+def _short(value: Any) -> Any:
+    """A float32 with the digits that it has."""
+    return value if value is None or not math.isfinite(value) else float(f"{value:.7g}")
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON knows it."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, str | bool | int) else as_text(value)
