@@ -100,7 +100,7 @@ def test_a_head_without_its_encoder_from_elsewhere_names_no_path(tmp_path: Path,
     for name in ("/etc", "../../somewhere", "C:\\models"):
         config = LiminalConfig(encoder_name_or_path=name, weights_format="head_only")
         with pytest.raises(ValueError, match="is a path of this machine"):
-            checkpointing._head_only_state("owner/name", config, {})
+            checkpointing._with_encoder({}, "owner/name", config, {})
 
 
 # ---- configs ----

@@ -5,9 +5,13 @@ Requires torch, transformers and safetensors.
 
 import copy
 import inspect
+import json
 import logging
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +24,15 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 from .configuration_liminal import LiminalConfig, refuse_unknown
 from .encoders import hub_revision, load_encoder
+from .errors import LiminalError
 from .provenance import read_facts, remember_facts, write_facts
 
 logger = logging.getLogger(__name__)
 
 _LOW_RANK = "low_rank."
 _WEIGHTS = "model.safetensors"
+# What the caller says of the network and the cache holds for the encoder, too; `revision` and `subfolder` do not.
+_HUB_KWARGS = ("token", "cache_dir", "local_files_only", "force_download", "proxies")
 _ALIGNMENT = 64  # bytes, of torch's own allocations on the CPU
 
 
@@ -36,24 +43,37 @@ class CheckpointedModel(PreTrainedModel):
     # leaves out. The installed package sets it; code that came with a checkpoint goes without.
     finish_upload: Any = None
 
-    def _prepare_config_for_saving(self) -> None:
-        """Writes the whole table of classes into the config: transformers alone would write only the saved one."""
+    @contextmanager
+    def _config_for_saving(self, **fields: Any) -> Iterator[LiminalConfig]:
+        """The model's config as a folder needs it; the config in memory comes back whatever happens.
+
+        The whole table of classes is written, where transformers alone would write only the saved one. In memory,
+        `custom_pipelines` would ask for `trust_remote_code` in `pipeline`.
+        """
+        before, config = self.config, copy.deepcopy(self.config)
         prefix = "modeling_liminal."
-        self.config.auto_map = {
+        config.auto_map = {
             "AutoConfig": "configuration_liminal.LiminalConfig",
             "AutoModel": prefix + "LiminalModel",
             "AutoModelForSequenceClassification": prefix + "LiminalForPADRegression",
         }
-        self.config.custom_pipelines = {
+        config.custom_pipelines = {
             "pad-regression": {
                 "impl": "pipeline_liminal.PADRegressionPipeline",
                 "pt": ["AutoModelForSequenceClassification"],
                 "type": "text",
             }
         }
-        if self.config.text_config is not None:
+        if config.text_config is not None:
             # A folder of this machine means nothing elsewhere; encoder_name_or_path holds the public name.
-            self.config.text_config._name_or_path = ""
+            config.text_config._name_or_path = ""
+        for name, value in fields.items():
+            setattr(config, name, value)
+        self.config = config
+        try:
+            yield config
+        finally:
+            self.config = before
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:  # type: ignore[override]
         """Writes the full weights (safetensors), the config with the whole `auto_map`, and the code.
@@ -61,20 +81,16 @@ class CheckpointedModel(PreTrainedModel):
         Also a model that came from a head-only checkpoint is written in full. Arguments as in transformers.
 
         Raises:
-            ValueError: the path is a file.
+            LiminalError: the path is a file.
         """
         folder = Path(save_directory)
         if folder.is_file():
-            raise ValueError(f"save_pretrained needs a folder, and {folder} is a file. Give another path.")
-        self._prepare_config_for_saving()
-        try:
+            raise LiminalError(f"save_pretrained needs a folder, and {folder} is a file. Give another path.")
+        with self._config_for_saving():
             if kwargs.get("is_main_process", True):
                 copy_code(folder)
                 write_facts(self, folder)
             super().save_pretrained(save_directory, **kwargs)
-        finally:
-            # Only a folder needs it; in memory it would ask for trust_remote_code in `pipeline`.
-            del self.config.custom_pipelines
 
     def _upload_modified_files(self, working_dir: str | os.PathLike, repo_id: str, *args: Any, **kwargs: Any) -> Any:
         # `push_to_hub` and `save_pretrained(push_to_hub=True)` come here when the folder is written.
@@ -94,115 +110,117 @@ class CheckpointedModel(PreTrainedModel):
                 `(out, r)` with `weight = original + B @ A` (Hu et al. 2021; fold the adapter's scale into B).
 
         Raises:
-            ValueError: the model has no encoder, its origin is not known, or its encoder has been trained otherwise.
+            LiminalError: the model has no encoder, its origin is not known, or its encoder has been trained otherwise.
         """
-        config, encoder = self.config, self.base.encoder
-        if encoder is None:
-            raise ValueError("This model has no encoder to leave out: use save_pretrained.")
-        if not config.encoder_name_or_path:
-            raise ValueError(
-                "A head-only checkpoint must name its encoder: set model.config.encoder_name_or_path to its Hub id "
-                "(and encoder_revision to a commit), or use save_pretrained."
-            )
-        if Path(config.encoder_name_or_path).exists():
-            logger.warning("The encoder is the folder %s; elsewhere it won't be found.", config.encoder_name_or_path)
         low_rank = low_rank or {}
-        original = load_encoder(
-            config.encoder_name_or_path, config.encoder_revision, config.encoder_layers
-        ).state_dict()
-        for name, value in encoder.state_dict().items():
-            expected = original[name]
-            if name in low_rank:
-                expected = _add_low_rank(expected, *low_rank[name])
-            if not torch.equal(value.to(expected), expected) and (
-                name not in low_rank or not torch.allclose(value.to(expected), expected, atol=1e-5)
-            ):
-                raise ValueError(
-                    f"The encoder weight {name!r} is not that of {config.encoder_name_or_path}: a head-only "
-                    "checkpoint would lose its training. Use save_pretrained, or give the change as low_rank."
-                )
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {
+        self._check_encoder_is_the_original(low_rank)
+        if Path(self.config.encoder_name_or_path).exists():
+            logger.warning(
+                "The encoder is the folder %s; elsewhere it won't be found.", self.config.encoder_name_or_path
+            )
+        weights = {
             name: value.contiguous()
             for name, value in self.state_dict().items()
             if not name.startswith(("encoder.", "liminal.encoder."))
         }
         if self is self.base:
-            state = {f"liminal.{name}": value for name, value in state.items()}
+            weights = {f"liminal.{name}": value for name, value in weights.items()}
         for name, (a, b) in low_rank.items():
-            state[f"{_LOW_RANK}{name}.A"], state[f"{_LOW_RANK}{name}.B"] = a.contiguous(), b.contiguous()
-        copy_code(folder)
-        write_facts(self, folder)
-        self._prepare_config_for_saving()
-        config.weights_format = "head_only"
-        config.architectures = ["LiminalForPADRegression"]
-        temporary = folder / f".{_WEIGHTS}.part"
-        save_file(state, temporary, metadata={"format": "pt"})
-        try:
-            config.save_pretrained(folder)
-        finally:
-            config.weights_format = "full"
-            del config.custom_pipelines
-        temporary.replace(folder / _WEIGHTS)
+            weights[f"{_LOW_RANK}{name}.A"], weights[f"{_LOW_RANK}{name}.B"] = a.contiguous(), b.contiguous()
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        fields = {"weights_format": "head_only", "architectures": ["LiminalForPADRegression"]}
+        # Nothing in the folder changes before all of it is written: a full disk leaves the old checkpoint.
+        with self._config_for_saving(**fields) as config, tempfile.TemporaryDirectory(dir=folder, prefix=".") as parts:
+            copy_code(Path(parts))
+            write_facts(self, parts)
+            config.save_pretrained(parts)
+            save_file(weights, Path(parts) / _WEIGHTS, metadata={"format": "pt"})
+            for file in sorted(Path(parts).iterdir(), key=lambda file: file.name == _WEIGHTS):
+                file.replace(folder / file.name)
+
+    def _check_encoder_is_the_original(self, low_rank: dict[str, tuple[Tensor, Tensor]]) -> None:
+        """Raises unless the encoder is the published one, changed by nothing but `low_rank`."""
+        name, encoder = self.config.encoder_name_or_path, self.base.encoder
+        if encoder is None:
+            raise LiminalError("This model has no encoder to leave out: use save_pretrained.")
+        if not name:
+            raise LiminalError(
+                "A head-only checkpoint must name its encoder: set model.config.encoder_name_or_path to its Hub id "
+                "(and encoder_revision to a commit), or use save_pretrained."
+            )
+        original = load_encoder(name, self.config.encoder_revision, self.config.encoder_layers).state_dict()
+        for weight, value in encoder.state_dict().items():
+            expected = original[weight]
+            if weight in low_rank:
+                expected = _add_low_rank(expected, *low_rank[weight])
+            if not torch.equal(value.to(expected), expected) and (
+                weight not in low_rank or not torch.allclose(value.to(expected), expected, atol=1e-5)
+            ):
+                raise LiminalError(
+                    f"The encoder weight {weight!r} is not that of {name}: a head-only checkpoint would lose its "
+                    "training. Use save_pretrained, or give the change as low_rank."
+                )
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
         cls, pretrained_model_name_or_path: str | os.PathLike | None, *model_args: Any, **kwargs: Any
     ) -> "CheckpointedModel":
-        """Loads a model, full or head-only, from a folder or the Hub. Arguments as in transformers.
+        """Loads a model from a folder or the Hub: full, head-only, or a PEFT adapter. Arguments as in transformers.
 
         A full checkpoint never touches the encoder's own repository. A head-only one fetches the encoder named in its
-        config, at the revision named there.
+        config, at the revision named there, with the caller's token, cache and network settings. An adapter is put on
+        the checkpoint that it names.
 
         Raises:
             OSError: the checkpoint, or the encoder of a head-only one, was not found, or the weights are damaged; the
                 message says which.
-            ValueError: the folder holds another kind of model, or names an encoder outside of the Hub.
+            LiminalError: the folder holds another kind of model, names an encoder outside of the Hub, or holds an
+                adapter that names no checkpoint.
         """
         try:
-            loaded = cls._load(pretrained_model_name_or_path, *model_args, **kwargs)
+            loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
         except SafetensorError as error:
             raise OSError(
                 f"The weights of {pretrained_model_name_or_path} are cut short or damaged ({error}). Download or copy "
                 "them again; `liminal verify CHECKPOINT` compares them with the card."
             ) from error
+        except OSError:
+            _check_adapter_names_its_base(pretrained_model_name_or_path)
+            raise
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # a tuple with output_loading_info=True
-        _align(model)
-        if pretrained_model_name_or_path is not None:
-            remember_facts(model, read_facts(pretrained_model_name_or_path, **_hub_kwargs(kwargs)))
+        if model.config.weights_format != "full":
+            raise RuntimeError("This version of transformers did not load the encoder: pip install 'transformers<6'")
         return loaded
 
-    @classmethod
-    def _load(
-        cls, pretrained_model_name_or_path: str | os.PathLike | None, *model_args: Any, **kwargs: Any
-    ) -> "CheckpointedModel":
-        config = kwargs.get("config")
-        hub_kwargs = _hub_kwargs(kwargs)
-        if config is None and pretrained_model_name_or_path is not None:
-            content, _ = cls.config_class.get_config_dict(pretrained_model_name_or_path, **hub_kwargs)
-            if content.get("model_type") != cls.config_class.model_type:
-                name = str(pretrained_model_name_or_path)
-                raise ValueError(
-                    f"{name} is no LIMINAL checkpoint but a {content.get('model_type')!r} model. To put a fresh head "
-                    f"on it: {cls.__name__}.from_encoder_pretrained({name!r})"
-                )
-            config, unused = cls.config_class.from_pretrained(
-                pretrained_model_name_or_path, return_unused_kwargs=True, **{**kwargs, **hub_kwargs}
-            )
-            if config.weights_format == "head_only":
-                kwargs = {**{k: v for k, v in unused.items() if k not in hub_kwargs}, "config": config}
-        if getattr(config, "weights_format", "full") != "head_only" or pretrained_model_name_or_path is None:
-            return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
-        state = _head_only_state(str(pretrained_model_name_or_path), config, hub_kwargs)
-        for name in hub_kwargs:
-            kwargs.pop(name, None)
-        config = copy.deepcopy(config)
-        config.weights_format = "full"
-        loaded = super().from_pretrained(None, *model_args, **{**kwargs, "config": config, "state_dict": state})
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model.config._name_or_path = model.name_or_path = str(pretrained_model_name_or_path)
-        return loaded
+    @staticmethod
+    def _load_pretrained_model(
+        model: "CheckpointedModel",
+        state_dict: dict[str, Tensor] | None,
+        checkpoint_files: list[str] | None,
+        load_config: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Where transformers reads the weights of a checkpoint or an adapter: a head-only checkpoint gets its encoder.
+
+        Everything before and after (adapters, dtype, devices, quantization, the report) is transformers' own.
+        """
+        source = str(load_config.pretrained_model_name_or_path)
+        hub_kwargs = {name: value for name, value in (load_config.download_kwargs or {}).items() if value is not None}
+        if model.config.weights_format == "head_only" and checkpoint_files is not None:
+            own = {name: value for file in checkpoint_files for name, value in load_file(file).items()}
+            encoder_kwargs = {name: hub_kwargs[name] for name in _HUB_KWARGS if name in hub_kwargs}
+            state_dict, checkpoint_files = _with_encoder(own, source, model.config, encoder_kwargs), None
+        model.config.weights_format = "full"
+        result = PreTrainedModel._load_pretrained_model(
+            model, state_dict, checkpoint_files, load_config, *args, **kwargs
+        )
+        _align(model)
+        is_adapter = getattr(model, "_hf_peft_config_loaded", False)
+        if load_config.pretrained_model_name_or_path is not None and not is_adapter:
+            remember_facts(model, read_facts(source, **hub_kwargs))
+        return result
 
     @classmethod
     def from_encoder_pretrained(
@@ -248,12 +266,6 @@ class CheckpointedModel(PreTrainedModel):
         return cls(config, encoder=encoder)
 
 
-def _hub_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Those arguments of `from_pretrained` that say where and how to find a file."""
-    names = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
-    return {name: kwargs[name] for name in names if kwargs.get(name) is not None}
-
-
 def copy_code(folder: Path) -> None:
     """Copies the flat modeling code into a checkpoint folder, so that it loads where the package is not installed."""
     # transformers copies what this file imports by `from .sibling import`; naming the pipeline makes it travel.
@@ -269,36 +281,52 @@ def copy_code(folder: Path) -> None:
             shutil.copyfile(file, target)
 
 
-def _head_only_state(source: str, config: LiminalConfig, hub_kwargs: dict[str, Any]) -> dict[str, Tensor]:
-    """The full state dict of a head-only checkpoint: its own weights and those of the encoder that it names."""
-    from transformers.utils import cached_file
+def _with_encoder(
+    own: dict[str, Tensor], source: str, config: LiminalConfig, hub_kwargs: dict[str, Any]
+) -> dict[str, Tensor]:
+    """All weights of a head-only checkpoint: its own and those of the encoder that it names.
 
+    Args:
+        own: the tensors of the checkpoint's file.
+        source: folder or Hub id of the checkpoint.
+        config: the checkpoint's config.
+        hub_kwargs: the caller's token, cache and network settings.
+    """
     name = config.encoder_name_or_path or ""
     if not Path(source).is_dir() and (Path(name).is_absolute() or ".." in Path(name).parts or "\\" in name):
-        raise ValueError(
+        raise LiminalError(
             f"{source} comes from the Hub and names the encoder {name!r}, which is a path of this machine."
         )
-    path = cached_file(source, _WEIGHTS, **hub_kwargs)
-    own = load_file(path)
     try:
-        encoder = load_encoder(config.encoder_name_or_path, config.encoder_revision, config.encoder_layers)
+        encoder = load_encoder(name, config.encoder_revision, config.encoder_layers, **hub_kwargs)
     except OSError as error:
         raise OSError(
             f"{source} is a head-only checkpoint: it holds the head ({len(own)} tensors) and not the encoder. {error}"
         ) from error
-    state = {f"liminal.encoder.{name}": value for name, value in encoder.state_dict().items()}
+    weights = {f"liminal.encoder.{name}": value for name, value in encoder.state_dict().items()}
     for name, value in own.items():
         if not name.startswith(_LOW_RANK):
-            state[name] = value
+            weights[name] = value
         elif name.endswith(".A"):
             target = "liminal.encoder." + name[len(_LOW_RANK) : -2]
-            if target not in state:
-                raise ValueError(
+            if target not in weights:
+                raise LiminalError(
                     f"{source} changes the encoder weight {target!r}, which {config.encoder_name_or_path} does not "
                     "have: the checkpoint and the encoder do not fit together."
                 )
-            state[target] = _add_low_rank(state[target], value, own[name[:-1] + "B"])
-    return state
+            weights[target] = _add_low_rank(weights[target], value, own[name[:-1] + "B"])
+    return weights
+
+
+def _check_adapter_names_its_base(source: str | os.PathLike | None) -> None:
+    """Raises for the folder of an adapter that does not say which checkpoint it belongs on."""
+    file = Path(source or "") / "adapter_config.json"
+    if file.is_file() and not json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path"):
+        raise LiminalError(
+            f"The adapter {source} does not name the checkpoint that it belongs on: its model was never saved. Build "
+            "that model again (the same encoder, head and settings) and put the adapter on it: "
+            f"PeftModel.from_pretrained(model, {str(source)!r})"
+        )
 
 
 def _add_low_rank(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:

@@ -283,6 +283,21 @@ class LiminalConfig(PreTrainedConfig):
             return None
         return names.index(pleasure), names.index("arousal"), names.index("dominance")
 
+    @classmethod
+    def get_config_dict(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As in transformers; another kind of model is refused, where transformers would read it as ours."""
+        content, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        model_type = content.get("model_type", cls.model_type)
+        if model_type != cls.model_type:
+            name = str(pretrained_model_name_or_path)
+            raise LiminalError(
+                f"{name} is no LIMINAL checkpoint but a {model_type!r} model. To put a fresh head on it: "
+                f"LiminalForPADRegression.from_encoder_pretrained({name!r})"
+            )
+        return content, unused
+
     def check(self) -> None:
         """Raises a LiminalError for a field that is out of its range; a model does so for its config, too."""
         if not isinstance(self.config_version, int) or self.config_version > CONFIG_VERSION:

@@ -139,7 +139,8 @@ def load_encoder(
         OSError: neither the Hub nor the cache nor a packaged copy has it; the message says what can be done.
     """
     source, revision = resolve_encoder(name_or_path, revision)
-    hub_kwargs = {k: kwargs[k] for k in ("token", "cache_dir", "local_files_only", "trust_remote_code") if k in kwargs}
+    names = ("token", "cache_dir", "local_files_only", "force_download", "proxies", "trust_remote_code")
+    hub_kwargs = {name: kwargs[name] for name in names if name in kwargs}
     try:
         config = AutoConfig.from_pretrained(source, revision=revision, **hub_kwargs)
         auto = encoder_class(config)
