@@ -133,11 +133,11 @@ class CheckpointedModel(PreTrainedModel):
         # Nothing in the folder changes before all of it is written: a full disk leaves the old checkpoint.
         with self._config_for_saving(**fields) as config, tempfile.TemporaryDirectory(dir=folder, prefix=".") as parts:
             copy_code(Path(parts))
-            write_facts(self, parts)
             config.save_pretrained(parts)
             save_file(weights, Path(parts) / _WEIGHTS, metadata={"format": "pt"})
             for file in sorted(Path(parts).iterdir(), key=lambda file: file.name == _WEIGHTS):
                 file.replace(folder / file.name)
+        write_facts(self, folder)
 
     def _check_encoder_is_the_original(self, low_rank: dict[str, tuple[Tensor, Tensor]]) -> None:
         """Raises unless the encoder is the published one, changed by nothing but `low_rank`."""
