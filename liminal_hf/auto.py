@@ -92,7 +92,7 @@ def _tell_uploads() -> None:
 
     def finish(*args: Any) -> None:
         # Loaded by the first upload: the card and the client of the Hub cost every other program time.
-        importlib.import_module(f"{_PACKAGE}.export.hub").finish_upload(*args)
+        importlib.import_module(f"{_PACKAGE}.export.repository").finish_upload(*args)
 
     LiminalPreTrainedModel.finish_upload = staticmethod(finish)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from huggingface_hub.constants import HF_HUB_OFFLINE
 
-from .modeling.files import atomic_write, file_sha256
+from .modeling.files import atomic_write, file_sha256, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -146,4 +146,5 @@ __all__ = [
     "file_sha256",
     "find_file",
     "require_file",
+    "write_text",
 ]

@@ -23,7 +23,9 @@ from benchmark import load_corpus
 from report import mean_r
 
 from liminal_hf import DEFAULT_CHECKPOINT
-from liminal_hf.export.hub import open_checkpoint, write_repository
+from liminal_hf.export.checkpoint import open_checkpoint
+from liminal_hf.export.model_card import CORPORA
+from liminal_hf.export.repository import write_repository
 from liminal_hf.training.callbacks import write_text
 from liminal_hf.training.fit import fit
 from liminal_hf.training.recipe import Recipe
@@ -106,11 +108,17 @@ def write(work: Path, target: Path) -> None:
     Raises:
         ValueError: the checkpoint is too large to ship, or the encoder was trained as a whole.
     """
-    model, tokenizer, facts, low_rank = open_checkpoint(work, None)
+    source = open_checkpoint(work)
     with tempfile.TemporaryDirectory() as folder:
         new = Path(folder) / "checkpoint"
-        known = {**facts, "repo_id": f"OWNER/{target.name}"}
-        write_repository(model, new, tokenizer=tokenizer, facts=known, head_only=True, low_rank=low_rank)
+        write_repository(
+            source.model,
+            new,
+            tokenizer=source.tokenizer,
+            facts={"name": target.name, "language": "en", "human_ceiling": CORPORA["emobank"].ceiling},
+            head_only=True,
+            low_rank=source.low_rank,
+        )
         # The package itself is the code of this checkpoint; a copy beside it could only go stale.
         for code in new.glob("*.py"):
             code.unlink()

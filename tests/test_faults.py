@@ -22,7 +22,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, Trainin
 
 import liminal_hf
 from liminal_hf import LiminalConfig, LiminalForPADRegression
-from liminal_hf.export.hub import verify_weights, write_repository
+from liminal_hf.export.hub import verify_weights
+from liminal_hf.export.repository import write_repository
 from liminal_hf.training.callbacks import MANIFEST, is_whole
 from liminal_hf.training.trainer import LiminalTrainer
 

@@ -7,7 +7,7 @@ import pytest
 from conftest import tiny_model
 from test_hub import TEXTS, tokenizer
 
-from liminal_hf.export.hub import write_repository
+from liminal_hf.export.repository import write_repository
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,9 @@ from conftest import tiny_model
 from hub_server import HubServer
 from transformers import BertTokenizerFast
 
-from liminal_hf.export.hub import STAYS_HOME, local_paths, push, verify_weights, write_repository
+from liminal_hf.export.hub import push, verify_weights
 from liminal_hf.export.model_card import REQUIREMENT
+from liminal_hf.export.repository import STAYS_HOME, local_paths, write_repository
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression
 from liminal_hf.modeling.pipeline_liminal import OCTANTS
 
@@ -25,7 +26,14 @@ REPO = "tester/tiny"
 TEXTS = ["a lovely day", "they never listened to us"]
 CODE = {path.name for path in (ROOT / "liminal_hf" / "modeling").glob("*.py")} - {"__init__.py"}
 # One of us, and a stranger in whose process the package cannot be imported.
-OURS = f"import sys, json; sys.path.insert(0, {str(ROOT)!r})\nfrom liminal_hf.export.hub import *\n"
+OURS = f"""import sys, json; sys.path.insert(0, {str(ROOT)!r})
+import torch
+from pathlib import Path
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from liminal_hf import DEFAULT_CHECKPOINT, LiminalForPADRegression, push
+from liminal_hf.export.hub import PushError
+from liminal_hf.export.model_card import run_facts
+"""
 STRANGER = "import sys, json; sys.modules['liminal_hf'] = None\nimport torch\n"
 STRANGER += (
     "from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline\n"
@@ -91,7 +99,7 @@ def test_what_travels(pushed: tuple[HubServer, dict[str, Any]], checkpoint: Path
     assert sorted(files) == sorted([*result["files"], ".gitattributes"])
     tokens = {"tokenizer.json", "tokenizer_config.json"}
     assert set(result["files"]) == CODE | tokens | {
-        "README.md", "config.json", "handler.py", "model.safetensors", "requirements.txt"
+        "README.md", "config.json", "handler.py", "model.safetensors", "provenance.json", "requirements.txt"
     }  # fmt: skip
     # The only large object is the weights, and it is the very file.
     assert files["model.safetensors"] == (checkpoint / "model" / "model.safetensors").read_bytes()
@@ -216,7 +224,8 @@ model.push_to_hub({REPO!r}, private=True)
     run(hub, tmp_path, OURS + code)
     files = hub.files(REPO)
     assert set(files) == CODE | {
-        ".gitattributes", "README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"
+        ".gitattributes", "README.md", "config.json", "model.safetensors", "provenance.json", "tokenizer.json",
+        "tokenizer_config.json",
     }  # fmt: skip
     assert sorted(json.loads(files["config.json"])["auto_map"]) == [
         "AutoConfig", "AutoModel", "AutoModelForSequenceClassification",
@@ -291,8 +300,8 @@ def test_what_the_user_is_told(hub: HubServer, checkpoint: Path, tmp_path: Path)
     assert reader.startswith(f"PushError: This token may not write to {REPO}")
     assert namespace.startswith("PushError: This token may not write to another/tiny")
     assert name.startswith("HFValidationError: Repo id must be in the form")
-    assert missing.startswith("FileNotFoundError: There is no checkpoint in")
-    assert "takes a folder or a LiminalForPADRegression, got int" in wrong_type
+    assert missing.startswith("FileNotFoundError: There is no checkpoint")
+    assert "takes a checkpoint or a LiminalForPADRegression, got int" in wrong_type
     assert "tester/none" in missing_repo and missing_repo.startswith("OSError")
     assert hub.repos == {}
 

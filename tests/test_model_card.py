@@ -14,8 +14,12 @@ from hub_rules import check_card
 from huggingface_hub import ModelCard
 from test_hub import tokenizer
 
+from liminal_hf import DEFAULT_CHECKPOINT
+from liminal_hf.data import human_ceiling
+from liminal_hf.export.hub import verify_weights
 from liminal_hf.export.model_card import CORPORA, build_card, plugins, run_facts
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS, LiminalConfig
+from liminal_hf.modeling.provenance import read_facts
 
 # Every heading and every kind of line, in order; a figure may be any figure.
 NUMBER = r"-?\d+\.\d+"
@@ -58,17 +62,19 @@ from transformers import pipeline
 import torch
 (?s:.*)```
 
+`pipeline\("text-classification"\)`(?s:.*)`pad-regression` is recommended(?s:.*)
+
 ## Scale and calibration
 
 - Labels were given on 1 to 5 and mapped by \(x - 3\) / 2, so that 0 is neutral\.
-(?s:.*)- Mean of the training labels \(P, A, D\): {THREE}; standard deviation: {THREE}\.(?s:.*)
-- Standard deviation of the predictions, as a share of the labels' \(P, A, D, test\): {THREE}\.(?s:.*)
-- `uncertainty` is a standard deviation per dimension, scaled on the development split by {THREE}\.
+(?s:.*)- Mean of the training labels \(pleasure, arousal, dominance\): {THREE}; standard deviation: {THREE}\.(?s:.*)
+- Standard deviation of the predictions, as a share of the labels': pleasure {NUMBER}, arousal (?s:.*)
+- `uncertainty` is a standard deviation per target, scaled on the development split by {THREE}\.
 - `percentile` places (?s:.*)
 
 ## Results
 
-EmoBank, test split \(1000 sentences\); in brackets 95% bootstrap intervals over the sentences:
+EmoBank, test split \(1000 texts\); in brackets 95% bootstrap intervals over the texts:
 
 \| \| Pearson r \| CCC \| MAE \| RMSE \|
 \|---\|---\|---\|---\|---\|
@@ -76,6 +82,8 @@ EmoBank, test split \(1000 sentences\); in brackets 95% bootstrap intervals over
 \| arousal( \| {CELL}){{4}} \|
 \| dominance( \| {CELL}){{4}} \|
 \| mean( \| {CELL}){{4}} \|
+
+Human ceiling, (?s:.*): pleasure 0\.895, arousal 0\.680, dominance 0\.640, mean 0\.738\.
 
 MAE needs a comparison: (?s:.*)
 ## Training
@@ -207,6 +215,60 @@ def test_a_card_of_little_knowledge() -> None:
         assert line in card.content, line
     assert card.data.base_model is None and card.data.eval_results is None and card.data.license is None
     assert "None" not in card.content and "{{ " not in card.content and "buechel" not in card.content
+
+
+def test_a_target_without_labels_has_no_figures() -> None:
+    known = facts()
+    known["metrics"]["test"] |= {"pearson_dominance": float("nan"), "ccc_dominance": None}
+    known["metrics"]["intervals"]["test"]["mae_dominance"] = [float("nan")] * 2
+    card = build_card(config(trained_targets=[True, True, False]), known)
+    names = {(result.metric_type, result.metric_name.rpartition(" ")[2]) for result in card.data.eval_results}
+    assert len(names) == 14 and not names & {("pearsonr", "dominance"), ("ccc", "dominance")}
+    assert "nan" not in card.content.lower().replace("dominance", "")
+    assert "| dominance |  |  | 0.7000 | 0.7000 [0.660, 0.740] |" in card.content
+    assert "- `dominance` had no labels in training and is not answered." in card.content
+
+
+def test_other_targets() -> None:
+    named = LiminalConfig(pooled_size=8, targets=["joy", "anger"], label_range=[0, 5])
+    card = build_card(named, {"metrics": {"test": {"pearson_joy": 0.5, "pearson_mean": 0.4}}})
+    assert "joy, anger of a text, in [0, 5]." in card.content and 'row["joy"], row["anger"]' in card.content
+    assert [result.metric_name for result in card.data.eval_results] == ["Pearson r, joy", "Pearson r, mean"]
+    assert "- 2.5 is the middle of the scale." in card.content and "pleasure and" not in card.content
+
+
+def test_a_checkpoint_that_was_trained_further() -> None:
+    """The card names the base, keeps what binds (licence, language, data), and lists the base's results apart."""
+    base = {**facts(), "repo_id": "me/base", "language": "en"}
+    rows = {"trained_on": {"name": "reviews", "rows": {"train": 40}}}
+    card = build_card(config(), {"base_model": "me/base", "base": base, "repo_id": "me/further", **rows})
+    assert check_card(card.content) == ([], [])
+    assert card.data.base_model == "me/base" and card.data["base_model_relation"] == "finetune"
+    assert (card.data.license, card.data.language) == ("cc-by-sa-4.0", "en")
+    assert card.data.datasets == [CORPORA["goemotions"].hub_id] and card.data.eval_results is None
+    for line in (
+        "It was trained further from me/base: see Base.",
+        "No evaluation was recorded with this checkpoint.",
+        "Trained further from me/base; its licence: cc-by-sa-4.0.",
+        "- [EmoBank](https://github.com/JULIELab/EmoBank), CC BY-SA 4.0; rows: train 8062, test 1000",
+        "| pleasure | 0.700 [0.660, 0.740]",
+        "Data:\n\n- reviews; rows: train 40\n",
+        "EmoBank is CC BY-SA 4.0.",
+    ):
+        assert line in card.content, line
+
+
+def test_the_card_of_the_package_is_built_from_its_facts() -> None:
+    folder = Path(DEFAULT_CHECKPOINT)
+    known = {**read_facts(folder), "weights_sha256": verify_weights(folder)}
+    card = build_card(LiminalConfig.from_pretrained(folder), known)
+    assert card.content == (folder / "README.md").read_text(encoding="utf-8")
+    assert check_card(card.content) == ([], [])
+
+
+def test_the_ceiling_is_what_the_ratings_give(data_dir: Path) -> None:
+    ceiling = human_ceiling(data_dir / "emobank" if (data_dir / "emobank").is_dir() else data_dir)
+    assert {name: round(value, 3) for name, value in ceiling.items()} == CORPORA["emobank"].ceiling
 
 
 def test_own_tables() -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from test_hub import TEXTS, tokenizer
 
 from liminal_hf.export import reload
-from liminal_hf.export.hub import write_repository
+from liminal_hf.export.repository import write_repository
 from liminal_hf.modeling.configuration_liminal import LiminalConfig
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression
 

@@ -58,7 +58,8 @@ def export(
     memory: Annotated[bool, typer.Option("--memory", help="ONNX: a memory goes in and comes back.")] = False,
 ) -> None:
     """Write the folder that `push` would upload (weights, code, tokenizer, card), or an ONNX model."""
-    from ..export.hub import open_checkpoint, write_repository
+    from ..export.checkpoint import open_checkpoint
+    from ..export.repository import write_repository
 
     if form not in ("hub", "onnx"):
         raise ValueError(f"--format is hub or onnx, got {form!r}.")
@@ -71,8 +72,13 @@ def export(
 
         print(export_onnx(find_checkpoint(checkpoint), output, memory=memory, quantize="int8" if int8 else None))
         return
-    model, tokenizer, facts, low_rank = open_checkpoint(find_checkpoint(checkpoint), None)
+    source = open_checkpoint(checkpoint)
     write_repository(
-        model, output, tokenizer=tokenizer, facts=facts, head_only=head_only, handler=handler, low_rank=low_rank
+        source.model,
+        output,
+        tokenizer=source.tokenizer,
+        head_only=head_only,
+        handler=handler,
+        low_rank=source.low_rank,
     )
     print(output)

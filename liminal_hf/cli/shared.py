@@ -6,7 +6,6 @@ Requires typer and rich; torch and transformers are imported when a model is loa
 import json
 import math
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,41 +24,10 @@ Model = Annotated[
 
 
 def find_checkpoint(name: str) -> str:
-    """The folder or Hub id to load: a run's folder stands for the checkpoint in it.
+    """The folder or Hub id to load, see `liminal_hf.export.checkpoint`."""
+    from ..export.checkpoint import find_checkpoint
 
-    Raises:
-        FileNotFoundError: the folder holds no checkpoint, or there is neither a folder nor a Hub repository.
-        ValueError: it holds a model of another kind.
-    """
-    from transformers import PreTrainedConfig
-
-    folder = Path(name)
-    if (folder / "model" / "config.json").is_file():
-        folder = folder / "model"
-    if folder.is_dir():
-        if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-            raise ValueError(f"{name} holds only an adapter. Merge it: model.merge_and_unload().save_pretrained(DIR)")
-        if not (folder / "config.json").is_file():
-            raise FileNotFoundError(
-                f"{name} is a folder without a checkpoint (no config.json). Train one: "
-                "liminal train hub_configs/minilm-emobank.yaml"
-            )
-        name = str(folder)
-    elif folder.exists():
-        raise ValueError(f"{name} is a file; a checkpoint is a folder with config.json and weights, or a Hub id.")
-    try:
-        model_type = PreTrainedConfig.get_config_dict(name)[0].get("model_type")
-    except OSError as error:
-        raise FileNotFoundError(
-            f"There is no checkpoint {name!r}: no folder of that name here, and the Hub did not give it (a typing "
-            "error, no network, or a private repository: hf auth login)."
-        ) from error
-    if model_type != "liminal":
-        raise ValueError(
-            f"{name} is a model of type {model_type!r}, not a LIMINAL checkpoint. To put a head on this encoder, name "
-            "it in a recipe (model: encoder:) and type: liminal train RECIPE"
-        )
-    return name
+    return find_checkpoint(name)
 
 
 def load(checkpoint: str) -> "tuple[LiminalForPADRegression, Any]":

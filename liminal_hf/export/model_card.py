@@ -4,6 +4,7 @@ Requires huggingface_hub, PyYAML and Jinja2 (which torch brings).
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from ..modeling.configuration_liminal import DIMENSIONS, LiminalConfig
+from ..modeling.configuration_liminal import LiminalConfig
 from ..modeling.heads import HEADS
 from ..modeling.losses import LOSSES
 from ..modeling.pooling import POOLERS
@@ -23,31 +24,37 @@ from ..modeling.pooling import POOLERS
 TEMPLATE = Path(__file__).parent / "model_card_template.md"
 # What a stranger needs beside torch; the same range as in pyproject.toml.
 REQUIREMENT = "transformers>=5.16,<6"
+TAGS = ("emotion", "affect", "valence-arousal-dominance", "pad-regression", "regression", "custom_code", "liminal")
 _METRICS = {
     "pearson": ("pearsonr", "Pearson r"),
     "ccc": ("ccc", "concordance correlation coefficient"),
     "mae": ("mae", "mean absolute error"),
     "rmse": ("rmse", "root mean square error"),
 }
+# What a card says of the metrics of a run; the log of each phase stays in the run's folder.
+_RECORDED = (
+    *("test", "validation", "intervals", "rows", "seed", "seeds", "parameters", "head_parameters", "seconds"),
+    *("hardware", "device", "versions"),
+)
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a card says about a corpus.
+    """What a card says about a corpus; the template has its citation.
 
     Args:
         name, url, license: as the corpus' authors give them.
         license_id: the Hub's name of the licence.
-        citation: BibTeX.
         hub_id: the authors' own repository on the Hub, where there is one.
+        ceiling: the highest Pearson r that the agreement of its raters allows, by target and for the mean.
     """
 
     name: str
     url: str
     license: str
     license_id: str
-    citation: str
     hub_id: str | None = None
+    ceiling: Mapping[str, float] | None = None
 
 
 CORPORA = {
@@ -56,14 +63,8 @@ CORPORA = {
         url="https://github.com/JULIELab/EmoBank",
         license="CC BY-SA 4.0",
         license_id="cc-by-sa-4.0",
-        citation="""@inproceedings{buechel-hahn-2017-emobank,
-  title = {EmoBank: Studying the Impact of Annotation Perspective and Representation Format on Dimensional Emotion Analysis},
-  author = {Buechel, Sven and Hahn, Udo},
-  booktitle = {Proceedings of the 15th Conference of the European Chapter of the Association for Computational Linguistics: Volume 2, Short Papers},
-  year = {2017},
-  pages = {578--585},
-  url = {https://aclanthology.org/E17-2092}
-}""",  # noqa: E501
+        # Of `liminal_hf.data.human_ceiling()`.
+        ceiling={"pleasure": 0.895, "arousal": 0.680, "dominance": 0.640, "mean": 0.738},
     ),
     "goemotions": Corpus(
         name="GoEmotions",
@@ -71,27 +72,37 @@ CORPORA = {
         license="Apache 2.0",
         license_id="apache-2.0",
         hub_id="google-research-datasets/go_emotions",
-        citation="""@inproceedings{demszky-etal-2020-goemotions,
-  title = {GoEmotions: A Dataset of Fine-Grained Emotions},
-  author = {Demszky, Dorottya and Movshovitz-Attias, Dana and Ko, Jeongwoo and Cowen, Alan and Nemade, Gaurav and Ravi, Sujith},
-  booktitle = {Proceedings of the 58th Annual Meeting of the Association for Computational Linguistics},
-  year = {2020},
-  pages = {4040--4054},
-  url = {https://aclanthology.org/2020.acl-main.372}
-}""",  # noqa: E501
     ),
 }
-_ORIGINAL = """@software{liminal-heartbeat,
-  title = {LIMINAL Heartbeat: a recursive head for pleasure, arousal and dominance},
-  author = {{Neurolab}},
-  note = {MIT licence; the recursive head goes back to it}
-}"""
-_TRM = """@article{jolicoeur-martineau-2025-less,
-  title = {Less is More: Recursive Reasoning with Tiny Networks},
-  author = {Jolicoeur-Martineau, Alexia},
-  journal = {arXiv preprint arXiv:2510.04871},
-  year = {2025}
-}"""
+
+
+def portable_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What may travel of what a run recorded: no folder of this machine, no log of a phase, no NaN.
+
+    Args:
+        facts: as for `build_card`.
+
+    Returns:
+        The same facts, shortened, as plain values for JSON.
+
+    Example:
+        >>> portable_facts({"metrics": {"seed": 1, "phases": [], "test": {"ccc_mean": float("nan")}}, "data": "/tmp/x"})
+        {'metrics': {'test': {'ccc_mean': None}, 'seed': 1}, 'data': 'x'}
+    """
+    facts = dict(facts)
+    if metrics := facts.get("metrics"):
+        seeds = [metrics.get("seed"), *(metrics.get("seeds") or [])]
+        for phase in metrics.get("phases") or []:
+            seeds += phase["seed"] if isinstance(phase["seed"], list) else [phase["seed"]]
+        if (distinct := sorted({seed for seed in seeds if seed is not None})) and distinct != [metrics.get("seed")]:
+            metrics = {**metrics, "seeds": distinct}
+        facts["metrics"] = {key: metrics[key] for key in _RECORDED if key in metrics}
+    if (distill := (facts.get("recipe") or {}).get("distill")) and distill.get("teachers"):
+        # `fit` leaves a checkpoint in RUN/model, and `model` alone says nothing.
+        paths = [PureWindowsPath(path) for path in distill["teachers"]]
+        names = [path.parent.name if path.name == "model" else path.name for path in paths]
+        facts["recipe"] = {**facts["recipe"], "distill": {**distill, "teachers": names}}
+    return {key: value if key == "repo_id" else _portable(value) for key, value in facts.items()}
 
 
 def run_facts(folder: str | Path) -> dict[str, Any]:
@@ -101,7 +112,7 @@ def run_facts(folder: str | Path) -> dict[str, Any]:
         folder: a run's folder, or the checkpoint `model` inside it.
 
     Returns:
-        A dict with the keys that were found; it may be empty.
+        A dict with the keys that were found, as `portable_facts` makes it; it may be empty.
 
     Example:
         >>> run_facts("no-such-folder")
@@ -114,7 +125,7 @@ def run_facts(folder: str | Path) -> dict[str, Any]:
             if (home / "recipe.yaml").is_file():
                 facts["recipe"] = yaml.safe_load((home / "recipe.yaml").read_text(encoding="utf-8"))
             break
-    return facts
+    return portable_facts(facts)
 
 
 def build_card(config: LiminalConfig, facts: Mapping[str, Any] | None = None) -> ModelCard:
@@ -122,10 +133,14 @@ def build_card(config: LiminalConfig, facts: Mapping[str, Any] | None = None) ->
 
     Args:
         config: the checkpoint's config.
-        facts: what is known beyond it, every key optional: `repo_id`; `license` (a Hub id) and `tags`; `metrics` and
-            `recipe`, as `fit` writes them (`metrics["intervals"][split][name]` being `[low, high]`);
+        facts: what is known beyond it, every key optional: `repo_id`, `name`; `license` (a Hub id), `language`,
+            `datasets` (Hub ids) and `tags`; `metrics` and `recipe`, as `fit` writes them
+            (`metrics["intervals"][split][name]` being `[low, high]`); `human_ceiling`, Pearson r by target;
             `encoder_license`; `weights_sha256`, a dict by file name; `hardware`; `co2_eq_emissions`, a dict with
-            `emissions` in grams and `source`, only where it was measured.
+            `emissions` in grams and `source`, only where it was measured. For a checkpoint that was trained further:
+            `base_model`, its name; `base`, its facts; `trained_on`, a dict with `name` and `rows`. `form`: "hub"
+            (default), "adapter" (of PEFT, on `base_model`) or "onnx", and for that `onnx`, a dict with `memory` and
+            `int8`.
 
     Returns:
         A `huggingface_hub.ModelCard`, with the results in its `model-index`.
@@ -135,84 +150,62 @@ def build_card(config: LiminalConfig, facts: Mapping[str, Any] | None = None) ->
         >>> card.data.pipeline_tag, "trust_remote_code=True" in card.text
         ('text-classification', True)
     """
-    facts = dict(facts or {})
-    metrics = facts.get("metrics", {})
-    recipe = facts.get("recipe") or {}
+    facts = portable_facts(facts or {})
+    base = facts.get("base") or {}
+    metrics, recipe = facts.get("metrics") or {}, facts.get("recipe") or {}
     hub = recipe.get("hub") or {}
-    repo_id = facts.get("repo_id") or hub.get("repo_id") or "OWNER/NAME"
-    name = repo_id.split("/")[-1]
-    corpora = _corpora(recipe)
-    evaluations = _evaluations(metrics, recipe)
+    name = facts.get("name") or (facts.get("repo_id") or hub.get("repo_id") or "NAME").split("/")[-1]
+    repo_id = facts.get("repo_id") or hub.get("repo_id") or f"OWNER/{name}"
+    form = facts.get("form", "hub")
+    corpora = _corpora(facts)
+    evaluations = _evaluations(facts, config.targets)
+    license_id = _inherited(facts, "license")
     encoder = config.encoder_name_or_path
-    license_id = facts.get("license") or hub.get("license")
+    plain = form == "hub" and not facts.get("base_model")
     card_data = ModelCardData(
-        language="en" if corpora else None,
+        language=_inherited(facts, "language") or ("en" if corpora else None),
         license=license_id,
-        library_name="transformers",
+        library_name={"adapter": "peft", "onnx": "onnx"}.get(form, "transformers"),
         pipeline_tag="text-classification",
-        base_model=encoder if _is_hub_id(encoder) else None,
-        datasets=[corpus.hub_id for corpus in corpora if corpus.hub_id] or None,
+        base_model=facts.get("base_model") or (encoder if _is_hub_id(encoder) else None),
+        base_model_relation=None if plain else {"hub": "finetune", "adapter": "adapter"}.get(form, "quantized"),
+        datasets=_datasets(facts) or None,
         metrics=[identifier for identifier, _ in _METRICS.values()],
-        tags=[
-            *(
-                "emotion",
-                "affect",
-                "valence-arousal-dominance",
-                "pad-regression",
-                "regression",
-                "custom_code",
-                "liminal",
-            ),
-            *sorted({*hub.get("tags", []), *facts.get("tags", [])}),
-        ],
+        tags=[*TAGS, *sorted(_tags(facts))],
         model_name=name,
-        eval_results=_eval_results(evaluations) or None,  # type: ignore[arg-type]
+        eval_results=_eval_results(evaluations, config.targets) or None,  # type: ignore[arg-type]
         co2_eq_emissions=facts.get("co2_eq_emissions"),
         weights_sha256=facts.get("weights_sha256"),
     )
-    low, high = config.label_range
-    spread_split = next(
-        (split for split in ("test", "validation") if "sd_ratio_pleasure" in metrics.get(split, {})), None
-    )
+    measured = next((metrics[split] for split in ("test", "validation") if metrics.get(split)), {})
     return ModelCard.from_template(
         card_data,
         template_path=str(TEMPLATE),
         config=config,
+        facts=facts,
+        base=base,
         name=name,
         repo_id=repo_id,
+        form=form,
         requirement=REQUIREMENT,
-        low=f"{low:g}",
-        high=f"{high:g}",
-        summary=_summary(config),
-        max_length=config.max_seq_length,
+        license_id=license_id,
+        metrics=metrics,
+        spread={name: measured[key] for name in config.targets if (key := f"sd_ratio_{name}") in measured},
+        untrained=[name for name, trained in zip(config.targets, config.trained_targets, strict=True) if not trained],
         plugins=plugins(config),
-        scale=_scale(recipe),
-        label_mean=_numbers(config.label_mean),
-        label_std=_numbers(config.label_std),
-        uncertainty_scale=None if config.uncertainty_scale == [1.0] * 3 else _numbers(config.uncertainty_scale),
-        percentiles=config.prediction_quantiles is not None,
-        spread_split=spread_split,
-        spread=spread_split and _numbers([metrics[spread_split][f"sd_ratio_{dimension}"] for dimension in DIMENSIONS]),
+        encoder_link=_is_hub_id(encoder),
+        encoder_license=facts.get("encoder_license") or base.get("encoder_license"),
         evaluations=evaluations,
-        measured_intervals=any(evaluation["intervals"] for evaluation in evaluations),
-        encoder=_encoder(config),
-        encoder_revision=f"`{config.encoder_revision}`" if config.encoder_revision else "not recorded",
-        encoder_license=facts.get("encoder_license") or "not recorded",
-        head=_head(config),
-        soft_targets=_soft_targets(recipe),
-        parameters=_parameters(metrics),
-        seeds=_seeds(metrics, recipe),
-        hardware=facts.get("hardware") or metrics.get("hardware") or metrics.get("device") or "not recorded",
-        duration=f"{metrics['seconds']:.0f} s" if "seconds" in metrics else "not recorded",
-        co2=_co2(facts.get("co2_eq_emissions")),
-        versions=_versions(metrics),
-        corpora=_data_lines(corpora, recipe, metrics),
-        corpora_licenses=[f"{corpus.name} is {corpus.license}." for corpus in corpora],
-        license_text=f"The weights are {license_id}." if license_id else "The weights' licence was not named.",
-        language_limit=f"Trained on {'English sentences' if corpora else 'the texts of its publisher'}.",
-        recipe=_recipe_text(recipe),
-        citations=[*(corpus.citation for corpus in corpora), _ORIGINAL, _TRM],
-    )  # fmt: skip
+        base_evaluations=_evaluations(base, config.targets),
+        ceiling=_inherited(facts, "human_ceiling") or next((c.ceiling for c in corpora.values() if c.ceiling), None),
+        data_recipe=recipe.get("data") or (base.get("recipe") or {}).get("data") or {},
+        soft_targets=_soft_targets(recipe) or _soft_targets(base.get("recipe") or {}),
+        data_lines=_data_lines(facts),
+        base_lines=_data_lines(base) if base else [],
+        corpora=corpora,
+        # Where it is pushed to is not part of how it was trained.
+        recipe=_yaml({key: value for key, value in recipe.items() if key != "hub"}),
+    )
 
 
 def plugins(config: LiminalConfig) -> list[tuple[str, str, str]]:
@@ -223,8 +216,34 @@ def plugins(config: LiminalConfig) -> list[tuple[str, str, str]]:
         []
     """
     named = ((HEADS, config.head), (POOLERS, config.pooling), (LOSSES, config.loss))
-    found = [(registry.kind, name, registry.plugin_distribution(name)) for registry, name in named if name is not None]
-    return [(kind, name, distribution) for kind, name, distribution in found if distribution is not None]
+    parts = [(registry.kind, name, registry.plugin_distribution(name)) for registry, name in named if name is not None]
+    return [(kind, name, distribution) for kind, name, distribution in parts if distribution is not None]
+
+
+def _inherited(facts: Mapping[str, Any], key: str) -> Any:
+    """A fact of a checkpoint, of its recipe's `hub`, or else of its base."""
+    recipe = facts.get("recipe") or {}
+    own = facts.get(key) or (recipe.get("hub") or {}).get(key)
+    return own or (_inherited(facts["base"], key) if facts.get("base") else None)
+
+
+def _tags(facts: Mapping[str, Any]) -> set[str]:
+    own = [*((facts.get("recipe") or {}).get("hub") or {}).get("tags", []), *facts.get("tags", [])]
+    return {*own, *(_tags(facts["base"]) if facts.get("base") else ())}
+
+
+def _corpora(facts: Mapping[str, Any]) -> dict[str, Corpus]:
+    """The corpora that a checkpoint or its base was trained on, by their names in a recipe."""
+    recipe = facts.get("recipe") or {}
+    names = [(recipe.get("data") or {}).get("dataset"), (recipe.get("distill") or {}).get("texts")]
+    names += [phase.get("objective") for phase in recipe.get("phases") or []]
+    names += _corpora(facts["base"]) if facts.get("base") else []
+    return {name: corpus for name, corpus in CORPORA.items() if name in names}
+
+
+def _datasets(facts: Mapping[str, Any]) -> list[str]:
+    own = [corpus.hub_id for corpus in _corpora(facts).values() if corpus.hub_id]
+    return list(dict.fromkeys([*own, *(_inherited(facts, "datasets") or [])]))
 
 
 def _is_hub_id(name: str | None) -> bool:
@@ -235,91 +254,54 @@ def _is_hub_id(name: str | None) -> bool:
     return name is not None and not Path(name).exists()
 
 
-def _numbers(values: list[float]) -> str:
-    return " / ".join(f"{value:.3f}" for value in values)
-
-
-def _summary(config: LiminalConfig) -> str:
-    if config.head in ("linear", "mlp"):
-        return f"A {config.head} head on {_encoder(config)}."
-    return f"A recursive head refines its answer {config.num_outer_steps} times on top of {_encoder(config)}."
-
-
-def _encoder(config: LiminalConfig) -> str:
-    if config.text_config is None:
-        return f"vectors of width {config.pooled_size} that the caller brings"
-    name = config.encoder_name_or_path
-    if _is_hub_id(name):
-        return f"[{name}](https://huggingface.co/{name})"
-    return f"an encoder of the {config.text_config.model_type} family"
-
-
-def _head(config: LiminalConfig) -> str:
-    layers = {"last": "the last layer", "mix": "a learned mix of all layers", "all": "all layers"}[config.pooled_layers]
-    steps = f", {config.num_outer_steps} x {config.num_inner_steps} steps, latent size {config.latent_size}"
-    return f"`{config.head}` on {layers}{'' if config.head in ('linear', 'mlp') else steps}"
-
-
-def _scale(recipe: Mapping[str, Any]) -> str:
-    data = recipe.get("data") or {}
-    if data.get("dataset") == "emobank":
-        return "Labels were given on 1 to 5 and mapped by (x - 3) / 2, so that 0 is neutral."
-    if data.get("files"):
-        low, high = data["scale"]
-        return f"Labels were given on {low:g} to {high:g} and mapped linearly to -1 to 1, so that 0 is the middle."
-    return "0 is the middle of the scale."
-
-
-def _distill(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
-    return recipe.get("distill") or {}
-
-
-def _corpora(recipe: Mapping[str, Any]) -> list[Corpus]:
-    names = [(recipe.get("data") or {}).get("dataset")]
-    names += [phase.get("objective") for phase in recipe.get("phases") or []]
-    names.append(_distill(recipe).get("texts"))
-    return [corpus for name, corpus in CORPORA.items() if name in names]
-
-
-def _data_lines(corpora: list[Corpus], recipe: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
-    counts = dict(metrics.get("rows", {}))
-    distill = _distill(recipe)
+def _data_lines(facts: Mapping[str, Any]) -> list[str]:
+    """A line for each corpus or table that a checkpoint itself was trained on."""
+    recipe, trained_on = facts.get("recipe") or {}, facts.get("trained_on") or {}
+    counts = dict((facts.get("metrics") or {}).get("rows") or trained_on.get("rows") or {})
+    distill = recipe.get("distill") or {}
     # `fit` counts the texts that only teachers have labelled, too.
     unlabelled = distill["num_texts"] if distill.get("texts") else 0
     if unlabelled and "train" in counts:
         counts["train"] -= unlabelled
-    rows = ", ".join(f"{split} {count}" for split, count in counts.items())
-    rows = f"; rows: {rows}" if rows else ""
-    lines = [f"[{corpus.name}]({corpus.url}), {corpus.license}" for corpus in corpora]
+    rows = "; rows: " + ", ".join(f"{split} {count}" for split, count in counts.items()) if counts else ""
+    corpora = _corpora({"recipe": recipe})
+    lines = {name: f"[{corpus.name}]({corpus.url}), {corpus.license}" for name, corpus in corpora.items()}
     if unlabelled:
-        place = corpora.index(CORPORA[distill["texts"]])
-        lines[place] += f"; {unlabelled} of its training texts, read by the teachers"
-    files = (recipe.get("data") or {}).get("files")
-    if files:
-        lines.append(f"tables of the publisher ({', '.join(_file_name(path) for path in files.values())}){rows}")
-    elif lines:
+        lines[distill["texts"]] += f"; {unlabelled} of its training texts, read by the teachers"
+    if files := (recipe.get("data") or {}).get("files"):
+        return [*lines.values(), f"tables of the publisher ({', '.join(files.values())}){rows}"]
+    if lines:
         # The corpus of the labels comes first, and the rows are its.
-        lines[0] += rows
-    return lines
+        lines[next(iter(lines))] += rows
+    elif counts:
+        return [f"{trained_on.get('name') or 'data of the publisher'}{rows}"]
+    return list(lines.values())
 
 
-def _evaluations(metrics: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _evaluations(facts: Mapping[str, Any], targets: list[str]) -> list[dict[str, Any]]:
+    metrics, recipe = facts.get("metrics") or {}, facts.get("recipe") or {}
     dataset = CORPORA[name].name if (name := (recipe.get("data") or {}).get("dataset")) in CORPORA else "own data"
     evaluations = []
     for split in ("test", "validation"):
-        values = metrics.get(split)
+        # A target without labels has no figures; NaN and None stay out.
+        values = {key: value for key, value in (metrics.get(split) or {}).items() if _is_finite(value)}
         if not values:
             continue
-        intervals = metrics.get("intervals", {}).get(split, {})
+        intervals = (metrics.get("intervals") or {}).get(split) or {}
+        intervals = {key: interval for key, interval in intervals.items() if all(map(_is_finite, interval))}
         table = [
-            [dimension, *(_cell(values, intervals, f"{metric}_{dimension}") for metric in _METRICS)]
-            for dimension in (*DIMENSIONS, "mean")
+            [target, *(_cell(values, intervals, f"{metric}_{target}") for metric in _METRICS)]
+            for target in (*targets, "mean")
         ]
-        rows = metrics.get("rows", {}).get(split, "unknown number of")
+        rows = (metrics.get("rows") or {}).get(split, "unknown number of")
         evaluations.append(
             {"dataset": dataset, "split": split, "rows": rows, "table": table, "values": values, "intervals": intervals}
         )
     return evaluations
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _cell(values: Mapping[str, float], intervals: Mapping[str, list[float]], key: str) -> str:
@@ -330,86 +312,54 @@ def _cell(values: Mapping[str, float], intervals: Mapping[str, list[float]], key
     return text + (f" [{intervals[key][0]:.3f}, {intervals[key][1]:.3f}]" if key in intervals else "")
 
 
-def _eval_results(evaluations: list[dict[str, Any]]) -> list[EvalResult]:
+def _eval_results(evaluations: list[dict[str, Any]], targets: list[str]) -> list[EvalResult]:
     return [
         EvalResult(
             task_type="text-classification",
-            task_name="regression of pleasure, arousal and dominance",
+            task_name=f"regression of {', '.join(targets)}",
             dataset_type=evaluation["dataset"].lower().replace(" ", "-"),
             dataset_name=evaluation["dataset"],
             dataset_split=evaluation["split"],
             metric_type=identifier,
-            metric_name=f"{title}, {dimension}",
-            metric_value=round(evaluation["values"][f"{metric}_{dimension}"], 4),
+            metric_name=f"{title}, {target}",
+            metric_value=round(evaluation["values"][key], 4),
             metric_args=(
                 {"confidence_interval_95": [round(value, 4) for value in interval]}
-                if (interval := evaluation["intervals"].get(f"{metric}_{dimension}"))
+                if (interval := evaluation["intervals"].get(key))
                 else None
             ),
         )
         for evaluation in evaluations
         for metric, (identifier, title) in _METRICS.items()
-        for dimension in (*DIMENSIONS, "mean")
-        if f"{metric}_{dimension}" in evaluation["values"]
+        for target in (*targets, "mean")
+        if (key := f"{metric}_{target}") in evaluation["values"]
     ]
 
 
-def _parameters(metrics: Mapping[str, Any]) -> str:
-    if "parameters" not in metrics:
-        return "not recorded"
-    return f"{metrics['parameters']:,}, of which {metrics['head_parameters']:,} in the head"
-
-
-def _seeds(metrics: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
-    seeds = [metrics.get("seed", recipe.get("seed"))]
-    for phase in metrics.get("phases", []):
-        seeds += phase["seed"] if isinstance(phase["seed"], list) else [phase["seed"]]
-    known = sorted({seed for seed in seeds if seed is not None})
-    return ", ".join(str(seed) for seed in known) or "not recorded"
-
-
-def _versions(metrics: Mapping[str, Any]) -> str:
-    versions = sorted(metrics.get("versions", {}).items())
-    return ", ".join(f"{package} {version}" for package, version in versions) or "not recorded"
-
-
-def _co2(emissions: Mapping[str, Any] | None) -> str:
-    return "not measured" if not emissions else f"{emissions['emissions']:g} g, measured with {emissions['source']}"
-
-
-def _recipe_text(recipe: Mapping[str, Any]) -> str:
-    # Where it is pushed to is not part of how it was trained.
-    kept = {key: value for key, value in recipe.items() if key != "hub"}
-    if _distill(recipe):
-        kept["distill"] = {**kept["distill"], "teachers": _teachers(recipe)}
-    return yaml.safe_dump(_without_folders(kept), sort_keys=False, allow_unicode=True).strip() if kept else ""
-
-
-def _teachers(recipe: Mapping[str, Any]) -> list[str]:
-    """The runs that the teachers come from: `fit` leaves a checkpoint in RUN/model, and `model` alone says nothing."""
-    paths = [PureWindowsPath(path) for path in _distill(recipe).get("teachers", [])]
-    return [path.parent.name if path.name == "model" else path.name for path in paths]
-
-
 def _soft_targets(recipe: Mapping[str, Any]) -> str:
-    names = _teachers(recipe)
-    if not names:
+    distill = recipe.get("distill") or {}
+    if not distill.get("teachers"):
         return ""
-    counted = [name if number == 1 else f"{name} ({number} times)" for name, number in Counter(names).items()]
-    spread = ", spread as the labels are" if _distill(recipe).get("stretch") else ""
-    return f"{_distill(recipe)['weight']:.0%} of the target is the mean of {', '.join(counted)}{spread}"
+    counts = Counter(distill["teachers"]).items()
+    names = ", ".join(name if count == 1 else f"{name} ({count} times)" for name, count in counts)
+    spread = ", spread as the labels are" if distill.get("stretch") else ""
+    return f"{distill['weight']:.0%} of the target is the mean of {names}{spread}"
 
 
-def _without_folders(value: Any) -> Any:
-    """Absolute paths are shortened to the file's name: a folder of one machine means nothing elsewhere."""
+def _yaml(recipe: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True).strip() if recipe else ""
+
+
+def _portable(value: Any) -> Any:
+    """Absolute paths are shortened to the file's name, and numbers that JSON does not have are None."""
     if isinstance(value, Mapping):
-        return {key: _without_folders(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_folders(item) for item in value]
-    return _file_name(value) if isinstance(value, str) else value
-
-
-def _file_name(value: str) -> str:
-    # A Windows path also reads POSIX ones.
-    path = PureWindowsPath(value)
-    return path.name if path.root else value
+        return {key: _portable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_portable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, str):
+        # A Windows path also reads POSIX ones.
+        path = PureWindowsPath(value)
+        return path.name if path.root else value
+    return value

@@ -36,12 +36,20 @@ def atomic_write(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(target: str | os.PathLike, text: str) -> None:
+    """Writes a text as UTF-8 with `atomic_write`, its line ends as they are.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "a.txt"
+        >>> write_text(target, "hello"); target.read_text()
+        'hello'
+    """
+    with atomic_write(Path(target)) as temporary:
+        temporary.write_bytes(text.encode("utf-8"))
+
+
 def file_sha256(path: Path) -> str:
     """The file's sha256 in hexadecimal, read in pieces."""
     with path.open("rb") as file:
-        if hasattr(hashlib, "file_digest"):
-            return hashlib.file_digest(file, "sha256").hexdigest()
-        digest = hashlib.sha256()  # Python 3.10
-        while block := file.read(1 << 20):
-            digest.update(block)
-        return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

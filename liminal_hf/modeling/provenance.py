@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import cached_file
 
-from .files import atomic_write
+from .files import write_text
 
 PROVENANCE_FILE = "provenance.json"
 # Values that are compared per weight tensor: training changes nearly all of them.
@@ -77,8 +77,7 @@ def write_facts(model: PreTrainedModel, folder: str | Path) -> None:
     """Writes what is known of a model into the folder of its checkpoint; without any facts there is no such file."""
     file, facts = Path(folder) / PROVENANCE_FILE, known_facts(model)
     if facts:
-        with atomic_write(file) as temporary:
-            temporary.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(file, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     else:
         file.unlink(missing_ok=True)
 

@@ -256,7 +256,7 @@ class LiminalTrainer(Trainer):
         """
         from huggingface_hub import HfApi
 
-        from ..export.hub import STAYS_HOME
+        from ..export.repository import STAYS_HOME
 
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         token = self.args.hub_token if token is None else token
@@ -286,7 +286,7 @@ class LiminalTrainer(Trainer):
         if not isinstance(self.model, LiminalForPADRegression):
             super().create_model_card(**kwargs)
         elif self.is_world_process_zero():
-            from ..export.hub import finish_upload
+            from ..export.repository import finish_upload
 
             folder = Path(str(self.args.output_dir))
             repo_id = self.hub_model_id or self.args.hub_model_id or folder.resolve().name
