@@ -11,12 +11,10 @@ import base64
 import csv
 import html
 import io
-import shutil
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -587,71 +585,3 @@ def _gradio() -> Any:
     except ImportError:
         raise ImportError("The page needs gradio and matplotlib: pip install 'liminal_hf[demo]'") from None
     return gradio
-
-
-# ---------------------------------------------------------------------------------------------------- for a Space
-
-
-APP = '''"""Pleasure, arousal and dominance of texts: a Gradio app for a Space, written by `liminal demo --export`."""
-
-from transformers import pipeline
-
-{imports}
-from liminal_hf.demo import launch
-
-launch(pipeline("pad-regression", model={model}))
-'''
-CARD = """---
-title: How a text feels
-emoji: 💓
-colorFrom: blue
-colorTo: red
-sdk: gradio
-sdk_version: {gradio}
-app_file: app.py
-pinned: false
-license: mit
-short_description: Pleasure, arousal and dominance of texts
----
-
-# How a text feels
-
-Type a text, follow a conversation turn by turn, or upload a CSV: the page reads pleasure, arousal and dominance, and
-says how sure it is. Made by `liminal demo --export`; `python app.py` shows it on your own machine after
-`pip install -r requirements.txt`. What visitors type is kept in their own session alone.
-"""
-
-
-def export(folder: str | Path, checkpoint: str | None = None) -> Path:
-    """Writes a Space: `app.py`, `requirements.txt` and the `README.md` with its front matter.
-
-    Args:
-        folder: new or empty.
-        checkpoint: a Hub id, or a folder, which is copied into `model/`; None is the checkpoint of the package.
-
-    Raises:
-        ValueError: the folder is not empty.
-
-    Example:
-        >>> import tempfile
-        >>> folder = export(tempfile.mkdtemp())
-        >>> sorted(path.name for path in folder.iterdir())
-        ['README.md', 'app.py', 'requirements.txt']
-    """
-    from ._version import __version__
-
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is not an empty folder. Give another one: liminal demo --export FOLDER")
-    folder.mkdir(parents=True, exist_ok=True)
-    imports, model, extras = "import liminal_hf", "liminal_hf.DEFAULT_CHECKPOINT", "demo,offline"
-    if checkpoint is not None:
-        imports, model, extras = "import liminal_hf  # noqa: F401 (it names the task)", repr(checkpoint), "demo"
-        if Path(checkpoint).is_dir():
-            shutil.copytree(checkpoint, folder / "model")
-            imports = f"from pathlib import Path\n\n{imports}"
-            model = 'str(Path(__file__).parent / "model")'
-    (folder / "app.py").write_text(APP.format(imports=imports, model=model), encoding="utf-8")
-    (folder / "requirements.txt").write_text(f"liminal_hf[{extras}]=={__version__}\n", encoding="utf-8")
-    (folder / "README.md").write_text(CARD.format(gradio=_gradio().__version__), encoding="utf-8")
-    return folder

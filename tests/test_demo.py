@@ -466,26 +466,11 @@ def test_a_space_runs_what_was_exported(minilm: Path, tmp_path: Path, pad: Any, 
 
     assert front["sdk"] == "gradio" and front["sdk_version"] == gradio.__version__ and front["app_file"] == "app.py"
     assert len(front["short_description"]) <= 60 and front["title"]
-    required = (space / "requirements.txt").read_text().strip()
-    assert required == f"liminal_hf[demo,offline]=={liminal_hf.__version__}"
     port = free_port()
     with page_of([sys.executable, "app.py"], space, port) as address:
         assert address == f"http://127.0.0.1:{port}/"
         row = Client(address, verbose=False).predict("Good morning.", api_name="/read")
         assert row["pleasure"] == pytest.approx(pad("Good morning.")["pleasure"])
-    with pytest.raises(ValueError, match="is not an empty folder"):
-        demo.export(space)
-
-
-def test_a_space_takes_other_checkpoints(tmp_path: Path) -> None:
-    app = (demo.export(tmp_path / "hub", "owner/name") / "app.py").read_text(encoding="utf-8")
-    assert "model='owner/name'" in app
-    compile(app, "app.py", "exec")
-    folder = demo.export(tmp_path / "own", liminal_hf.DEFAULT_CHECKPOINT)
-    assert (folder / "model" / "config.json").is_file()
-    app = (folder / "app.py").read_text(encoding="utf-8")
-    assert 'model=str(Path(__file__).parent / "model")' in app
-    compile(app, "app.py", "exec")
 
 
 def test_a_taken_port_gets_a_sentence(minilm: Path, capsys: pytest.CaptureFixture) -> None:

@@ -159,8 +159,8 @@ def demo(
     from transformers import pipeline
 
     from .. import DEFAULT_CHECKPOINT
-    from ..demo import export as write_space
     from ..demo import launch
+    from ..export.space import write_space
 
     if export is not None:
         print(write_space(export, None if model is None else find_checkpoint(model)))

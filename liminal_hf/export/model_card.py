@@ -159,11 +159,11 @@ def build_card(config: LiminalConfig, facts: Mapping[str, Any] | None = None) ->
     form = facts.get("form", "hub")
     corpora = _corpora(facts)
     evaluations = _evaluations(facts, config.targets)
-    license_id = _inherited(facts, "license")
+    license_id = inherited_fact(facts, "license")
     encoder = config.encoder_name_or_path
     plain = form == "hub" and not facts.get("base_model")
     card_data = ModelCardData(
-        language=_inherited(facts, "language") or ("en" if corpora else None),
+        language=inherited_fact(facts, "language") or ("en" if corpora else None),
         license=license_id,
         library_name={"adapter": "peft", "onnx": "onnx"}.get(form, "transformers"),
         pipeline_tag="text-classification",
@@ -197,7 +197,8 @@ def build_card(config: LiminalConfig, facts: Mapping[str, Any] | None = None) ->
         encoder_license=facts.get("encoder_license") or base.get("encoder_license"),
         evaluations=evaluations,
         base_evaluations=_evaluations(base, config.targets),
-        ceiling=_inherited(facts, "human_ceiling") or next((c.ceiling for c in corpora.values() if c.ceiling), None),
+        ceiling=inherited_fact(facts, "human_ceiling")
+        or next((c.ceiling for c in corpora.values() if c.ceiling), None),
         data_recipe=recipe.get("data") or (base.get("recipe") or {}).get("data") or {},
         soft_targets=_soft_targets(recipe) or _soft_targets(base.get("recipe") or {}),
         data_lines=_data_lines(facts),
@@ -220,11 +221,11 @@ def plugins(config: LiminalConfig) -> list[tuple[str, str, str]]:
     return [(kind, name, distribution) for kind, name, distribution in parts if distribution is not None]
 
 
-def _inherited(facts: Mapping[str, Any], key: str) -> Any:
+def inherited_fact(facts: Mapping[str, Any], key: str) -> Any:
     """A fact of a checkpoint, of its recipe's `hub`, or else of its base."""
     recipe = facts.get("recipe") or {}
     own = facts.get(key) or (recipe.get("hub") or {}).get(key)
-    return own or (_inherited(facts["base"], key) if facts.get("base") else None)
+    return own or (inherited_fact(facts["base"], key) if facts.get("base") else None)
 
 
 def _tags(facts: Mapping[str, Any]) -> set[str]:
@@ -243,7 +244,7 @@ def _corpora(facts: Mapping[str, Any]) -> dict[str, Corpus]:
 
 def _datasets(facts: Mapping[str, Any]) -> list[str]:
     own = [corpus.hub_id for corpus in _corpora(facts).values() if corpus.hub_id]
-    return list(dict.fromkeys([*own, *(_inherited(facts, "datasets") or [])]))
+    return list(dict.fromkeys([*own, *(inherited_fact(facts, "datasets") or [])]))
 
 
 def _is_hub_id(name: str | None) -> bool:
