@@ -1,0 +1,89 @@
+"""Everything that is known of the shipped checkpoint is in each copy of it; a checkpoint is found in one way."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import tiny_model
+from hub_server import HubServer
+from test_hub import OURS, run, tokenizer
+
+from liminal_hf import DEFAULT_CHECKPOINT, LiminalForPADRegression
+from liminal_hf.export.checkpoint import find_checkpoint, open_checkpoint
+from liminal_hf.export.repository import write_repository
+from liminal_hf.modeling.errors import LiminalError
+from liminal_hf.modeling.provenance import PROVENANCE_FILE, read_facts
+
+
+def parts(card: str) -> tuple[dict[str, Any], list[str]]:
+    """The front matter of a card, and its lines."""
+    _, front, text = card.split("---\n", 2)
+    return yaml.safe_load(front), text.splitlines()
+
+
+SHIPPED, LINES = parts((Path(DEFAULT_CHECKPOINT) / "README.md").read_text(encoding="utf-8"))
+
+
+def check_same(card: str) -> None:
+    """Front matter and lines are those of the shipped card, but for the name and the weights' sha256."""
+    front, lines = parts(card)
+    name = front["model-index"][0]["name"]
+    assert {key: value for key, value in front.items() if key != "weights_sha256"} == {
+        **{key: value for key, value in SHIPPED.items() if key != "weights_sha256"},
+        "model-index": [{**SHIPPED["model-index"][0], "name": name}],
+    }
+    own = [re.sub(r"OWNER/minilm-emobank|tester/default", "REPO", line) for line in lines]
+    assert own == [line.replace("OWNER/minilm-emobank", "REPO") for line in LINES]
+
+
+def test_a_pushed_default_says_all_that_the_shipped_card_says(minilm: Path, tmp_path: Path) -> None:
+    with HubServer() as hub:
+        run(hub, tmp_path, OURS + "push(DEFAULT_CHECKPOINT, 'tester/default', verify=False)")
+        files = hub.files("tester/default")
+    check_same(files["README.md"].decode())
+    facts = json.loads(files[PROVENANCE_FILE])
+    assert facts == {**read_facts(DEFAULT_CHECKPOINT), "repo_id": "tester/default"}
+    assert facts["license"] == "cc-by-sa-4.0" and len(facts["recipe"]["distill"]["teachers"]) == 5
+
+
+def test_every_copy_of_the_default_says_it(minilm: Path, tmp_path: Path) -> None:
+    model = LiminalForPADRegression.from_pretrained(DEFAULT_CHECKPOINT)
+    model.save_pretrained(tmp_path / "saved")
+    assert read_facts(tmp_path / "saved") == read_facts(DEFAULT_CHECKPOINT)
+    source = open_checkpoint(tmp_path / "saved", tokenizer())
+    write_repository(source.model, tmp_path / "exported", tokenizer=source.tokenizer)
+    head_only = open_checkpoint(DEFAULT_CHECKPOINT)
+    write_repository(head_only.model, tmp_path / "head", head_only=True, low_rank=head_only.low_rank)
+    for name in ("exported", "head"):
+        check_same((tmp_path / name / "README.md").read_text(encoding="utf-8"))
+    # Trained further, it has another card, which names the base and what binds.
+    with torch.no_grad():
+        next(model.liminal.head.parameters()).mul_(1.01)
+    write_repository(model, tmp_path / "further", facts={"repo_id": "tester/further"})
+    front, lines = parts((tmp_path / "further" / "README.md").read_text(encoding="utf-8"))
+    assert front["base_model"] == "minilm-emobank" and front["license"] == SHIPPED["license"]
+    assert front["datasets"] == SHIPPED["datasets"] and front["language"] == "en" and "model-index" not in front
+    assert "| pleasure | 0.735 [0.697, 0.769]" in "\n".join(lines) and "## Base" in lines
+
+
+def test_find_checkpoint(tmp_path: Path) -> None:
+    model = tiny_model("bert")
+    model.save_pretrained(tmp_path / "run" / "model")
+    assert find_checkpoint(tmp_path / "run") == find_checkpoint(tmp_path / "run" / "model")
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "file").touch()
+    for name, message in {"adapter": "holds only an adapter", "bert": "type 'bert'", "file": "is a file"}.items():
+        with pytest.raises(LiminalError, match=message):
+            find_checkpoint(tmp_path / name)
+    for name in (tmp_path, "owner/none"):
+        with pytest.raises(FileNotFoundError, match="There is no checkpoint"):
+            find_checkpoint(name)
+    with pytest.raises(LiminalError, match="needs its tokenizer"):
+        open_checkpoint(model)
