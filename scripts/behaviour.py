@@ -1,6 +1,6 @@
 """What a checkpoint does when a sentence is changed on purpose: negated, intensified, misspelt, said of somebody else.
 
-    python scripts/behaviour.py [CHECKPOINT] [--readme README.md]
+    python scripts/behaviour.py [CHECKPOINT]
 
 Requires liminal_hf with its benchmark extra (vaderSentiment), EmoBank (`LIMINAL_DATA_DIR`) and the ridge's encoder.
 Templates of our own, in the manner of CheckList (Ribeiro et al. 2020, "Beyond Accuracy", ACL). Each case is a pair of
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from checkpoint import add_checkpoint, command, named, read
 from peers import ALPHAS
-from report import Array, add_folders, fill, line, number, save
+from report import Array, add_folders, line, number, save
 from transformers import AutoTokenizer
 
 from liminal_hf import metrics
@@ -302,13 +302,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_checkpoint(parser)
     add_folders(parser, "runs/behaviour")
-    parser.add_argument("--readme", type=Path, help="also copy the table between its markers in this file")
     arguments = parser.parse_args()
     table = measure(arguments.checkpoint, arguments.work)
     text = markdown(table)
     save(arguments.results, "behaviour", table, text)
-    if arguments.readme is not None:
-        fill(arguments.readme)
     print(text)
     print(json.dumps({"written": "behaviour.md, behaviour.json"}))
 

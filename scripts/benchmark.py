@@ -3,7 +3,6 @@
 Requires liminal_hf; scikit-learn for `ridge` and `svr`, vaderSentiment for `vader` (`pip install
 'liminal_hf[benchmark]'`). Reads EmoBank as the recipe says (`LIMINAL_DATA_DIR`).
 
-    python scripts/benchmark.py scripts/grids/frozen.yaml --readme README.md
 
 One system with one seed is a cell. Its predictions on dev and test are kept under `--work`, in a file that appears by
 rename and is named after what they depend on: the recipe with its overrides, the texts and labels, the seed. So the
@@ -42,7 +41,6 @@ from report import (
     Array,
     add_folders,
     content_hash,
-    fill,
     line,
     mean_r,
     number,
@@ -624,11 +622,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", default="0,1,2", help="whole numbers with commas (default: %(default)s)")
     add_folders(parser, "runs/benchmark")
     parser.add_argument("--only", action="append", metavar="NAME", help="run this system alone; may be repeated")
-    parser.add_argument("--readme", type=Path, help="copy the tables to between the markers in this file")
     given = parser.parse_args(arguments)
     seeds = read_seeds(parser, given.seeds)
-    if given.readme and not given.readme.is_file():
-        parser.error(f"--readme: there is no file {given.readme}")
     try:
         grid = Grid.from_yaml(given.grid)
         systems = grid.chosen(given.only)
@@ -646,8 +641,6 @@ def main(arguments: list[str] | None = None) -> int:
 
     untaught = benchmark.untaught(systems, seeds)
     benchmark.run([system for system in systems if system not in untaught], seeds, save_table)
-    if given.readme:
-        fill(given.readme)
     print(markdown(benchmark.table(seeds, command, earlier)))
     if untaught:
         print(

@@ -6,7 +6,6 @@ Requires liminal_hf.
 import argparse
 import hashlib
 import json
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liminal_hf import metrics
+from liminal_hf.io import atomic_write
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS
 from liminal_hf.modeling.modeling_liminal import MISSING_LABEL
-from liminal_hf.training.callbacks import write_text
 
 Array = NDArray[np.float64]
 RESAMPLES = 2000
 RESULTS = Path("scripts/results")
+_MARKERS = ("<!-- table -->", "<!-- end -->")
 
 
 def resample_counts(rows: int, number: int, seed: int = 0) -> Array:
@@ -135,26 +135,26 @@ def line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def fill(readme: Path) -> None:
-    """Copies each table to between its two markers, `<!-- table: PATH -->` and `<!-- end -->`.
-
-    Args:
-        readme: the text; paths in the markers start at its folder. A marker whose table does not exist stays as it is.
-    """
-
-    def filled(found: re.Match[str]) -> str:
-        path = readme.parent / found[2]
-        return f"{found[1]}\n{path.read_text(encoding='utf-8')}<!-- end -->" if path.is_file() else found[0]
-
-    text = readme.read_text(encoding="utf-8")
-    write_text(readme, re.sub(r"(<!-- table: (\S+) -->)\n.*?<!-- end -->", filled, text, flags=re.DOTALL))
-
-
 def save(results: Path, name: str, table: dict[str, Any], text: str) -> None:
-    """Writes a table for machines, `name.json`, and for people, `name.md`."""
+    """Writes a table for machines, `name.json`, and the page for people, `name.md`.
+
+    What a page says around its table, outside of `<!-- table -->` and `<!-- end -->`, stays as it is.
+    """
     results.mkdir(parents=True, exist_ok=True)
-    write_text(results / f"{name}.json", json.dumps(table, indent=1, ensure_ascii=False) + "\n")
-    write_text(results / f"{name}.md", text)
+    page = results / f"{name}.md"
+    before, end = _MARKERS
+    block = f"{before}\n{text.strip()}\n{end}\n"
+    content = page.read_text(encoding="utf-8") if page.is_file() else block
+    if before in content and end in content:
+        content = content[: content.index(before)] + block + content[content.index(end) + len(end) + 1 :]
+    else:
+        content = block
+    for path, written in (
+        (results / f"{name}.json", json.dumps(table, indent=1, ensure_ascii=False) + "\n"),
+        (page, content),
+    ):
+        with atomic_write(path) as temporary:
+            temporary.write_text(written, encoding="utf-8")
 
 
 def add_folders(parser: argparse.ArgumentParser, work: str) -> None:
