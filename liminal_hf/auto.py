@@ -75,7 +75,7 @@ def _tell_pipelines() -> None:
     from transformers import AutoModelForSequenceClassification
     from transformers.pipelines import PIPELINE_REGISTRY
 
-    from .modeling.pipeline_liminal import PADRegressionPipeline
+    from .modeling.pipeline_liminal import PADRegressionPipeline, TargetClassificationPipeline
 
     if "pad-regression" not in PIPELINE_REGISTRY.supported_tasks:
         # A class of ours as pt_model would end up in a saved pipeline and break a stranger's reload.
@@ -85,6 +85,9 @@ def _tell_pipelines() -> None:
             pt_model=AutoModelForSequenceClassification,
             type="text",
         )
+        tasks = PIPELINE_REGISTRY.supported_tasks
+        # It hands every model that is not ours on to transformers' own class.
+        tasks["text-classification"] = {**tasks["text-classification"], "impl": TargetClassificationPipeline}
 
 
 def _tell_uploads() -> None:

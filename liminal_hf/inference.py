@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
 from .modeling.encoders import family
 from .modeling.texts import as_list, checked_max_length, checked_text, tokenize, with_padding
@@ -113,9 +112,7 @@ def encode_batches(
     encoded = tokenize(with_padding(tokenizer), checked, max_length)
     truncated, unreadable = np.array(encoded.truncated, dtype=bool), np.array(encoded.unreadable, dtype=bool)
     for rows in batches_by_length(encoded.lengths, batch_size, tokens=tokens, one_length=one_length):
-        inputs = pad_without_fast_tokenizer_warning(
-            tokenizer, encoded.rows(rows), padding=len(rows) > 1, return_tensors="pt"
-        )
+        inputs = encoded.batch(tokenizer, rows)
         yield TextBatch(np.array(rows, dtype=np.int64), inputs, truncated[rows], unreadable[rows])
 
 

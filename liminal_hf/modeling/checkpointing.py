@@ -57,12 +57,10 @@ class CheckpointedModel(PreTrainedModel):
             "AutoModel": prefix + "LiminalModel",
             "AutoModelForSequenceClassification": prefix + "LiminalForPADRegression",
         }
+        tasks = {"pad-regression": "PADRegressionPipeline", "text-classification": "TargetClassificationPipeline"}
         config.custom_pipelines = {
-            "pad-regression": {
-                "impl": "pipeline_liminal.PADRegressionPipeline",
-                "pt": ["AutoModelForSequenceClassification"],
-                "type": "text",
-            }
+            task: {"impl": f"pipeline_liminal.{name}", "pt": ["AutoModelForSequenceClassification"], "type": "text"}
+            for task, name in tasks.items()
         }
         if config.text_config is not None:
             # A folder of this machine means nothing elsewhere; encoder_name_or_path holds the public name.

@@ -234,6 +234,20 @@ class LiminalConfig(PreTrainedConfig):
         super().__init__(**kwargs)
         self.check()
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; of the tasks that the config names, `pipeline` sees the one that it asks for.
+
+        It refuses to choose among several where it is given none; "pad-regression" is the one then.
+        """
+        task = kwargs.get("_from_pipeline")
+        loaded = super().from_pretrained(*args, **kwargs)
+        config = loaded[0] if isinstance(loaded, tuple) else loaded
+        if tasks := getattr(config, "custom_pipelines", None):
+            name = "text-classification" if task == "sentiment-analysis" else task or "pad-regression"
+            config.custom_pipelines = {task or name: tasks[name]} if name in tasks else {}
+        return loaded
+
     def __setattr__(self, name: str, value: Any) -> None:
         """Keeps what belongs together in step, also when a field is set later."""
         super().__setattr__(name, value)

@@ -1,4 +1,4 @@
-"""The task "pad-regression": text or chat in, pleasure, arousal and dominance out, in words that people can use.
+"""The tasks "pad-regression" and "text-classification": text or chat in, a number per target out.
 
 Requires torch and transformers.
 """
@@ -7,24 +7,34 @@ import bisect
 import math
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any
 
 import torch
-from transformers import Pipeline
+from torch.utils.data import Dataset, IterableDataset
+from transformers import Pipeline, TextClassificationPipeline
 
-from .configuration_liminal import DIMENSIONS, LiminalConfig
-from .conversation import ConversationState, Turn, looks_like_chat, read_message, stack
+from .configuration_liminal import LiminalConfig
+from .conversation import ConversationState, Turn, TurnRow, looks_like_chat, read_message, stack
+from .encoders import family
+from .errors import LiminalError
 from .memory import ConversationMemory
-from .texts import checked_text, with_padding
+from .texts import (
+    NOT_FINITE,
+    UNREADABLE,
+    as_list,
+    check_no_table,
+    checked_max_length,
+    checked_text,
+    is_container,
+    text_error,
+    tokenize,
+    with_padding,
+)
 
-# A fast tokenizer can't change its padding in one thread while another reads with it.
-_TOKENIZING = threading.Lock()
 _FORKED = threading.Event()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_TOKENIZING.acquire, after_in_parent=_TOKENIZING.release, after_in_child=_TOKENIZING.release
-    )
     os.register_at_fork(after_in_child=_FORKED.set)
 
 # Mehrabian (1996), Pleasure-arousal-dominance: A general framework, Current Psychology 14(4), table of octants.
@@ -67,74 +77,117 @@ def percentile(value: float, quantiles: list[float]) -> float:
     return 100.0 * (right - 1 + (value - low) / (high - low)) / last
 
 
-def overall_confidence(uncertainty: list[float], config: LiminalConfig) -> float:
+def overall_confidence(uncertainty: Sequence[float], config: LiminalConfig) -> float:
     """One number in 0..1 that falls as the expected error grows: exp(-mean of uncertainty / spread of the labels).
 
-    A model that knows no more than the mean of its labels has 0.37.
+    A model that knows no more than the mean of its labels has 0.37. Targets that were not trained do not count.
 
     Example:
         >>> round(overall_confidence([0.0, 0.0, 0.0], LiminalConfig(pooled_size=8)), 3)
         1.0
     """
-    relative = [u / s for u, s in zip(uncertainty, config.label_std, strict=True)]
+    rows = zip(uncertainty, config.label_std, config.trained_targets, strict=True)
+    relative = [value / spread for value, spread, is_trained in rows if is_trained]
     return math.exp(-sum(relative) / len(relative))
 
 
-def describe(logits: list[float], uncertainty: list[float] | None, config: LiminalConfig) -> dict[str, Any]:
+def describe(
+    logits: Sequence[float] | None,
+    uncertainty: Sequence[float] | None,
+    config: LiminalConfig,
+    *,
+    truncated: bool = False,
+    error: str | None = None,
+) -> dict[str, Any]:
     """One row of the task's result from one row of the model's.
 
     Args:
-        logits: PAD in label units; clamped to the config's `label_range`.
-        uncertainty: standard deviation per dimension, or None.
+        logits: a number per target in label units; clamped to the config's `label_range`. None with an `error`.
+        uncertainty: standard deviation per target, or None.
         config: the model's config.
+        truncated: whether the end of the text was left out.
+        error: why there are no numbers.
+
+    Returns:
+        See `PADRegressionPipeline`. A target that was not trained is None; so is everything where there is an `error`.
 
     Example:
         >>> row = describe([0.2, 2.0, -0.1], None, LiminalConfig(pooled_size=8))
         >>> row["arousal"], row["octant"]
         (1.0, 'dependent')
+        >>> describe([float("nan"), 0.0, 0.0], None, LiminalConfig(pooled_size=8))["error"]
+        'the model gave a number that is not finite'
     """
+    targets, trained = config.targets, config.trained_targets
     low, high = config.label_range
-    pad = [min(max(value, low), high) for value in logits]
-    row: dict[str, Any] = dict(zip(DIMENSIONS, pad, strict=True))
-    row["confidence"] = None if uncertainty is None else overall_confidence(uncertainty, config)
-    row["octant"] = octant(pad, (low + high) / 2)
-    row["uncertainty"] = None if uncertainty is None else dict(zip(DIMENSIONS, uncertainty, strict=True))
-    row["percentile"] = (
-        None
-        if config.prediction_quantiles is None
-        else {
-            name: percentile(value, quantiles)
-            for name, value, quantiles in zip(DIMENSIONS, pad, config.prediction_quantiles, strict=True)
-        }
-    )
-    return row
+    numbers = [
+        *((value for value, is_trained in zip(logits or (), trained, strict=False) if is_trained)),
+        *((value for value, is_trained in zip(uncertainty or (), trained, strict=False) if is_trained)),
+    ]
+    if error is None and not all(map(math.isfinite, numbers)):
+        error = NOT_FINITE
+    if error is not None or logits is None or not any(trained):
+        empty = dict.fromkeys([*targets, "confidence", "octant", "uncertainty", "percentile"])
+        return {**empty, "truncated": truncated, "error": error}
+
+    def per_target(values: Iterable[float]) -> dict[str, float | None]:
+        rows = zip(targets, values, trained, strict=True)
+        return {name: value if is_trained else None for name, value, is_trained in rows}
+
+    clamped = [min(max(value, low), high) for value in logits]
+    quantiles = config.prediction_quantiles
+    indices = config.pad_indices
+    has_octant = indices is not None and all(trained[index] for index in indices)
+    return {
+        **per_target(clamped),
+        "confidence": None if uncertainty is None else overall_confidence(uncertainty, config),
+        "octant": octant([clamped[index] for index in indices], (low + high) / 2) if has_octant else None,
+        "uncertainty": None if uncertainty is None else per_target(uncertainty),
+        "percentile": None if quantiles is None else per_target(map(percentile, clamped, quantiles)),
+        "truncated": truncated,
+        "error": None,
+    }
 
 
 class PADRegressionPipeline(Pipeline):
-    """`pipeline("pad-regression")`: a row of PAD for each text, or for each turn of a conversation.
+    """`pipeline("pad-regression")`: a row of numbers for each text, or for each turn of a conversation.
 
-    Each row is a dict with `pleasure`, `arousal`, `dominance` (clamped to the label range), `confidence` (0..1),
-    `octant` (Mehrabian 1996), `uncertainty` (a standard deviation per dimension, in label units) and `percentile`
-    (per dimension, among this model's own predictions on its training texts). What the model does not have is None.
+    Each row is a dict: every target (`pleasure`, `arousal`, `dominance`, or the names that the model was trained with;
+    clamped to the label range), `confidence` (0..1), `octant` (Mehrabian 1996), `uncertainty` (a standard deviation per
+    target, in label units), `percentile` (per target, among this model's own predictions on its training texts),
+    `truncated` (whether the end of the text was left out) and `error`. What the model does not have is None: a target
+    that was never trained, an octant without all of pleasure (or valence), arousal and dominance.
+
+    A text that can't be read never stops the others: its row has only None and says why in `error` (empty, missing, not
+    a text, nothing but unknown tokens such as emoji to MiniLM). Rows in are rows out.
+
+    Texts may come as a list, tuple, pandas Series, numpy or Arrow array, `datasets.Column`, each as `{"text": ...}` or
+    bare: the answer is a list. A torch `Dataset`, a `KeyDataset`, a generator and any other iterator without a length
+    are read as they are asked for, and so are the rows that come back.
 
     Chat messages are read in order, and what a speaker said before is remembered: `{"role": ..., "content": ...}`,
-    or with a `speaker` where several people share a role. Each speaker has a memory of its own. These rows have three
-    keys more, `turn` (0, 1, ..., over all speakers), `role` and `speaker`, and with `memory` also `memory`, the
-    `ConversationState` after that turn. Where conversations are fed turn by turn, pass that on as `memory`. A head
-    without memory reads each turn by itself.
+    with a `name` (or `speaker`) where several people share a role. Each speaker has a memory of its own. These rows
+    have three keys more, `turn` (0, 1, ..., over all speakers), `role` and `speaker`, and with `memory` also `memory`,
+    the `ConversationState` after that turn, which is left out of JSON. Where conversations are fed turn by turn, pass
+    that on as `memory`. A head without memory reads each turn by itself. Messages of `system`, `developer`, `tool` and
+    `function` are no person's: their row has an `error`, no numbers and no `turn`, and so has a message without a text
+    (a tool call).
 
     Args of a call:
-        inputs: a text or a list of texts; a message, a conversation (list of messages) or a list of conversations. One
-            input gives one row, a list a list of the same shape.
+        inputs: a text or several; a message, a conversation (several messages) or a list of conversations. One
+            input gives one row, several a list of the same shape.
         memory: for chat only: a `ConversationState` to go on from, or a list of one for each conversation; True starts
             anew. No state that was given is changed.
+        roles: for chat only: names of the roles that are read, instead of all but those above.
         batch_size: texts at a time, or conversations whose turns are read together; no row depends on it.
+        num_workers: processes that tokenize a `Dataset`.
         max_length: tokens per text, longer ones are truncated; default the config's `max_seq_length`.
         num_outer_steps: K of this call.
 
     Raises:
-        ValueError: an input that is no text or message, is empty, or holds a lone surrogate; a memory of another model.
-            The message names the conversation and the message in it.
+        LiminalError: a single text that can't be read; a whole table instead of its column; a message without role or
+            content (the error names the conversation and the message in it); a memory of another model; a
+            `max_length` that the encoder does not take.
 
     Example:
         >>> from transformers import pipeline
@@ -142,6 +195,8 @@ class PADRegressionPipeline(Pipeline):
         >>> pad = pipeline("pad-regression", model=liminal_hf.DEFAULT_CHECKPOINT)
         >>> pad("What a lovely surprise!")["octant"]
         'exuberant'
+        >>> [row["error"] for row in pad(["Good morning.", None])]
+        [None, 'no text (missing value)']
         >>> row = pad({"role": "user", "content": "What a lovely surprise!"}, memory=True)
         >>> row = pad({"role": "user", "content": "But now I must go."}, memory=row["memory"])
         >>> row["turn"], row["speaker"], row["memory"].turns
@@ -162,64 +217,104 @@ class PADRegressionPipeline(Pipeline):
         self, max_length: int | None = None, num_outer_steps: int | None = None, **unknown: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if unknown:
-            raise ValueError(
-                f"pad-regression does not take {', '.join(map(repr, unknown))}. It takes max_length, num_outer_steps "
-                "and batch_size, and memory with chat messages."
+            raise LiminalError(
+                f"pad-regression does not take {', '.join(map(repr, unknown))}. It takes max_length, num_outer_steps, "
+                "batch_size and num_workers, and memory and roles with chat messages."
             )
-        preprocess = {} if max_length is None else {"max_length": max_length}
-        forward = {} if num_outer_steps is None else {"num_outer_steps": num_outer_steps}
+        preprocess, forward = {}, {}
+        if max_length is not None:
+            preprocess["max_length"] = checked_max_length(max_length, self.model.config, self.tokenizer)
+        if num_outer_steps is not None:
+            if isinstance(num_outer_steps, bool) or not isinstance(num_outer_steps, int) or num_outer_steps < 1:
+                raise LiminalError(f"num_outer_steps must be a whole number, at least 1, got {num_outer_steps!r}.")
+            forward["num_outer_steps"] = num_outer_steps
         return preprocess, forward, {}
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """See the class."""
-        if looks_like_chat(inputs):
-            return self._chat(inputs, **kwargs)
-        if kwargs.pop("memory", None) is not None:
-            raise ValueError(
-                "memory= goes with chat messages, so that it is known who speaks: "
-                'pad({"role": "user", "content": text}, memory=memory)'
+        check_no_table(inputs)
+        if not is_container(inputs):
+            first = inputs
+        elif isinstance(inputs, Dataset) and not isinstance(inputs, IterableDataset):
+            first = [inputs[0]] if len(inputs) else []
+        elif hasattr(inputs, "__len__"):
+            inputs = first = as_list(inputs)
+        else:
+            rest = iter(inputs)
+            first = list(islice(rest, 1))
+            inputs = (item for item in chain(first, rest))  # transformers takes a generator and no other iterator
+        if is_container(first) and not first:
+            return []
+        if looks_like_chat(first):
+            if isinstance(inputs, list | Mapping):
+                return self._chat(inputs, **kwargs)
+            return (
+                self._chat(as_list(inputs), **kwargs)
+                if isinstance(first[0], Mapping)
+                else self._stream(inputs, **kwargs)
             )
-        if isinstance(inputs, list | tuple):
-            inputs = [checked_text(text, f"Text {index}") for index, text in enumerate(inputs)]
-            if not inputs:
-                return []
-        elif isinstance(inputs, str) or not hasattr(inputs, "__iter__"):
-            checked_text(inputs)
+        for name in ("memory", "roles"):
+            if kwargs.pop(name, None) is not None:
+                raise LiminalError(
+                    f"{name}= goes with chat messages, so that it is known who speaks: "
+                    f'pad({{"role": "user", "content": text}}, {name}={name})'
+                )
+        if _mixes_padding(self.model.config):
+            kwargs["batch_size"] = 1
         return super().__call__(inputs, **kwargs)
+
+    def run_single(self, inputs: Any, preprocess_params: Any, forward_params: Any, postprocess_params: Any) -> Any:
+        """One text; what can't be read is an error."""
+        checked_text(_bare(inputs))
+        tokens = self.preprocess(inputs, **preprocess_params)
+        if tokens["error"][0] is not None:
+            raise LiminalError(f"The text can't be read: {tokens['error'][0]}.")
+        return self.postprocess(self.forward(tokens, **forward_params), **postprocess_params)
+
+    def _stream(self, conversations: Any, batch_size: int | None = None, **kwargs: Any) -> Iterator[Any]:
+        """Rows of conversations that are read as they are asked for."""
+        size = batch_size or self._batch_size or 32
+        length = len(conversations) if hasattr(conversations, "__len__") else None
+        items = iter(conversations) if length is None else (conversations[index] for index in range(length))
+        while some := list(islice(items, size)):
+            yield from self._chat(some, batch_size=size, **kwargs)
 
     def _chat(
         self,
         inputs: Any,
         memory: ConversationState | Sequence[ConversationState] | bool | None = None,
+        roles: Iterable[str] | None = None,
         batch_size: int | None = None,
         num_workers: int | None = None,
         **kwargs: Any,
     ) -> Any:
         """Rows in the shape of the input: a message, a conversation, or several."""
-        single = isinstance(inputs, dict)
+        single = isinstance(inputs, Mapping)
         several = not single and any(isinstance(item, list | tuple) for item in inputs)
         conversations = inputs if several else [[inputs] if single else inputs]
+        if isinstance(roles, str):
+            raise LiminalError(f'roles must be a list of names, such as ["user", "assistant"], got {roles!r}.')
+        roles = None if roles is None else frozenset(roles)
         turns = []
         for index, conversation in enumerate(conversations):
             where = f"Conversation {index}, message" if several else "Message"
             if not isinstance(conversation, list | tuple):
-                raise ValueError(
+                raise LiminalError(
                     f"Conversation {index} must be a list of messages, got {type(conversation).__name__}. Put a single "
                     'message in a list too: [{"role": ..., "content": ...}]'
                 )
-            turns.append([read_message(message, f"{where} {place}") for place, message in enumerate(conversation)])
-            for place, turn in enumerate(turns[-1]):
-                checked_text(turn.text, f"{where} {place}")
+            turns.append(
+                [read_message(message, f"{where} {position}", roles) for position, message in enumerate(conversation)]
+            )
         states = self._states(memory, len(turns), several)
         preprocess, forward, _ = self._sanitize_parameters(**kwargs)
         preprocess, forward = {**self._preprocess_params, **preprocess}, {**self._forward_params, **forward}
-        size = batch_size or self._batch_size or 32
-        rows: list[list[dict[str, Any]]] = []
+        size = 1 if _mixes_padding(self.model.config) else batch_size or self._batch_size or 32
+        rows: list[list[Any]] = []
         for start in range(0, len(turns), size):
             rows += self._read(turns[start : start + size], states[start : start + size], preprocess, forward)
         if memory is None or memory is False:
-            for row in (row for conversation in rows for row in conversation):
-                del row["memory"]
+            rows = [[dict(row) for row in conversation] for conversation in rows]
         return rows if several else rows[0][0] if single else rows[0]
 
     def _states(self, memory: Any, number: int, several: bool) -> list[ConversationState]:
@@ -228,7 +323,7 @@ class PADRegressionPipeline(Pipeline):
         states = list(memory) if several and isinstance(memory, list | tuple) else [memory]
         # By what it has and not by its class: code that came with a checkpoint has a class of its own.
         if len(states) != number or not all(hasattr(state, "turns") and hasattr(state, "after") for state in states):
-            raise ValueError(
+            raise LiminalError(
                 f"memory must be a ConversationState{f' for each of the {number} conversations' if several else ''}: "
                 "the `memory` of the last row, ConversationState.load(path), or True to start anew. Got "
                 f"{[type(state).__name__ for state in states][:5]}."
@@ -239,9 +334,9 @@ class PADRegressionPipeline(Pipeline):
                 try:
                     if not has_memory:
                         raise ValueError(f"head {config.head!r} has no memory.")
-                    remembered.check(1, config.memory_slots, config.latent_size)
+                    remembered.check(1, config.memory_slots, config.latent_size, config.num_labels)
                 except ValueError as error:
-                    raise ValueError(
+                    raise LiminalError(
                         f"The memory of {speaker!r} in conversation {index} is not this model's: {error}"
                     ) from None
         return states
@@ -252,70 +347,182 @@ class PADRegressionPipeline(Pipeline):
         states: list[ConversationState],
         preprocess: dict[str, Any],
         forward: dict[str, Any],
-    ) -> list[list[dict[str, Any]]]:
-        """Rows of conversations that are read side by side: turn t of all of them in one call of the model."""
+    ) -> list[list[TurnRow]]:
+        """Rows of conversations that are read side by side: turn t of all of them in one call of the model.
+
+        A turn with an error leaves no trace in the memory, and is not counted.
+        """
         has_memory = self.model.base.head.has_memory
         states = list(states)
-        rows: list[list[dict[str, Any]]] = [[] for _ in conversations]
+        rows: list[list[TurnRow]] = [[] for _ in conversations]
         for time in range(max(map(len, conversations), default=0)):
-            still = [index for index, turns in enumerate(conversations) if time < len(turns)]
-            turns = [conversations[index][time] for index in still]
-            batch = self._tokenize([turn.text for turn in turns], **preprocess)
-            if has_memory:
-                unknown = self.model.initial_memory(1).to("cpu")
-                batch["memory"] = stack(
-                    states[index].get(turn.speaker, unknown) for index, turn in zip(still, turns, strict=True)
-                )
-            output = self.forward(batch, **forward)
-            after = ConversationMemory(**output.pop("memory")) if has_memory else None
-            for place, (index, turn) in enumerate(zip(still, turns, strict=True)):
-                memory = None if after is None else after.rows(torch.tensor([place]))
-                number = states[index].turns
-                states[index] = states[index].after(turn.speaker, memory)
-                row = {name: value[place : place + 1] for name, value in output.items()}
-                rows[index].append(
-                    {
-                        "turn": number,
-                        "role": turn.role,
-                        "speaker": turn.speaker,
-                        **self.postprocess(row),
-                        "memory": states[index],
-                    }
-                )
+            turns = {index: turns[time] for index, turns in enumerate(conversations) if time < len(turns)}
+            readable = [index for index, turn in turns.items() if turn.error is None]
+            answers = {index: describe(None, None, self.model.config, error=turns[index].error) for index in turns}
+            memories: dict[int, ConversationMemory] = {}
+            if readable:
+                batch = self._encode([turns[index].text for index in readable], **preprocess)
+                if has_memory:
+                    unknown = self.model.initial_memory(1).to("cpu")
+                    batch["memory"] = stack(states[index].get(turns[index].speaker, unknown) for index in readable)
+                output = self.forward(batch, **forward)
+                after = ConversationMemory(**output.pop("memory")) if has_memory else None
+                for position, index in enumerate(readable):
+                    one = {name: value[position : position + 1] for name, value in output.items()}
+                    answers[index] = self._row(one)
+                    if after is not None:
+                        memories[index] = after.rows(torch.tensor([position]))
+            for index, turn in turns.items():
+                was_read = answers[index]["error"] is None
+                about = {"turn": states[index].turns if was_read else None, "role": turn.role, "speaker": turn.speaker}
+                if was_read:
+                    states[index] = states[index].after(turn.speaker, memories.get(index))
+                rows[index].append(TurnRow({**about, **answers[index]}, states[index]))
         return rows
 
-    def _tokenize(self, texts: list[str], max_length: int | None = None) -> dict[str, Any]:
-        limit = max_length or self.model.config.max_seq_length
-        with _TOKENIZING:
-            return dict(
-                self.tokenizer(texts, padding=len(texts) > 1, truncation=True, max_length=limit, return_tensors="pt")
-            )
+    def _encode(self, texts: list[Any], max_length: int | None = None) -> dict[str, Any]:
+        """Texts as one batch of tokens, with `truncated` and `error` of each; what can't be read has one token."""
+        errors = [text_error(text) for text in texts]
+        if max_length is None:
+            max_length = checked_max_length(None, self.model.config, self.tokenizer)
+        readable = [str(text) if error is None else "." for text, error in zip(texts, errors, strict=True)]
+        tokens = tokenize(self.tokenizer, readable, max_length)
+        rows = zip(errors, tokens.unreadable, strict=True)
+        return {
+            **tokens.batch(self.tokenizer, list(range(len(texts)))),
+            "truncated": [cut and error is None for cut, error in zip(tokens.truncated, errors, strict=True)],
+            "error": [error or (UNREADABLE if unknown else None) for error, unknown in rows],
+        }
 
-    def preprocess(self, inputs: Any, max_length: int | None = None) -> dict[str, torch.Tensor]:
-        """Tokens of one text, truncated."""
-        return self._tokenize([checked_text(inputs)], max_length)
+    def preprocess(self, inputs: Any, max_length: int | None = None) -> dict[str, Any]:
+        """Tokens of one text, truncated, with `truncated` and `error`."""
+        return self._encode([_bare(inputs)], max_length)
 
     def _forward(self, model_inputs: Any, **kwargs: Any) -> dict[str, Any]:
         if _FORKED.is_set():
             # OpenMP's threads do not come through a fork, and a process that waits for them waits for ever.
             _FORKED.clear()
             torch.set_num_threads(1)
-        if "memory" in model_inputs:
+        inputs = dict(model_inputs)
+        # Batches of one are lists of one, and a batch from transformers' loader is a list of those.
+        about = {
+            name: [value[0] if isinstance(value, list) else value for value in inputs.pop(name)]
+            for name in ("truncated", "error")
+        }
+        if "memory" in inputs:
             # `forward` moves it to the model's device, and makes it a plain ModelOutput on the way.
-            model_inputs = {**model_inputs, "memory": ConversationMemory(**model_inputs["memory"])}
-        output = self.model(**model_inputs, **kwargs)
-        kept = {"logits": output.logits}
+            inputs["memory"] = ConversationMemory(**inputs["memory"])
+        output = self.model(**inputs, **kwargs)
+        answers: dict[str, Any] = {"logits": output.logits}
         if output.uncertainty is not None:
-            kept["uncertainty"] = output.uncertainty
-        if "memory" in model_inputs:
-            kept["memory"] = output.memory
-        return kept
+            answers["uncertainty"] = output.uncertainty
+        if "memory" in inputs:
+            answers["memory"] = output.memory
+        return {**answers, **about}
 
-    def postprocess(self, model_outputs: Any) -> dict[str, Any]:
-        """One row from one row."""
+    def _row(self, model_outputs: Any) -> dict[str, Any]:
         uncertainty = model_outputs.get("uncertainty")
+        truncated, error = (
+            value[0] if isinstance(value, list) else value
+            for value in (model_outputs["truncated"], model_outputs["error"])
+        )
         return describe(
             model_outputs["logits"][0].double().tolist(),
             None if uncertainty is None else uncertainty[0].double().tolist(),
             self.model.config,
+            truncated=truncated,
+            error=error,
         )
+
+    def postprocess(self, model_outputs: Any) -> Any:
+        """One row from one row."""
+        return self._row(model_outputs)
+
+
+class TargetClassificationPipeline(PADRegressionPipeline):
+    """`pipeline("text-classification")` of our models: each text's targets, as `[{"label": ..., "score": ...}, ...]`.
+
+    transformers' own class names the largest of the targets, as if they were classes. This one gives all of them, in
+    the model's order, with the values of `pad-regression`; `top_k=None` is the same. Texts that are too long are
+    truncated. An entry also has `truncated: True` or `error` (then its score is None) where there is something to say.
+
+    With the package installed it answers for our models alone, and transformers' class for all others. Without it, it
+    comes with a checkpoint's code: `pipeline("text-classification", model=REPOSITORY, trust_remote_code=True)`. A model
+    *object* in such a process is read by transformers' class: ask that one for `top_k=None`, which gives every target,
+    sorted by size.
+
+    Args of a call:
+        inputs: a text or several, as in `PADRegressionPipeline`; chat messages are not taken.
+        top_k: so many targets, the largest first; default all of them in the model's order.
+        function_to_apply: "none", or "sigmoid" or "softmax" of the numbers in label units.
+        max_length, num_outer_steps, batch_size, num_workers: as in `PADRegressionPipeline`.
+        truncation, padding: taken, as transformers' class does; texts are truncated and padded anyway.
+
+    Example:
+        >>> from transformers import pipeline
+        >>> import liminal_hf
+        >>> classify = pipeline("text-classification", model=liminal_hf.DEFAULT_CHECKPOINT)
+        >>> [entry["label"] for entry in classify("What a lovely surprise!")]
+        ['pleasure', 'arousal', 'dominance']
+    """
+
+    _FUNCTIONS = {"none": None, "default": None, "sigmoid": torch.sigmoid, "softmax": lambda logits: logits.softmax(-1)}
+
+    def __new__(cls, *args: Any, model: Any = None, **kwargs: Any) -> Any:
+        """An object of this class for our models, and one of transformers' class for any other."""
+        if getattr(getattr(model, "config", None), "model_type", "liminal") != "liminal":
+            return TextClassificationPipeline(*args, model=model, **kwargs)
+        return super().__new__(cls)
+
+    def _sanitize_parameters(  # type: ignore[override]
+        self,
+        top_k: int | str | None = None,
+        function_to_apply: Any = None,
+        truncation: Any = True,
+        padding: Any = True,
+        **kwargs: Any,
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        preprocess, forward, postprocess = super()._sanitize_parameters(**kwargs)
+        if top_k is not None and top_k != "":
+            if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+                raise LiminalError(f"top_k must be a whole number, at least 1, or None for all targets, got {top_k!r}.")
+            postprocess["top_k"] = top_k
+        if function_to_apply is not None:
+            name = str(getattr(function_to_apply, "value", function_to_apply)).lower()
+            if name not in self._FUNCTIONS:
+                raise LiminalError(
+                    f"function_to_apply must be one of {', '.join(self._FUNCTIONS)}, got {function_to_apply!r}."
+                )
+            postprocess["function_to_apply"] = name
+        return preprocess, forward, postprocess
+
+    def _chat(self, *args: Any, **kwargs: Any) -> Any:
+        raise LiminalError('text-classification reads texts. For chat messages: pipeline("pad-regression", ...)')
+
+    def postprocess(self, model_outputs: Any, top_k: int | None = None, function_to_apply: str = "none") -> Any:
+        """The entries of one text."""
+        row = self._row(model_outputs)
+        scores = {name: row[name] for name in self.model.config.targets}
+        function = self._FUNCTIONS[function_to_apply]
+        if function is not None and row["error"] is None:
+            values = dict(zip(scores, function(model_outputs["logits"][0].double()).tolist(), strict=True))
+            scores = {name: None if score is None else values[name] for name, score in scores.items()}
+        about = {name: row[name] for name in ("truncated", "error") if row[name]}
+        entries = [{"label": name, "score": score, **about} for name, score in scores.items()]
+        if top_k is None:
+            return entries
+        largest = sorted(
+            entries, key=lambda entry: -math.inf if entry["score"] is None else entry["score"], reverse=True
+        )
+        return largest[:top_k]
+
+
+def _mixes_padding(config: Any) -> bool:
+    return bool(getattr(family(config.text_config), "mixes_padding", False))
+
+
+def _bare(item: Any) -> Any:
+    """The text of `{"text": ...}`; anything else, and a pair of texts, as it is."""
+    if isinstance(item, Mapping) and "text" in item and item.get("text_pair") is None:
+        return item["text"]
+    return item.as_py() if hasattr(item, "as_py") else item

@@ -1,6 +1,6 @@
 """The door for texts: any container becomes a list, each text is checked, and tokens say what was left out.
 
-Requires transformers. pandas, numpy, pyarrow and datasets are recognised by their behaviour and never imported.
+Requires torch and transformers. What pandas, numpy, pyarrow and datasets bring is recognised by how it behaves.
 """
 
 import operator
@@ -10,6 +10,8 @@ import unicodedata
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
+
+from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
 from .encoders import family
 from .errors import LiminalError
@@ -245,9 +247,10 @@ class Tokens:
         """The number of tokens of each text."""
         return [len(ids) for ids in self.inputs["input_ids"]]
 
-    def rows(self, indices: list[int]) -> dict[str, list[list[int]]]:
-        """The inputs of some texts, in that order; `tokenizer.pad` makes a batch of them."""
-        return {name: [values[index] for index in indices] for name, values in self.inputs.items()}
+    def batch(self, tokenizer: Any, indices: list[int]) -> Any:
+        """The inputs of some texts, in that order, as padded tensors, `(n, length)` int64."""
+        rows = {name: [values[index] for index in indices] for name, values in self.inputs.items()}
+        return pad_without_fast_tokenizer_warning(tokenizer, rows, padding=len(indices) > 1, return_tensors="pt")
 
 
 def tokenize(tokenizer: Any, texts: list[str], max_length: int) -> Tokens:
@@ -257,6 +260,9 @@ def tokenize(tokenizer: Any, texts: list[str], max_length: int) -> Tokens:
         tokenizer: of the encoder.
         texts: each checked by `text_error`.
         max_length: tokens per text; what is longer is truncated, and marked so.
+
+    Returns:
+        At least one token per text: one that has none gets a token that it does not hold, and is marked unreadable.
 
     Example:
         >>> from transformers import AutoTokenizer
@@ -278,4 +284,6 @@ def tokenize(tokenizer: Any, texts: list[str], max_length: int) -> Tokens:
                 len(ids) >= max_length and len(tokenizer(text, **options)["input_ids"]) > max_length
                 for ids, text in zip(encoded["input_ids"], texts, strict=True)
             ]
-    return Tokens(dict(encoded), truncated, [unreadable(tokenizer, ids) for ids in encoded["input_ids"]])
+    nothing_known = [unreadable(tokenizer, ids) for ids in encoded["input_ids"]]
+    inputs = {name: [row or [int(name == "attention_mask")] for row in values] for name, values in encoded.items()}
+    return Tokens(inputs, truncated, nothing_known)
