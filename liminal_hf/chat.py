@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from .modeling.configuration_liminal import DIMENSIONS
+from .modeling.errors import LiminalError
 
 HELP = (
     "Type a turn and press Enter. /as NAME lets NAME speak, /new starts anew, /save FILE keeps the conversation, "
@@ -150,6 +151,8 @@ def converse(reader: Any, state: Any, memory: Path | None = None, speaker: str =
             elif line:
                 row = reader({"role": "user", "speaker": speaker, "content": line}, memory=state)
                 state = row["memory"]
+                if row["error"] is not None:
+                    raise LiminalError(f"This turn was not read: {row['error']}.")
                 earlier = rows.setdefault(speaker, [])
                 console.print(turn_line(row, earlier))
                 earlier.append(row)

@@ -23,7 +23,8 @@ from . import visualization
 from .chat import sharp_turn, trend
 from .modeling.configuration_liminal import DIMENSIONS
 from .modeling.conversation import ConversationState
-from .modeling.pipeline_liminal import checked_text
+from .modeling.errors import LiminalError
+from .modeling.texts import checked_text
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -123,6 +124,8 @@ class Reader:
             raise ValueError(f"This page follows {MAX_TURNS} turns at most. Start a new conversation.")
         with self._lock:
             row = self.pipeline({"role": "user", "speaker": speaker, "content": text}, memory=conversation.state)
+        if row["error"] is not None:
+            raise LiminalError(f"The text can't be read: {row['error']}.")
         state = row.pop("memory")
         own = [earlier for earlier in conversation.rows if earlier["speaker"] == speaker]
         row |= {"trend": trend(own, row), "sharp": bool(own) and sharp_turn(own[-1], row)}
@@ -142,8 +145,12 @@ class Reader:
         with self._lock, torch.inference_mode():
             tokens = pipeline.preprocess(text)
             whole = len(pipeline.tokenizer(text, truncation=False, padding=False, verbose=False)["input_ids"])
+            about = {name: tokens.pop(name) for name in ("truncated", "error")}
             output = pipeline.model(**{name: value.to(pipeline.device) for name, value in tokens.items()})
-        row = pipeline.postprocess({name: output[name] for name in ("logits", "uncertainty") if name in output})
+        output_of_row = {name: output[name] for name in ("logits", "uncertainty") if name in output}
+        row = pipeline.postprocess({**output_of_row, **about})
+        if row["error"] is not None:
+            raise LiminalError(f"The text can't be read: {row['error']}.")
         for name in ("pad_trajectory", "confidences", "step_attentions"):
             row[name] = output[name][0].double().tolist() if output.get(name) is not None else None
         return {**row, "cut": whole - tokens["input_ids"].shape[1]}

@@ -99,13 +99,22 @@ def test_json_holds_what_the_pipeline_gives(run: Run, checkpoint: Path) -> None:
     assert [row.pop("text") for row in found] == TEXTS
     expected = pipeline("pad-regression", model=str(checkpoint), device="cpu")(TEXTS)
     for row, wanted in zip(found, expected, strict=True):
-        assert list(row) == ["pleasure", "arousal", "dominance", "confidence", "octant", "uncertainty", "percentile"]
+        about = ["confidence", "octant", "uncertainty", "percentile", "truncated", "error"]
+        assert list(row) == ["pleasure", "arousal", "dominance", *about]
         assert row.keys() == wanted.keys() and row["octant"] == wanted["octant"]
         for name in DIMENSIONS:
             assert row[name] == pytest.approx(wanted[name], abs=1e-5)
             assert row["uncertainty"][name] == pytest.approx(wanted["uncertainty"][name], abs=1e-5)
             assert row["percentile"][name] == pytest.approx(wanted["percentile"][name], abs=1e-2)
     assert len({row["pleasure"] for row in found}) == len(TEXTS)
+
+
+def test_cut_and_unread_texts_are_counted_on_stderr(run: Run, checkpoint: Path) -> None:
+    status, out, err = run("predict", "fine", "", "so " * 300, "\U0001f600", "--json", "--model", checkpoint)
+    assert status == 0 and "1 of 4 texts: longer than the model reads" in err and "2 of 4 texts: not read" in err
+    assert [row["error"] for row in rows(out)][::2] == [None, None] and rows(out)[2]["truncated"]
+    _, table, _ = run("predict", "fine", "", "--model", checkpoint)
+    assert "empty" in table
 
 
 def test_texts_come_from_arguments_a_file_or_stdin(run: Run, checkpoint: Path, tmp_path: Path) -> None:
@@ -131,8 +140,7 @@ def test_the_table_is_for_people(run: Run, checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     ("texts", "hint"),
     [
-        (["fine", ""], "Text 2 is empty"),
-        (["   "], "Text 1 is empty"),
+        (["   "], "The text is empty"),
         (["\udce9t\udce9"], "lone surrogate"),
         (["x", "--file", "y"], "not both"),
         (["--file", "nowhere.txt"], "There is no file nowhere.txt"),

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ import liminal_hf
 from liminal_hf import LiminalConfig, LiminalForPADRegression
 from liminal_hf.data.conversations import Turns, lanes
 from liminal_hf.metrics import mean_pearson
-from liminal_hf.modeling.conversation import ConversationState, read_message, stack
+from liminal_hf.modeling.conversation import ConversationState, stack
+from liminal_hf.modeling.errors import LiminalError
 from liminal_hf.modeling.memory import ConversationMemory
 from liminal_hf.training.conversations import ConversationTraining, read_turns, train_conversations
 
@@ -212,16 +214,12 @@ def test_a_checkpoints_own_code_reads_conversations(minilm: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("inputs", "said"),
     [
-        ([{"role": "user", "content": ""}], "Message 0 is empty"),
         ([THANKS, [*QUARREL, {"role": "user"}]], "Conversation 1, message 5 has no 'content'"),
         ([THANKS, [{"content": "hm"}]], "Conversation 1, message 0 must say who speaks"),
         ([THANKS, ["hm"]], "Conversation 1, message 0 must be a dict"),
         ([THANKS, {"role": "user", "content": "hm"}], "Conversation 1 must be a list of messages, got dict"),
         ([*QUARREL, "hm"], "Message 5 must be a dict"),
         ([{"role": 3, "content": "hm"}], "Message 0 must say who speaks"),
-        ([{"role": "user", "content": None}], "Message 0 must be a string, got NoneType"),
-        ([{"role": "user", "content": [{"type": "image"}]}], "Message 0 has parts that are no text"),
-        ([THANKS, [{"role": "user", "content": "\ud800"}]], "Conversation 1, message 0 holds half of a character"),
     ],
 )
 def test_bad_messages_are_named(pad: Pipeline, inputs: Any, said: str) -> None:
@@ -245,11 +243,98 @@ def test_bad_memories_are_named(pad: Pipeline, minilm: Path) -> None:
         pad(THANKS, temperature=1.0)
 
 
-def test_messages_may_have_parts() -> None:
-    turn = read_message(
-        {"role": "user", "content": [{"type": "text", "text": "One."}, {"type": "text", "text": "Two."}]}, "Message 0"
-    )
-    assert (turn.text, turn.speaker) == ("One.\nTwo.", "user")
+AGENT = [
+    {"role": "system", "content": "Answer in one sentence."},
+    {"role": "user", "name": "Ada", "content": "Where is my parcel? I am furious!"},
+    {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function"}]},
+    {"role": "tool", "tool_call_id": "1", "name": "track", "content": "delivered"},
+    {"role": "assistant", "tool_calls": [{"id": "2", "type": "function"}]},
+    {"role": "assistant", "content": [{"type": "text", "text": "It was"}, {"type": "text", "text": "delivered."}]},
+    {"role": "user", "name": "Ben", "content": [{"type": "image_url", "image_url": {"url": "x"}}]},
+    {
+        "role": "user",
+        "name": "Ben",
+        "content": [{"type": "image_url"}, "Look", {"type": "input_text", "text": "here."}],
+    },
+    {"role": "user", "name": "Ada", "content": "\U0001f621"},
+    {"role": "user", "name": "Ada", "content": "Half \ud800"},
+    {"role": "user", "name": "Ada", "content": " "},
+]
+
+
+def test_every_message_of_an_agent_has_a_row_and_only_people_are_read(pad: Pipeline) -> None:
+    rows = pad(AGENT, memory=True)
+    assert [row["error"] for row in rows] == [
+        "role 'system' is not read",
+        None,
+        "no text (missing value)",
+        "role 'tool' is not read",
+        "no text (missing value)",
+        None,
+        "no text (no part of the content is a text)",
+        None,
+        "no token of this text is known to the model",
+        "half of a character at position 5",
+        "empty",
+    ]
+    assert [row["speaker"] for row in rows[:4]] == ["system", "Ada", "assistant", "track"]
+    assert [row["turn"] for row in rows] == [None, 0, None, None, None, 1, None, 2, None, None, None]
+    assert all(row["pleasure"] is row["octant"] is row["uncertainty"] is None for row in rows if row["error"])
+    # What was not read leaves no trace: the same as the three turns alone.
+    texts = ["Where is my parcel? I am furious!", "It was\ndelivered.", "Look\nhere."]
+    alone = pad([{"role": "user", "speaker": n, "content": t} for n, t in zip(("Ada", "a", "Ben"), texts, strict=True)])
+    for row, expected in zip([rows[1], rows[5], rows[7]], alone, strict=True):
+        assert numbers(row) == pytest.approx(numbers(expected), abs=1e-5)
+    state = rows[-1]["memory"]
+    assert state.turns == 3 and set(state) == {"Ada", "assistant", "Ben"}
+    for message, row in zip(AGENT, rows, strict=True):
+        assert pad(message)["error"] == row["error"], "one by one, too, no message stops the conversation"
+
+
+def test_roles_say_whose_messages_are_read(pad: Pipeline) -> None:
+    rows = pad(AGENT[:6], roles=["user", "system"])
+    assert [row["error"] for row in rows[:2]] == [None, None]
+    assert {row["error"] for row in rows[2:]} == {"role 'assistant' is not read", "role 'tool' is not read"}
+    with pytest.raises(LiminalError, match=r'roles must be a list of names, such as \["user", "assistant"\]'):
+        pad(AGENT, roles="user")
+    with pytest.raises(LiminalError, match="roles= goes with chat messages"):
+        pad("a text", roles=["user"])
+
+
+def test_a_row_with_memory_goes_into_json(pad: Pipeline) -> None:
+    row = pad(QUARREL, memory=True)[1]
+    assert json.loads(json.dumps(row)) == pad(QUARREL)[1] and "memory" not in json.dumps([row])
+    assert row["memory"] is row.memory is row.get("memory") is row.pop("memory") and "memory" in row
+    assert row.get("nothing", 3) == 3
+    with pytest.raises(KeyError, match="nothing"):
+        row["nothing"]
+
+
+def test_a_state_goes_through_bytes_and_json_bit_by_bit(pad: Pipeline) -> None:
+    state = pad(QUARREL[:2], memory=True)[1]["memory"]
+    state.rows["user"] = [{"pleasure": 0.1}]
+    for back in (
+        ConversationState.from_bytes(state.to_bytes()),
+        ConversationState.from_dict(json.loads(json.dumps(state.to_dict()))),
+    ):
+        assert back.turns == 2 and back.rows == state.rows and list(back) == list(state)
+        for speaker, memory in state.items():
+            assert all(torch.equal(value, back[speaker][name]) for name, value in memory.items())
+            assert all(value.dtype == back[speaker][name].dtype for name, value in memory.items())
+        assert pad(QUARREL[2], memory=back) == pad(QUARREL[2], memory=state)
+    for wrong in ({}, {"turns": 1}, {"turns": 1, "speakers": {"a": {"slots": []}}}, []):
+        with pytest.raises(LiminalError, match="does not hold a conversation"):
+            ConversationState.from_dict(wrong)
+    with pytest.raises(LiminalError, match="does not hold a conversation"):
+        ConversationState.from_bytes(b"not a file")
+
+
+def test_several_threads_save_one_conversation(tmp_path: Path) -> None:
+    state = ConversationState({"user": ConversationMemory.empty(1, 8, 16)}, 1)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: state.save(tmp_path / "state"), range(200)))
+    assert ConversationState.load(tmp_path / "state").turns == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
 
 def test_what_is_no_saved_conversation_is_said(tmp_path: Path) -> None:

@@ -33,12 +33,18 @@ def predict(
     console = Console()
     columns = ("text", *DIMENSIONS, "octant", "confidence")
     table = Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    truncated = unread = 0
     for row in _rows(model or DEFAULT_CHECKPOINT, texts):
+        truncated, unread = truncated + row["truncated"], unread + (row["error"] is not None)
         if as_json:
             print_json(row)
         else:
             cells = [_cell(row, name) for name in DIMENSIONS]
-            table.add_row(Text(_one_line(row["text"])), *cells, row["octant"], figure(row["confidence"], 2))
+            said = row["octant"] or row["error"] or "-"
+            table.add_row(Text(_one_line(row["text"])), *cells, said, figure(row["confidence"], 2))
+    for count, what in ((truncated, "longer than the model reads: its end was left out"), (unread, "not read")):
+        if count:
+            print(f"liminal: {count} of {len(texts)} texts: {what}.", file=sys.stderr)
     if not as_json:
         for column in table.columns[1:]:
             column.no_wrap = True
@@ -63,12 +69,12 @@ def _rows(checkpoint: str, texts: list[str]) -> Iterator[dict[str, Any]]:
 
 def _texts(texts: list[str], file: Path | None) -> list[str]:
     """The texts to read, as typed, or the lines of a file or of stdin."""
-    from ..modeling.pipeline_liminal import checked_text
+    from ..modeling.texts import checked_text
 
     if texts and file is not None:
         raise LiminalError("Give texts or --file, not both.")
     if texts:
-        return [checked_text(text, f"Text {index}") for index, text in enumerate(texts, start=1)]
+        return [checked_text(texts[0])] if len(texts) == 1 else texts
     if file is None and sys.stdin.isatty():
         raise LiminalError('There is nothing to read. Type for example: liminal predict "What a lovely surprise!"')
     return lines_of(file)
@@ -79,9 +85,9 @@ def lines_of(file: Path | None) -> list[str]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        LiminalError: it is empty, is not UTF-8, or holds a line that can't be read.
+        LiminalError: it is empty or not UTF-8.
     """
-    from ..modeling.pipeline_liminal import checked_text
+    from ..modeling.texts import text_error
 
     if file is None:
         name, content = "The input", sys.stdin.buffer.read()
@@ -99,12 +105,12 @@ def lines_of(file: Path | None) -> list[str]:
         ) from None
     # Not str.splitlines, which also ends a line at U+2028, a vertical tab and others that stand inside a text.
     lines = text.removesuffix("\n").split("\n")
-    texts = [line.removesuffix("\r") for line in lines if line.strip()]
+    texts = [line.removesuffix("\r") for line in lines if text_error(line) != "empty"]
     if not texts:
         raise LiminalError(f"{name} is empty. It takes one text per line.")
     if len(texts) < len(lines):
         print(f"liminal: {len(lines) - len(texts)} empty lines of {len(lines)} are left out.", file=sys.stderr)
-    return [checked_text(text, f"{name}, text {index}") for index, text in enumerate(texts, start=1)]
+    return texts
 
 
 def _one_line(text: str, width: int = 200) -> str:
@@ -114,6 +120,8 @@ def _one_line(text: str, width: int = 200) -> str:
 
 
 def _cell(row: dict[str, Any], name: str) -> str:
+    if row[name] is None:
+        return "-"
     value = f"{row[name]:+.2f}"
     return value if row["percentile"] is None else f"{value} {row['percentile'][name]:3.0f}%"
 

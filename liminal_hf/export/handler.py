@@ -33,7 +33,7 @@ class EndpointHandler:
                 `batch_size`).
 
         Raises:
-            ValueError: there are no inputs, or one is no text.
+            ValueError: there are no inputs. A text that can't be read has a row that says so in `error`.
         """
         if not data.get("inputs"):
             raise ValueError('Send a text or a list of texts: {"inputs": ["What a lovely surprise!"]}')
