@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from liminal_hf import HEADS, Head, HeadInput, HeadOutput, LiminalConfig, LiminalForPADRegression
+from liminal_hf.modeling.heads import HistoryAttention
 
 TOLERANCE = 1e-10
 VARIANTS = ("v1", "v2", "v3", "v4", "v6")
@@ -165,14 +166,21 @@ def convert(
     return model
 
 
-def ours(output: HeadOutput, name: str) -> Tensor:
+def full_attention(attention: HistoryAttention, latents: list[Tensor]) -> Tensor:
+    """`(batch, K, K)`, every step's query over all steps, as the original's last call gave it."""
+    states = torch.stack(latents, dim=1)
+    queries, keys = attention.q_proj(states), attention.k_proj(states)
+    return torch.softmax(queries @ keys.transpose(1, 2) * queries.shape[-1] ** -0.5, dim=-1)
+
+
+def ours(output: HeadOutput, attention_last: Tensor | None, name: str) -> Tensor:
     """What the original calls `name`, from our head's output for a batch of one, in the original's shape."""
     tensors: dict[str, Tensor | None] = {
         "y": output.answer,
         "confidences": output.confidences,
         "pad": output.pad_trajectory[:, -1],
         "rinse": output.reflection,
-        "attention_last": output.attention_last,
+        "attention_last": attention_last,
     }
     if output.memory is not None:
         slots, count = output.memory["slots"], output.memory["count"]
@@ -212,21 +220,26 @@ def largest_difference(path: Path) -> tuple[str, int, float]:
     if "affect_w" in metadata:
         head.affect_weight = float(metadata["affect_w"])
     load_into(head, variant, weights)
+    latents: list[Tensor] = []  # those that enter the history in one call
+    if hasattr(head, "attn_core"):
+        head.attn_core.register_forward_pre_hook(lambda _, arguments: latents.append(arguments[0]))
 
     compared, largest = 0, 0.0
     for turns in cases.values():
         memory = None
         for _, sides in sorted(turns.items()):
-            given = sides["in"]
+            inputs = sides["in"]
+            latents.clear()
             output = head(
-                HeadInput(given["x"], affect=given.get("affect"), initial_answer=given.get("y0"), memory=memory)
+                HeadInput(inputs["x"], affect=inputs.get("affect"), initial_answer=inputs.get("y0"), memory=memory)
             )
             memory = output.memory
+            attention_last = full_attention(head.attn_core, latents) if latents else None
             for name, expected in sides["out"].items():
-                found = ours(output, name)
-                if found.shape != expected.shape:
-                    raise ConversionError(f"{name} has shape {tuple(found.shape)}, not {tuple(expected.shape)}.")
-                difference = float((found - expected).abs().max())
+                computed = ours(output, attention_last, name)
+                if computed.shape != expected.shape:
+                    raise ConversionError(f"{name} has shape {tuple(computed.shape)}, not {tuple(expected.shape)}.")
+                difference = float((computed - expected).abs().max())
                 # A NaN is never within the tolerance, and max() would lose it.
                 largest = max(largest, difference if difference == difference else float("inf"))
                 compared += 1

@@ -18,7 +18,8 @@ from torch.nn import functional
 from torch.utils.data import Sampler, WeightedRandomSampler
 
 from liminal_hf.data import load_emobank, load_emoita
-from liminal_hf.modeling.heads import HEADS, LiminalV7
+from liminal_hf.modeling.heads import HEADS
+from liminal_hf.modeling.heads_v7 import LiminalV7
 from liminal_hf.training.trainer import ROW, LiminalTrainer
 
 LABELS = ("published", "readers", "writers", "italian")
@@ -124,14 +125,14 @@ class LayerPerStep(LiminalV7):
     see the last layer again.
     """
 
-    def looks(self, pooled: Tensor, number: int) -> list[Tensor]:
+    def views(self, pooled: Tensor, count: int) -> list[Tensor]:
         """As in `LiminalV7`."""
         layers = self.config.num_outer_steps
         if pooled.shape[-1] % layers:
             raise ValueError(f"{pooled.shape[-1]} states are not those of {layers} layers: set num_outer_steps.")
         parts = zip(pooled.chunk(layers, dim=-1), self.projection.weight.chunk(layers, dim=1), strict=True)
         seen = [self.ln_x(functional.linear(part, weight, self.projection.bias)) for part, weight in parts]
-        return (seen + [seen[-1]] * number)[:number]
+        return (seen + [seen[-1]] * count)[:count]
 
 
 class TrialTrainer(LiminalTrainer):

@@ -336,6 +336,8 @@ class LiminalConfig(PreTrainedConfig):
             wanted = f"a finite number in {lowest:g}..{highest:g}" if highest < math.inf else "a finite number"
             wanted += "" if highest < math.inf else ", above 0" if lowest > 0 else ", 0 or above"
             self._require(_is_number(value) and lowest <= value <= highest, name, wanted)
+        layers = self.encoder_layers is None or _is_whole(self.encoder_layers, 1, _ENCODER_LIMITS["num_hidden_layers"])
+        self._require(layers, "encoder_layers", "a whole number from 1 on, or None for all")
         self._check_targets()
         self._check_sizes()
 

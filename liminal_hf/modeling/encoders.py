@@ -31,11 +31,14 @@ class EncoderFamily:
         reserved_positions: how many of its learned absolute positions can't hold a token, "padding" where they are
             counted from the padding token's id; None where positions are relative or rotary, and a longer text is slow
             but not an error.
+        mixes_padding: whether padding changes the states of the real tokens in spite of the mask, so that only texts of
+            one length can be read together.
     """
 
     pooling: str = "mean"
     lora_targets: tuple[str, ...] | str = "all-linear"
     reserved_positions: int | Literal["padding"] | None = None
+    mixes_padding: bool = False
 
     def max_tokens(self, text_config: PreTrainedConfig | None) -> int | None:
         """The longest text that the encoder can take; None where nothing breaks."""
@@ -66,6 +69,9 @@ FAMILIES: dict[str, EncoderFamily] = {
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
     "gemma3_text": _LLAMA,
+    # The Fourier transform, and the convolution, run over the padding, too.
+    "fnet": EncoderFamily("mean", ("dense",), reserved_positions=0, mixes_padding=True),
+    "convbert": EncoderFamily("mean", _BERT_LAYERS, reserved_positions=0, mixes_padding=True),
 }
 
 

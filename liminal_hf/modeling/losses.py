@@ -1,14 +1,18 @@
-"""Losses over `(batch, T)` predictions, chosen by name in the config.
+"""Losses over `(batch, T)` predictions, chosen by name in the config, and what a model is trained with.
 
 Requires torch. Each takes predictions, labels, a mask of the labels that exist, and the number of labels in the
 whole (accumulated) batch, and returns a scalar. Item-wise losses divide by that number, so that gradient accumulation
 gives the same gradient as one large batch; `ccc` is a statistic of the batch and can't.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .configuration_liminal import MISSING_LABEL, LiminalConfig
+from .errors import LiminalError
 from .registry import Registry
 
 LOSSES = Registry("loss")
@@ -119,8 +123,11 @@ def gaussian_nll(
 ) -> Tensor:
     """Negative log-likelihood of a normal distribution, up to a constant (Nix & Weigend 1994). Arguments as in `mse`.
 
+    As the loss of a config it counts once, whatever `uncertainty_weight` is; each step's answer is measured with that
+    step's own variance.
+
     Raises:
-        ValueError: the head gives no `log_variance`.
+        LiminalError: the head gives no `log_variance`.
 
     Example:
         >>> ones = torch.ones(2, 3)
@@ -128,8 +135,69 @@ def gaussian_nll(
         0.0
     """
     if log_variance is None:
-        raise ValueError(
+        raise LiminalError(
             "loss='gaussian_nll' needs a head with an uncertainty: head='v7', or another loss, e.g. 'mse'."
         )
     nll = 0.5 * (log_variance + (predictions - labels).square() * torch.exp(-log_variance))
     return _mean(nll, mask, num_items)
+
+
+def training_loss(
+    config: LiminalConfig, head: Any, output: Any, labels: Tensor, num_items: Tensor | int | None = None
+) -> Tensor:
+    """What a model is trained with: the loss of its config, and what the head adds to it.
+
+    1. The config's loss on the last answer. For a head that `supervises_steps` it is mixed by `deep_supervision` with
+       the same on all answers, whose weights grow with the step.
+    2. For a head with `log_variance`: the likelihood of its last answer, times `uncertainty_weight`.
+    3. For a head that `trains_confidences`: the squared difference of each step's confidence from exp(-|error|) of that
+       step (mean of the targets, in the head's own units), times `confidence_weight`.
+
+    With `loss="gaussian_nll"` the likelihood counts once, in 1, and 2 adds nothing. Each step's answer is measured with
+    its own variance; a head that gives the variance of its last answer alone is trained on the last answer alone.
+
+    Args:
+        config: the model's config.
+        head: a `Head`.
+        output: a `HeadOutput`.
+        labels: `(batch, T)` in label units, -100 where one is missing.
+        num_items: number of labels in all micro-batches of one update; None counts those of `labels`.
+
+    Raises:
+        LiminalError: labels of a wrong shape or with a NaN.
+    """
+    trajectory = output.pad_trajectory
+    shape = tuple(trajectory[:, -1].shape)
+    if tuple(labels.shape) != shape:
+        names = ", ".join(config.targets)
+        raise LiminalError(f"labels must have shape {shape}, a column per target ({names}), got {tuple(labels.shape)}.")
+    if not torch.compiler.is_compiling() and bool(torch.isnan(labels).any()):
+        raise LiminalError(f"labels hold a NaN. Mark a missing label with {MISSING_LABEL}.")
+    if isinstance(num_items, Tensor):
+        num_items = num_items.to(trajectory.device)
+    mask = labels.ne(MISSING_LABEL).to(trajectory.dtype)  # (batch, T)
+    targets = head.from_label_units(labels.to(trajectory.dtype))  # (batch, T)
+    steps = head.from_label_units(trajectory)  # (batch, K, T)
+    count = steps.shape[1]
+    supervises_steps = head.supervises_steps and count > 1 and config.deep_supervision > 0
+    log_variance, is_likelihood = output.log_variance, config.loss == "gaussian_nll"
+    if log_variance is not None and log_variance.dim() == 2:
+        log_variance = log_variance[:, None].expand(-1, count, -1)
+        supervises_steps = supervises_steps and not is_likelihood
+
+    def measure(name: str, predictions: Tensor, step: int) -> Tensor:
+        variance = None if log_variance is None else log_variance[:, step]
+        return LOSSES[name](predictions, targets, mask, num_items, variance)
+
+    loss = measure(config.loss, steps[:, -1], -1)
+    if supervises_steps:
+        total = count * (count + 1) / 2
+        path = sum((k + 1) / total * measure(config.loss, steps[:, k], k) for k in range(count))
+        loss = (1 - config.deep_supervision) * loss + config.deep_supervision * path
+    if log_variance is not None and not is_likelihood and config.uncertainty_weight > 0:
+        loss = loss + config.uncertainty_weight * measure("gaussian_nll", steps[:, -1].detach(), -1)
+    if head.trains_confidences and output.confidences is not None and config.confidence_weight > 0:
+        closeness = torch.exp(-(steps.detach() - targets[:, None]).abs())
+        misfit = (output.confidences[..., None] - closeness).square().mean(1)
+        loss = loss + config.confidence_weight * _mean(misfit, mask, num_items)
+    return loss

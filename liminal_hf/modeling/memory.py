@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from .errors import LiminalError
+
 
 @dataclass
 class ConversationMemory(ModelOutput):
@@ -35,6 +37,18 @@ class ConversationMemory(ModelOutput):
     pad: Tensor | None = None
 
     @classmethod
+    def shapes(
+        cls, batch_size: int, memory_slots: int, latent_size: int, num_targets: int = 3
+    ) -> dict[str, tuple[int, ...]]:
+        """The shape of each field, by name; the names are the fields, in their order."""
+        return {
+            "slots": (batch_size, memory_slots, latent_size),
+            "count": (batch_size,),
+            "turn": (batch_size,),
+            "pad": (batch_size, num_targets),
+        }
+
+    @classmethod
     def empty(
         cls,
         batch_size: int,
@@ -44,22 +58,19 @@ class ConversationMemory(ModelOutput):
         dtype: torch.dtype | None = None,
         num_targets: int = 3,
     ) -> ConversationMemory:
-        """A memory of nothing."""
-        return cls(
-            slots=torch.zeros(batch_size, memory_slots, latent_size, device=device, dtype=dtype),
-            count=torch.zeros(batch_size, dtype=torch.long, device=device),
-            turn=torch.zeros(batch_size, dtype=torch.long, device=device),
-            pad=torch.zeros(batch_size, num_targets, device=device, dtype=dtype),
-        )
+        """The memory before the first turn."""
+        dtypes = {"slots": dtype, "count": torch.long, "turn": torch.long, "pad": dtype}
+        shapes = cls.shapes(batch_size, memory_slots, latent_size, num_targets)
+        return cls(**{name: torch.zeros(shape, device=device, dtype=dtypes[name]) for name, shape in shapes.items()})
 
     def reset(self, rows: Tensor) -> ConversationMemory:
         """A copy in which the rows marked True in `rows` (`torch.BoolTensor` of shape `(batch,)`) are empty again.
 
         Raises:
-            ValueError: `rows` is not a boolean per row.
+            LiminalError: `rows` is not a boolean per row.
         """
         if rows.dtype != torch.bool or rows.shape != self.count.shape:
-            raise ValueError(
+            raise LiminalError(
                 f"ConversationMemory.reset takes one boolean per row, shape {tuple(self.count.shape)}; got "
                 f"{rows.dtype} of shape {tuple(rows.shape)}. For row 0: torch.arange(batch) == 0"
             )
@@ -84,18 +95,12 @@ class ConversationMemory(ModelOutput):
         return ConversationMemory(**moved)
 
     def check(self, batch_size: int, memory_slots: int, latent_size: int, num_targets: int = 3) -> None:
-        """Raises a ValueError that names the field whose shape does not fit the model or the batch."""
-        wanted = {
-            "slots": (batch_size, memory_slots, latent_size),
-            "count": (batch_size,),
-            "turn": (batch_size,),
-            "pad": (batch_size, num_targets),
-        }
-        for name, shape in wanted.items():
+        """Raises a LiminalError that names the field whose shape does not fit the model or the batch."""
+        for name, shape in self.shapes(batch_size, memory_slots, latent_size, num_targets).items():
             value = self.get(name)
             if value is None or tuple(value.shape) != shape:
                 got = None if value is None else tuple(value.shape)
-                raise ValueError(
+                raise LiminalError(
                     f"memory.{name} must have shape {shape} for this model and batch, got {got}. Start a conversation "
                     f"with `model.initial_memory(batch_size={batch_size})` and pass on what the model returned."
                 )
@@ -111,18 +116,19 @@ class ConversationMemory(ModelOutput):
         )
 
 
-def mean_of_last(states: Tensor, count: Tensor, number: int = 3) -> Tensor:
-    """Mean over the last `number` remembered states of each row, over fewer where fewer are remembered, else zeros.
+def mean_of_newest(states: Tensor, count: Tensor, newest: int = 3) -> Tensor:
+    """Mean over the newest remembered states of each row, over fewer where fewer are remembered, else zeros.
 
     Args:
         states: `(batch, slots, size)`, the newest last.
         count: `(batch,)`, how many of the slots are in use.
+        newest: how many states to average.
 
     Example:
-        >>> mean_of_last(torch.tensor([[[9.0], [2.0], [4.0]]]), torch.tensor([2])).item()
+        >>> mean_of_newest(torch.tensor([[[9.0], [2.0], [4.0]]]), torch.tensor([2])).item()
         3.0
     """
-    last = states[:, -number:]
+    last = states[:, -newest:]
     age = torch.arange(last.shape[1], 0, -1, device=states.device)
     used = (age <= count[:, None]).to(states.dtype)
     return (last * used[..., None]).sum(1) / used.sum(1, keepdim=True).clamp_min(1)
@@ -131,30 +137,44 @@ def mean_of_last(states: Tensor, count: Tensor, number: int = 3) -> Tensor:
 class PublishedSoulKernel(nn.Module):
     """SoulKernel as published in v6: it has no weights and remembers once per outer step.
 
-    future = mean of the last 3 remembered r; bond = tanh(mean(x z) + mean(y r)) without gradient;
-    z <- z + 0.05 faith z, then z <- z + 0.2 bond (future - z); r <- tanh(r + 0.3 future). (LIMINAL Heartbeat v6)
+    x = view, y = answer, z = latent, r = resonance. future = mean of the newest 3 remembered r;
+    bond = tanh(mean(x z) + mean(y r)) without gradient; z <- z + 0.05 faith z, then z <- z + 0.2 bond (future - z);
+    r <- tanh(r + 0.3 future). All numbers are the published ones. (LIMINAL Heartbeat v6)
     """
 
     def forward(
-        self, x: Tensor, y: Tensor, z: Tensor, r: Tensor, faith: Tensor, remembered: Tensor, count: Tensor
+        self,
+        view: Tensor,
+        answer: Tensor,
+        latent: Tensor,
+        resonance: Tensor,
+        faith: Tensor,
+        remembered: Tensor,
+        count: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """x, y, z, r: `(batch, d)`; faith: `(batch, 1)`; remembered: `(batch, slots, d)`. Returns z and r."""
-        z = z + 0.05 * faith * z
-        future = mean_of_last(remembered, count)
-        bond = torch.tanh((x * z).mean(-1, keepdim=True) + (y * r).mean(-1, keepdim=True)).detach()
-        z = z + 0.2 * bond * (future - z)
-        return z, torch.tanh(r + 0.3 * future)
+        """Returns the new latent and resonance, each `(batch, d)`.
+
+        Args:
+            view, answer, latent, resonance: `(batch, d)`.
+            faith: `(batch, 1)`.
+            remembered: `(batch, slots, d)`, the newest last.
+            count: `(batch,)`, how many of the slots are in use.
+        """
+        latent = latent + 0.05 * faith * latent
+        future = mean_of_newest(remembered, count)
+        likeness = (view * latent).mean(-1, keepdim=True) + (answer * resonance).mean(-1, keepdim=True)
+        latent = latent + 0.2 * torch.tanh(likeness).detach() * (future - latent)
+        return latent, torch.tanh(resonance + 0.3 * future)
 
 
 class SoulKernel(nn.Module):
     """SoulKernel as ours (v7): it remembers once per turn, and its bond is learned.
 
     The original writes K entries a turn, so that "the last three" are mostly the present turn's own steps. Here a
-    slot is a turn: every step of this turn reads the turns before, and a learned state stands in for a past that is
-    not there yet.
+    slot is a turn: every step of this turn reads the turns before. A learned state stands in where there are none.
 
-    future = mean of the last 3 remembered turns, or the learned state; bond = tanh(W [x z; y r]);
-    z <- z + sigmoid(w) bond (future - z); r <- tanh(r + 0.3 future).
+    x = view, y = answer, z = latent, r = resonance. future = mean of the newest 3 remembered turns, or the learned
+    state; bond = tanh(W [x z; y r]); z <- z + sigmoid(w) bond (future - z); r <- tanh(r + 0.3 future), published.
 
     Args:
         size: d, width of the latent.
@@ -162,8 +182,8 @@ class SoulKernel(nn.Module):
     Example:
         >>> kernel = SoulKernel(8)
         >>> x = torch.randn(2, 8)
-        >>> z, r = kernel(x, x, x, x, kernel.future(ConversationMemory.empty(2, 4, 8)))
-        >>> z.shape, r.shape
+        >>> latent, resonance = kernel(x, x, x, x, ConversationMemory.empty(2, 4, 8))
+        >>> latent.shape, resonance.shape
         (torch.Size([2, 8]), torch.Size([2, 8]))
     """
 
@@ -174,17 +194,16 @@ class SoulKernel(nn.Module):
         self.memory_gate = nn.Parameter(torch.zeros(()))
 
     def reset_own_parameters(self) -> None:
-        """An unknown past and a half-open gate."""
+        """The learned state starts at zero, and the gate at sigmoid(0) = 1/2."""
         init.zeros_(self.initial_state)
         init.zeros_(self.memory_gate)
 
-    def future(self, memory: ConversationMemory) -> Tensor:
-        """What the turns so far lead one to expect, `(batch, d)`."""
-        recalled = mean_of_last(memory.slots, memory.count)
-        return torch.where((memory.count > 0)[:, None], recalled, torch.tanh(self.initial_state))
-
-    def forward(self, x: Tensor, y: Tensor, z: Tensor, r: Tensor, future: Tensor) -> tuple[Tensor, Tensor]:
-        """All `(batch, d)`. Returns the new z and r."""
-        bond = torch.tanh(self.bond(torch.cat([x * z, y * r], dim=-1)))
-        z = z + torch.sigmoid(self.memory_gate) * bond * (future - z)
-        return z, torch.tanh(r + 0.3 * future)
+    def forward(
+        self, view: Tensor, answer: Tensor, latent: Tensor, resonance: Tensor, memory: ConversationMemory
+    ) -> tuple[Tensor, Tensor]:
+        """All tensors `(batch, d)`. Returns the new latent and resonance."""
+        recalled = mean_of_newest(memory.slots, memory.count)
+        future = torch.where((memory.count > 0)[:, None], recalled, torch.tanh(self.initial_state))
+        bond = torch.tanh(self.bond(torch.cat([view * latent, answer * resonance], dim=-1)))
+        latent = latent + torch.sigmoid(self.memory_gate) * bond * (future - latent)
+        return latent, torch.tanh(resonance + 0.3 * future)

@@ -1,11 +1,10 @@
-"""LIMINAL on top of any encoder: the base model, the PAD regression model and their outputs.
+"""LIMINAL on top of any encoder: the base model, the model with a loss, and their outputs.
 
 Requires torch and transformers. Tokens go through the encoder, the pooler and the head; the labels meet the
 prediction only in the loss.
 """
 
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,75 +16,56 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .checkpointing import CheckpointedModel
-from .configuration_liminal import MISSING_LABEL, LiminalConfig
-from .encoders import build_encoder, collect_layers_from_the_start, family
+from .configuration_liminal import LiminalConfig
+from .encoders import build_encoder, collect_layers_from_the_start
 from .errors import LiminalError
-from .heads import HEADS, HeadInput, HeadOutput
-from .losses import LOSSES
+from .heads import HEADS, HeadInput, HeadOutput, heads_that_read
+from .heads_published import LiminalV1 as LiminalV1  # transformers copies what is imported here to the Hub
+from .heads_v7 import LiminalV7 as LiminalV7
+from .losses import LOSSES, training_loss
 from .memory import ConversationMemory
+from .padding import checked_mask, justified_index, justify, restore_outputs
 from .pooling import LayerPooler
+
+# What `LiminalForPADRegression` keeps to itself; `model.liminal` gives it.
+_ONLY_OF_THE_BASE_MODEL = ("answer", "latent", "log_variance", "last_hidden_state")
 
 
 @dataclass
-class LiminalModelOutput(ModelOutput):
-    """Output of `LiminalModel`; a field that the head does not have is None.
+class LiminalModelOutput(HeadOutput):
+    """Output of `LiminalModel`: the fields of `HeadOutput`, and what the encoder gave.
 
     Args:
-        pad_trajectory (`torch.FloatTensor` of shape `(batch, K, T)`): the targets after each outer step.
-        confidences (`torch.FloatTensor` of shape `(batch, K)`): per step, in 0..1, as trained and not calibrated;
-            a pipeline's `confidence` follows `uncertainty` instead.
-        step_attentions (`torch.FloatTensor` of shape `(batch, K, K)`): row k is step k's attention over the steps so
-            far, zeros after.
-        reflection (`torch.FloatTensor` of shape `(batch, latent_size / 4)`): RINSE, in -1..1.
-        answer, latent (`torch.FloatTensor` of shape `(batch, latent_size)`): y and z after the last step.
-        log_variance (`torch.FloatTensor` of shape `(batch, T)`): of the last answer, in units of the labels' standard
-            deviation.
-        memory (`ConversationMemory`): the conversation after this turn.
         last_hidden_state (`torch.FloatTensor` of shape `(batch, length, hidden)`): the encoder's last layer.
         hidden_states, attentions (`tuple[torch.FloatTensor]`): the encoder's, when asked for.
     """
 
-    pad_trajectory: Tensor | None = None
-    confidences: Tensor | None = None
-    step_attentions: Tensor | None = None
-    reflection: Tensor | None = None
-    answer: Tensor | None = None
-    latent: Tensor | None = None
-    log_variance: Tensor | None = None
-    memory: ConversationMemory | None = None
     last_hidden_state: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
 
 @dataclass
-class LiminalPADOutput(ModelOutput):
-    """Output of `LiminalForPADRegression`; a field that the head does not have is None.
+class _Prediction(ModelOutput):
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+
+
+# Fields of the last base come first: callers of transformers expect the loss and the logits there.
+@dataclass
+class LiminalPADOutput(LiminalModelOutput, _Prediction):
+    """Output of `LiminalForPADRegression`.
+
+    It has the fields of `LiminalModelOutput`, of which `answer`, `latent`, `log_variance` and `last_hidden_state` stay
+    None.
 
     Args:
         loss (`torch.FloatTensor` of shape `()`): when labels were given.
         logits (`torch.FloatTensor` of shape `(batch, T)`): the targets in label units, not clamped.
-        pad_trajectory (`torch.FloatTensor` of shape `(batch, K, T)`): the same after each outer step.
-        confidences (`torch.FloatTensor` of shape `(batch, K)`): per step, in 0..1, as trained and not calibrated;
-            a pipeline's `confidence` follows `uncertainty` instead.
-        step_attentions (`torch.FloatTensor` of shape `(batch, K, K)`): row k is step k's attention over the steps so
-            far, zeros after.
-        reflection (`torch.FloatTensor` of shape `(batch, latent_size / 4)`): RINSE, in -1..1.
         uncertainty (`torch.FloatTensor` of shape `(batch, T)`): standard deviation of `logits`, in label units.
-        memory (`ConversationMemory`): the conversation after this turn.
-        hidden_states, attentions (`tuple[torch.FloatTensor]`): the encoder's, when asked for.
     """
 
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    pad_trajectory: Tensor | None = None
-    confidences: Tensor | None = None
-    step_attentions: Tensor | None = None
-    reflection: Tensor | None = None
     uncertainty: Tensor | None = None
-    memory: ConversationMemory | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
 
 
 class LiminalPreTrainedModel(CheckpointedModel):
@@ -138,7 +118,7 @@ class LiminalPreTrainedModel(CheckpointedModel):
             batch_size: number of conversations.
 
         Raises:
-            ValueError: this head has no memory.
+            LiminalError: this head has no memory.
 
         Example:
             >>> model = LiminalModel(LiminalConfig(pooled_size=8, latent_size=16))
@@ -149,15 +129,13 @@ class LiminalPreTrainedModel(CheckpointedModel):
             [3, 3]
         """
         if not self.base.head.has_memory:
-            raise ValueError(f"Head {self.config.head!r} has no memory. Heads with one: v6, v7.")
-        weight = next(self.base.head.parameters())
+            heads = ", ".join(heads_that_read("memory"))
+            raise LiminalError(f"Head {self.config.head!r} as configured has no memory. Heads with one: {heads}.")
+        config = self.config
+        weight = next(self.base.head.parameters(), torch.empty(0))
+        device = None if weight.device.type == "meta" else weight.device  # meta: weights that are offloaded
         return ConversationMemory.empty(
-            batch_size,
-            self.config.memory_slots,
-            self.config.latent_size,
-            device=weight.device,
-            dtype=weight.dtype,
-            num_targets=self.config.num_labels,
+            batch_size, config.memory_slots, config.latent_size, device, weight.dtype, config.num_labels
         )
 
     def freeze_encoder(self) -> None:
@@ -197,6 +175,7 @@ class LiminalModel(LiminalPreTrainedModel):
         if has_encoder and config.pooled_layers != "last":
             collect_layers_from_the_start(self.encoder)
         pooled_size = self.pooler.output_size if has_encoder else config.pooled_size
+        self._encoder_takes = set(inspect.signature(self.encoder.forward).parameters) if has_encoder else set()
         self.head = HEADS.entry_for(config, config.head)(config, pooled_size)
         self.pooled_size = pooled_size
         if has_encoder and any(True for _ in self.pooler.parameters()):
@@ -205,18 +184,18 @@ class LiminalModel(LiminalPreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         """The encoder's token embeddings."""
-        self._require_encoder("get_input_embeddings")
+        self._require_encoder("embeddings")
         return self.encoder.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replaces the encoder's token embeddings."""
-        self._require_encoder("set_input_embeddings")
+        self._require_encoder("embeddings")
         self.encoder.set_input_embeddings(value)
 
     def _require_encoder(self, what: str) -> None:
         if self.encoder is None:
-            raise ValueError(
-                f"This model has no encoder (text_config=None), so {what} can't be used: give pooled_embeds."
+            raise LiminalError(
+                f"This model has no encoder (text_config=None), so it has no {what}: give pooled_embeds."
             )
 
     def pool(
@@ -225,98 +204,60 @@ class LiminalModel(LiminalPreTrainedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
+        **kwargs: Any,
     ) -> Tensor:
         """The pooled states of the texts, `(batch, pooled_size)`: what `pooled_embeds` takes and a cache may keep.
 
         Arguments as in `forward`.
         """
-        return self._encode(input_ids, attention_mask, token_type_ids, inputs_embeds)[0]
+        inputs = dict(kwargs, input_ids=input_ids, inputs_embeds=inputs_embeds, token_type_ids=token_type_ids)
+        encoded, mask, _ = self._encode(inputs, attention_mask)
+        return self._pool(encoded, mask)[0]
 
     def _encode(
         self,
-        input_ids: Tensor | None,
+        inputs: dict[str, Any],
         attention_mask: Tensor | None,
-        token_type_ids: Tensor | None,
-        inputs_embeds: Tensor | None,
-        output_hidden_states: bool = False,
+        output_hidden_states: Any = False,
         output_attentions: bool = False,
-        **kwargs: Any,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
-        self._require_encoder("tokens")
-        given = input_ids if input_ids is not None else inputs_embeds
-        if given is None or (input_ids is not None and inputs_embeds is not None):
-            raise ValueError("Give exactly one of input_ids, inputs_embeds and pooled_embeds.")
-        attention_mask = self._checked_mask(given, input_ids, attention_mask)
-        # Real tokens first: absolute positions, causal attention and poolers then never see the padding side.
-        place = _place_after_justifying(attention_mask)
-        mask = _justify(attention_mask, place)
-        accepted = inspect.signature(self.encoder.forward).parameters
-        inputs: dict[str, Any] = {"attention_mask": mask}
-        for name, value in (
-            ("input_ids", input_ids),
-            ("inputs_embeds", inputs_embeds),
-            ("token_type_ids", token_type_ids),
-        ):
-            if value is not None and (name != "token_type_ids" or name in accepted):
-                inputs[name] = _justify(value, place)
-        if "use_cache" in accepted:
+    ) -> tuple[ModelOutput, Tensor, Tensor | None]:
+        """Checks, justifies and encodes; returns the encoder's output, the mask, both justified, and the index."""
+        self._require_encoder("use for tokens")
+        inputs = {name: value for name, value in inputs.items() if value is not None}
+        mask = checked_mask(self.config, inputs.get("input_ids"), inputs.get("inputs_embeds"), attention_mask)
+        index = justified_index(mask)  # (batch, length), or None
+        inputs = justify({**inputs, "attention_mask": mask}, index)  # real tokens first
+        mask = inputs["attention_mask"]
+        for name in ("attention_mask", "token_type_ids"):
+            if name not in self._encoder_takes:
+                inputs.pop(name, None)
+        if "use_cache" in self._encoder_takes:
             inputs["use_cache"] = False
-        all_layers = self.config.pooled_layers != "last"
-        output = self.encoder(
+        encoded = self.encoder(
             **inputs,
-            output_hidden_states=all_layers or output_hidden_states,
+            output_hidden_states=self.config.pooled_layers != "last" or output_hidden_states,
             output_attentions=output_attentions,
             return_dict=True,
-            **kwargs,
         )
-        dtype = next(self.head.parameters()).dtype
-        last = output.last_hidden_state.to(dtype)
-        layers = tuple(state.to(dtype) for state in output.hidden_states) if all_layers else None
-        pooled, tokens = self.pooler(last, layers, mask)
-        hidden_states = output.hidden_states if output_hidden_states else None
-        attentions = output.get("attentions") if output_attentions else None
-        if isinstance(output_hidden_states, list | tuple):
-            # transformers lets a caller name some layers; the others are None.
-            number = len(hidden_states)
-            kept = {index % number for index in output_hidden_states}
-            hidden_states = tuple(state if index in kept else None for index, state in enumerate(hidden_states))
-        if (hidden_states or attentions) and (_is_tracing() or _has_moved(place)):
-            # Where nothing has moved, the encoder's own tensors go out: a gradient can be asked of them.
-            hidden_states = _map(_restore, hidden_states, place)
-            attentions = _map(_restore_both, attentions, place)
-        return pooled, tokens, mask, _restore(output.last_hidden_state, place), hidden_states, attentions
+        return encoded, mask, index
 
-    def _checked_mask(self, given: Tensor, input_ids: Tensor | None, mask: Tensor | None) -> Tensor:
-        tracing = _is_tracing()
-        limit = family(self.config.text_config).max_tokens(self.config.text_config)
-        if limit is not None and given.shape[1] > limit:
-            raise ValueError(
-                f"The text has {given.shape[1]} tokens and this encoder takes at most {limit}. Truncate it: "
-                f"tokenizer(text, truncation=True, max_length={limit}); pipeline('pad-regression') does so by itself."
+    def _pool(self, encoded: ModelOutput, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """`(batch, pooled_size)` and the token states `(batch, length, hidden)`, in the precision of the head."""
+        last = encoded.last_hidden_state
+        dtype = next(self.head.parameters(), last).dtype
+        all_layers = self.config.pooled_layers != "last"
+        layers = tuple(state.to(dtype) for state in encoded.hidden_states) if all_layers else None
+        return self.pooler(last.to(dtype), layers, mask)
+
+    def _checked_pooled(self, pooled_embeds: Tensor, *tokens: Tensor | None) -> Tensor:
+        if any(value is not None for value in tokens):
+            raise LiminalError("Give exactly one of input_ids, inputs_embeds and pooled_embeds.")
+        if pooled_embeds.dim() != 2 or pooled_embeds.shape[1] != self.pooled_size:
+            shape = tuple(pooled_embeds.shape)
+            raise LiminalError(
+                f"pooled_embeds must have shape (batch, {self.pooled_size}) for this model, got {shape}."
             )
-        vocabulary = self.config.vocab_size
-        if input_ids is not None and not tracing and bool(((input_ids < 0) | (input_ids >= vocabulary)).any()):
-            raise ValueError(
-                f"input_ids hold {int(input_ids.min())}..{int(input_ids.max())} and this encoder's vocabulary has "
-                f"{vocabulary} tokens: the tokenizer is that of another model. Load it from where the model came from."
-            )
-        if mask is None:
-            pad = self.config.pad_token_id
-            if input_ids is not None and pad is not None and not tracing and bool((input_ids == pad).any()):
-                raise ValueError(
-                    "input_ids hold padding but there is no attention_mask. Pass on everything that the tokenizer "
-                    "returns: model(**tokenizer(texts, padding=True, return_tensors='pt'))."
-                )
-            return torch.ones(given.shape[:2], dtype=torch.long, device=given.device)
-        if mask.shape != given.shape[:2]:
-            raise ValueError(
-                f"attention_mask must have the shape (batch, length) of the tokens, {tuple(given.shape[:2])}; got "
-                f"{tuple(mask.shape)}."
-            )
-        if not tracing and bool((mask.sum(1) == 0).any()):
-            row = int((mask.sum(1) == 0).nonzero()[0])
-            raise ValueError(f"Row {row} has no token at all (empty text?). Every text needs at least one token.")
-        return mask.to(torch.long)
+        return pooled_embeds.to(next(self.head.parameters(), pooled_embeds).dtype)
 
     @can_return_tuple
     def forward(
@@ -352,80 +293,47 @@ class LiminalModel(LiminalPreTrainedModel):
             output_hidden_states, output_attentions: whether to return the encoder's.
 
         Raises:
-            ValueError: no input or two inputs, a wrong shape, a row with no token, a text too long for the encoder.
+            LiminalError: no input or two inputs, a wrong shape, a row with no token, a text too long for the encoder,
+                an input that this head does not use.
         """
-        for name, value in (("num_outer_steps", num_outer_steps), ("num_inner_steps", num_inner_steps)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
         if output_hidden_states is None:
             output_hidden_states = bool(self.config.output_hidden_states)
         if output_attentions is None:
             output_attentions = bool(self.config.output_attentions)
-        tokens = token_mask = last_hidden_state = hidden_states = attentions = None
+        tokens = mask = None
+        encoder_outputs: dict[str, Any] = {}
         if pooled_embeds is None:
-            pooled, tokens, token_mask, last_hidden_state, hidden_states, attentions = self._encode(
-                input_ids,
-                attention_mask,
-                token_type_ids,
-                inputs_embeds,
-                output_hidden_states,
-                output_attentions,
-                **kwargs,
-            )
+            inputs = dict(kwargs, input_ids=input_ids, inputs_embeds=inputs_embeds, token_type_ids=token_type_ids)
+            encoded, mask, index = self._encode(inputs, attention_mask, output_hidden_states, output_attentions)
+            pooled, tokens = self._pool(encoded, mask)  # (batch, pooled_size), (batch, length, hidden)
+            encoder_outputs = restore_outputs(encoded, index, output_hidden_states, output_attentions)
         else:
-            if input_ids is not None or inputs_embeds is not None:
-                raise ValueError("Give exactly one of input_ids, inputs_embeds and pooled_embeds.")
-            if pooled_embeds.dim() != 2 or pooled_embeds.shape[1] != self.pooled_size:
-                raise ValueError(
-                    f"pooled_embeds must have shape (batch, {self.pooled_size}) for this model, got "
-                    f"{tuple(pooled_embeds.shape)}."
-                )
-            pooled = pooled_embeds.to(next(self.head.parameters()).dtype)
-        batch = pooled.shape[0]
-        self._check_rows("affect", affect, (batch, self.config.num_labels))
-        self._check_rows("initial_answer", initial_answer, (batch, self.config.latent_size))
-        if memory is not None:
-            if not self.head.has_memory:
-                raise ValueError(f"Head {self.config.head!r} has no memory; heads with one: v6, v7. Leave memory out.")
-            memory.check(batch, self.config.memory_slots, self.config.latent_size, self.config.num_labels)
-        output: HeadOutput = self.head(
-            HeadInput(
-                pooled=pooled * self.config.pooled_scale,
-                affect=None if affect is None else affect.to(pooled.dtype),
-                initial_answer=initial_answer,
-                memory=memory,
-                tokens=tokens,
-                token_mask=token_mask,
-                num_outer_steps=num_outer_steps,
-                num_inner_steps=num_inner_steps,
+            pooled = self._checked_pooled(pooled_embeds, input_ids, inputs_embeds)  # (batch, pooled_size)
+        head_input = HeadInput(
+            pooled=pooled * self.config.pooled_scale,
+            affect=None if affect is None else affect.to(pooled.dtype),
+            initial_answer=initial_answer,
+            memory=memory,
+            tokens=tokens,
+            token_mask=mask,
+            num_outer_steps=num_outer_steps,
+            num_inner_steps=num_inner_steps,
+        )
+        self.head.check(head_input)
+        output = self.head(head_input)  # pad_trajectory (batch, K, T)
+        count = output.pad_trajectory.shape[-1]
+        if count != self.config.num_labels:
+            raise LiminalError(
+                f"Head {self.config.head!r} gives {count} targets and the config names {self.config.num_labels} "
+                f"({', '.join(self.config.targets)}). Its readout must have config.num_labels columns."
             )
-        )
-        return LiminalModelOutput(
-            pad_trajectory=output.pad_trajectory,
-            confidences=output.confidences,
-            step_attentions=output.step_attentions,
-            reflection=output.reflection,
-            answer=output.answer,
-            latent=output.latent,
-            log_variance=output.log_variance,
-            memory=output.memory,
-            last_hidden_state=last_hidden_state,
-            hidden_states=hidden_states,
-            attentions=attentions,
-        )
-
-    @staticmethod
-    def _check_rows(name: str, value: Tensor | None, shape: tuple[int, int]) -> None:
-        if value is not None and tuple(value.shape) != shape:
-            raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}.")
+        return LiminalModelOutput(**output, **encoder_outputs)
 
 
 class LiminalForPADRegression(LiminalPreTrainedModel):
-    """`LiminalModel` with the loss: pleasure, arousal and dominance of a text, in the scale of its labels.
+    """`LiminalModel` with the loss: the targets of a text, by default pleasure, arousal and dominance, in label units.
 
-    The loss is that of the config on the last answer, mixed by `deep_supervision` with the same on all answers
-    (weights growing with the step); v7 adds the likelihood of its uncertainty and ties each step's confidence to
-    exp(-|error|) of that step (mean of the dimensions, in standard deviations of the labels).
+    `training_loss` says what the loss is made of.
 
     Args:
         config: a `LiminalConfig`.
@@ -482,7 +390,7 @@ class LiminalForPADRegression(LiminalPreTrainedModel):
         All other arguments are those of `LiminalModel.forward`.
 
         Raises:
-            ValueError: labels of a wrong shape or with a NaN, and whatever `LiminalModel.forward` raises.
+            LiminalError: labels of a wrong shape or with a NaN, and whatever `LiminalModel.forward` raises.
         """
         output = self.liminal(
             input_ids=input_ids,
@@ -500,103 +408,28 @@ class LiminalForPADRegression(LiminalPreTrainedModel):
             return_dict=True,
             **kwargs,
         )
-        loss = None if labels is None else self._loss(output, labels, num_items_in_batch)
-        return LiminalPADOutput(
+        loss = None
+        if labels is not None:
+            loss = training_loss(self.config, self.liminal.head, output, labels, num_items_in_batch)
+        prediction = LiminalPADOutput(
             loss=loss,
-            logits=output.pad_trajectory[:, -1].contiguous(),
-            uncertainty=self._uncertainty(output.log_variance),
-            pad_trajectory=output.pad_trajectory,
-            confidences=output.confidences,
-            step_attentions=output.step_attentions,
-            reflection=output.reflection,
-            memory=output.memory,
-            hidden_states=output.hidden_states,
-            attentions=output.attentions,
+            logits=output.pad_trajectory[:, -1].contiguous(),  # (batch, T)
+            uncertainty=self._uncertainty(output.log_variance),  # (batch, T)
+            **{name: value for name, value in output.items() if name not in _ONLY_OF_THE_BASE_MODEL},
         )
+        if torch.jit.is_tracing():  # takes nothing but tensors and tuples of them
+            return tuple(value if isinstance(value, Tensor) else value.to_tuple() for value in prediction.to_tuple())
+        return prediction
 
     def _uncertainty(self, log_variance: Tensor | None) -> Tensor | None:
+        """Standard deviations of the last answer in label units."""
         if log_variance is None:
             return None
-        scale = [s * c for s, c in zip(self.config.label_std, self.config.uncertainty_scale, strict=True)]
-        return torch.exp(0.5 * log_variance) * log_variance.new_tensor(scale)
-
-    def _loss(self, output: LiminalModelOutput, labels: Tensor, num_items: Tensor | int | None) -> Tensor:
-        trajectory, head, config = output.pad_trajectory, self.liminal.head, self.config
-        if labels.shape != trajectory[:, -1].shape:
-            names = ", ".join(config.targets)
-            raise LiminalError(
-                f"labels must have shape {tuple(trajectory[:, -1].shape)}, a column per target ({names}), got "
-                f"{tuple(labels.shape)}."
-            )
-        mask = labels.ne(MISSING_LABEL)
-        if not torch.compiler.is_compiling() and bool(torch.isnan(labels).any()):
-            raise ValueError(f"labels hold a NaN. Mark a missing label with {MISSING_LABEL}.")
-        if isinstance(num_items, Tensor):
-            num_items = num_items.to(trajectory.device)
-        mask = mask.to(trajectory.dtype)
-        targets = head.from_label_units(labels.to(trajectory.dtype))
-        steps = head.from_label_units(trajectory)
-        log_variance = output.log_variance
-
-        def measure(predictions: Tensor, name: str = config.loss) -> Tensor:
-            return LOSSES[name](predictions, targets, mask, num_items, log_variance)
-
-        loss = measure(steps[:, -1])
-        number = steps.shape[1]
-        if head.supervises_steps and number > 1 and config.deep_supervision > 0:
-            total = number * (number + 1) / 2
-            path = sum((k + 1) / total * measure(steps[:, k]) for k in range(number))
-            loss = (1 - config.deep_supervision) * loss + config.deep_supervision * path
-        if log_variance is not None and config.uncertainty_weight > 0:
-            nll = LOSSES["gaussian_nll"](steps[:, -1].detach(), targets, mask, num_items, log_variance)
-            loss = loss + config.uncertainty_weight * nll
-        if head.supervises_steps and output.confidences is not None and config.confidence_weight > 0:
-            closeness = torch.exp(-(steps.detach() - targets[:, None]).abs())
-            misfit = (output.confidences[..., None] - closeness).square().mean(1)
-            count = mask.sum().clamp_min(1) if num_items is None else num_items
-            loss = loss + config.confidence_weight * (misfit * mask).sum() / count
-        return loss
-
-
-def _is_tracing() -> bool:
-    """Whether the values of tensors can't be looked at."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
-
-
-def _place_after_justifying(mask: Tensor) -> Tensor:
-    """Where each position goes when real tokens move to the front in order, `(batch, length)`."""
-    real = mask.ne(0).long()
-    front = real.cumsum(1) - 1
-    back = real.sum(1, keepdim=True) + (1 - real).cumsum(1) - 1
-    return torch.where(real.bool(), front, back)
-
-
-def _has_moved(place: Tensor) -> bool:
-    return not torch.equal(place, torch.arange(place.shape[1], device=place.device).expand_as(place))
-
-
-def _map(
-    function: Callable[[Tensor, Tensor], Tensor], values: tuple[Tensor | None, ...] | None, place: Tensor
-) -> tuple[Tensor | None, ...] | None:
-    return None if values is None else tuple(None if value is None else function(value, place) for value in values)
-
-
-def _justify(values: Tensor, place: Tensor) -> Tensor:
-    """Moves `(batch, length, ...)` to the places."""
-    index = place if values.dim() == 2 else place[..., None].expand_as(values)
-    return torch.zeros_like(values).scatter(1, index, values)
-
-
-def _restore(values: Tensor, place: Tensor) -> Tensor:
-    """Undoes `_justify` on `(batch, length, size)`."""
-    return values.gather(1, place[..., None].expand_as(values))
-
-
-def _restore_both(weights: Tensor, place: Tensor) -> Tensor:
-    """Undoes `_justify` on both sides of `(batch, heads, length, length)`."""
-    rows = place[:, None, :, None].expand_as(weights)
-    columns = place[:, None, None, :].expand_as(weights)
-    return weights.gather(2, rows).gather(3, columns)
+        last = log_variance if log_variance.dim() == 2 else log_variance[:, -1]
+        config = self.config
+        deviations = config.label_std if self.liminal.head.z_scored else [1.0] * config.num_labels
+        scale = [deviation * factor for deviation, factor in zip(deviations, config.uncertainty_scale, strict=True)]
+        return torch.exp(0.5 * last) * last.new_tensor(scale)
 
 
 __all__ = [

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ..data.conversations import Turns, lanes
 from ..metrics import mean_pearson
 from ..modeling.configuration_liminal import MISSING_LABEL
-from ..modeling.memory import ConversationMemory, mean_of_last
+from ..modeling.memory import ConversationMemory, mean_of_newest
 from ..modeling.modeling_liminal import LiminalForPADRegression
 
 
@@ -85,7 +85,7 @@ def read_turns(model: LiminalForPADRegression, turns: Turns, batch_size: int = 2
 
 def _as_features(memory: ConversationMemory) -> Tensor:
     known = (memory.count > 0).to(memory.slots.dtype)[:, None]
-    return torch.cat([mean_of_last(memory.slots, memory.count), memory.slots[:, -1], memory.pad, known], dim=1)
+    return torch.cat([mean_of_newest(memory.slots, memory.count), memory.slots[:, -1], memory.pad, known], dim=1)
 
 
 @dataclass
