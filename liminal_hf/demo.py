@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import visualization
+from . import figures
 from .chat import sharp_turn, trend
 from .modeling.configuration_liminal import DIMENSIONS
 from .modeling.conversation import ConversationState
@@ -379,7 +379,7 @@ def _trajectory(conversation: Conversation, pixels: Any) -> str:
     if not rows:
         return ""
     doubts = [list(row["uncertainty"].values()) for row in rows if row["uncertainty"]]
-    figure = visualization.conversation_trajectory(
+    figure = figures.conversation_trajectory(
         [[row[name] for name in DIMENSIONS] for row in rows],
         doubts or None,
         speakers=[row["speaker"] for row in rows],
@@ -403,9 +403,7 @@ def _steps(row: dict[str, Any], pixels: Any) -> str:
     if row["pad_trajectory"] is None:
         return ""
     doubt = list(row["uncertainty"].values()) if row["uncertainty"] else None
-    figure = visualization.refinement(
-        row["pad_trajectory"], row["confidences"], row["step_attentions"], uncertainty=doubt, width=_inches(pixels)
-    )
+    figure = figures.refinement(row["pad_trajectory"], uncertainty=doubt, width=_inches(pixels))
     steps = len(row["pad_trajectory"])
     first, last = (", ".join(_signed(value) for value in row["pad_trajectory"][i]) for i in (0, -1))
     return _picture(figure, f"PAD after each of {steps} steps: {first} after the first, {last} after the last.")

@@ -23,7 +23,7 @@ from datasets import Dataset
 from numpy.typing import ArrayLike, NDArray
 from transformers import AutoTokenizer
 
-from . import visualization
+from . import figures
 from .data import load_emobank, pooled_dataset
 from .metrics import pearson
 from .modeling.configuration_liminal import DIMENSIONS
@@ -114,7 +114,7 @@ class Probe:
         for row, table in enumerate(tables):
             for array, name in ((r, "r"), (low, "low"), (high, "high")):
                 array[row, : len(table)] = [[line[dimension][name] for dimension in DIMENSIONS] for line in table]
-        return visualization.probe_curves(r, low, high, self._short_names(), subject=subject)
+        return figures.probe_curves(r, low, high, self._short_names(), subject=subject)
 
     def phrase_map(self, subject: str | None = None) -> Any:
         """The phrases in the plane of pleasure and arousal, a matplotlib Figure."""
@@ -123,7 +123,7 @@ class Probe:
             for encoder in self.encoders
         ]
         phrases = list(dict.fromkeys(row["phrase"] for row in self.phrases))
-        return visualization.phrase_map(points, phrases, self._short_names(), subject=subject)
+        return figures.phrase_map(points, phrases, self._short_names(), subject=subject)
 
     def _short_names(self) -> list[str]:
         """Without their owners, where that leaves them apart."""

@@ -23,7 +23,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import liminal_hf
 from liminal_hf.cli import main as liminal
-from liminal_hf.plots import write_predictions
+from liminal_hf.figures import write_predictions
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "scripts" / "results"
@@ -41,7 +41,7 @@ TALK = (
 PLOTS = {
     "reliability": "reliability",
     "predicted-vs-gold": "predicted-vs-gold",
-    "confidence": "confidence-evolution",
+    "plane": "plane",
     "steps": "steps-curve",
 }
 

@@ -1,38 +1,645 @@
-"""`scripts/figures.py` redraws a figure small, and what it draws is in the repository."""
+"""Figures show what they are given, say what it is and refuse what they can't show; predictions survive their files."""
 
+import io
+import json
+import re
+import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
+
+from liminal_hf import figures as f
+from liminal_hf.chat import sharp_turn
+from liminal_hf.figures import (
+    KINDS,
+    LOG_COLUMNS,
+    PREDICTION_FORMATS,
+    plot,
+    read_log,
+    read_predictions,
+    write_predictions,
+)
+from liminal_hf.modeling.configuration_liminal import DIMENSIONS
+from liminal_hf.modeling.errors import LiminalError
+from liminal_hf.modeling.pipeline_liminal import OCTANTS, octant
+from liminal_hf.training.callbacks import LOG_COLUMNS as WRITTEN_COLUMNS
+from liminal_hf.training.callbacks import EmotionalLogCallback
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-import figures  # noqa: E402
+import figures as script  # noqa: E402
 
-pytestmark = pytest.mark.nightly
+ROWS, STEPS, TURNS, EPOCHS = 300, 5, 9, 6
+RNG = np.random.default_rng(0)
+GOLD = np.clip(RNG.normal(0, (0.16, 0.12, 0.10), (ROWS, 3)), -1, 1)
+PREDICTED = 0.5 * GOLD + RNG.normal(0, 0.04, (ROWS, 3))
+SPREAD = RNG.uniform(0.05, 0.15, (ROWS, 3))
+TRAJECTORY = np.stack([PREDICTED * share for share in (0.2, 0.5, 0.8, 0.9, 1)], axis=1)
+ATTENTION = np.tril(RNG.uniform(0.1, 1, (ROWS, STEPS, STEPS)))
+ATTENTION /= ATTENTION.sum(-1, keepdims=True)
+EPOCH = np.arange(1, EPOCHS + 1)
+TRAIN = 0.3 + 0.6 * np.exp(-EPOCH / 2)
+VALIDATION = np.array([0.9, 0.7, 0.6, 0.58, 0.59, 0.61])
+HOPE, FAITH, LOVE = np.linspace(0.88, 0.91, EPOCHS), np.linspace(0.7, 0.75, EPOCHS), np.linspace(0.9, 0.95, EPOCHS)
+RATE = np.geomspace(1e-3, 1e-5, EPOCHS)
+PAD = np.array(
+    [
+        [0.2, 0.1, 0.1], [0.3, 0.0, -0.1], [-0.5, 0.5, 0.2], [0.0, -0.1, 0.1], [0.4, -0.2, -0.2], [-0.1, 0.3, -0.2],
+        [-0.2, -0.2, 0.1], [-0.2, -0.1, -0.1], [0.1, 0.1, 0.0],
+    ]
+)  # fmt: skip
+DOUBT = np.full((TURNS, 3), 0.1)
+SPEAKERS = ["Ana", "Ben", "Ana"] * 3
+PROBE = np.linspace(0.2, 0.7, 2 * 4 * 3).reshape(2, 4, 3)
+PROBE[1, 3] = np.nan
+PLACED = np.stack([PAD[:3], PAD[3:6]])
+TWO = {"targets": ("warmth", "urgency")}
+
+FIGURES: dict[str, Callable[..., Figure]] = {
+    "training_curves": lambda **k: f.training_curves(EPOCH, TRAIN, VALIDATION, HOPE, FAITH, LOVE, RATE, **k),
+    "emotional_field": lambda **k: f.emotional_field(PREDICTED, GOLD, **k),
+    "pad_distributions": lambda **k: f.pad_distributions(PREDICTED, GOLD, **k),
+    "unlabelled": lambda **k: f.pad_distributions(PREDICTED, **k),
+    "plane": lambda **k: f.pleasure_arousal_plane(PREDICTED, SPREAD, **k),
+    "predicted_vs_gold": lambda **k: f.predicted_vs_gold(PREDICTED, GOLD, **k),
+    "five targets": lambda **k: f.predicted_vs_gold(
+        np.tile(PREDICTED, 2)[:, :5], np.tile(GOLD, 2)[:, :5], targets=list("abcde"), **k
+    ),
+    "reliability": lambda **k: f.reliability(PREDICTED, GOLD, SPREAD, **k),
+    "two targets": lambda **k: f.reliability(PREDICTED[:, :2], GOLD[:, :2], SPREAD[:, :2], **TWO, **k),
+    "step_attention": lambda **k: f.step_attention(ATTENTION, **k),
+    "steps_curve": lambda **k: f.steps_curve(TRAJECTORY, GOLD, **k),
+    "conversation": lambda **k: f.conversation_trajectory(PAD, DOUBT, speakers=SPEAKERS, **k),
+    "conversation of two": lambda **k: f.conversation_trajectory(PAD[:, :2], DOUBT[:, :2], **TWO, **k),
+    "refinement": lambda **k: f.refinement(PAD[:STEPS], uncertainty=DOUBT[0], **k),
+    "probe_curves": lambda **k: f.probe_curves(PROBE, PROBE - 0.02, PROBE + 0.02, ["MiniLM", "BERT"], **k),
+    "phrase_map": lambda **k: f.phrase_map(PLACED, ["a", "$b$", "c"], ["MiniLM", "BERT"], **k),
+}
 
 
-def test_a_figure_is_redrawn_small(minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "RESULTS", tmp_path)
-    monkeypatch.setattr(figures, "WORK", tmp_path / "work")
-    assert figures.main(["conversation"]) == 0
+def drawn(figure: Figure) -> np.ndarray:
+    """The figure's pixels at 800 px."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    return pixels(buffer)
+
+
+def pixels(source: Any) -> np.ndarray:
+    with Image.open(source) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_is_labelled_and_fits_800_pixels(name: str) -> None:
+    figure = FIGURES[name](subject="EmoBank $ test_1 \ud83d")
+    first, second = figure.get_suptitle().split("\n")
+    assert len(first) > 18 and second == "EmoBank $ test_1"
+    image = drawn(figure)
+    assert image.shape[1] == 800
+    assert len(np.unique(image @ [1, 256, 65536])) > 20, "nothing is drawn"
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    box = figure.get_tightbbox(canvas.get_renderer())
+    assert box.x0 >= -0.01 and box.x1 <= 8.01 and box.y0 >= -0.01, "something is cut off"
+    assert box.y1 <= figure.get_figheight() + 0.01
+    units = ("unit", "(", "epoch", "turn", "step", "layer", "share", "sd")
+    for axes in figure.axes:
+        if axes.axison:
+            texts = [axes.xaxis.label, axes.yaxis.label, axes.title, *axes.get_xticklabels(), *axes.get_yticklabels()]
+            assert all(text.get_fontsize() >= 8 for text in [*texts, *axes.texts])
+            for label in (axes.get_xlabel(), axes.get_ylabel()):
+                assert not label or any(word in label for word in units), label
+
+
+# ---- a run ----
+
+
+def test_training_curves_draw_what_they_are_given() -> None:
+    figure = FIGURES["training_curves"]()
+    loss, virtues, rate = figure.axes
+    np.testing.assert_array_equal(loss.lines[0].get_ydata(), TRAIN)
+    np.testing.assert_array_equal(loss.lines[1].get_ydata(), VALIDATION)
+    assert loss.lines[2].get_xdata()[0] == 4 and "0.58, at epoch 4" in figure.get_suptitle()
+    for line, values in zip(virtues.lines, (HOPE, FAITH, LOVE), strict=True):
+        np.testing.assert_array_equal(line.get_ydata(), values)
+    np.testing.assert_array_equal(rate.lines[0].get_ydata(), RATE)
+    unknown = np.full(EPOCHS, np.nan)
+    figure = f.training_curves(EPOCH, unknown, VALIDATION, HOPE, unknown, LOVE, unknown)
+    labels = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    assert [label for label in labels if "not measured" in label] == ["Faith: √ mean confidence (not measured)"]
+    drawn(figure)
+    drawn(f.training_curves([1], [0.1], [0.2], [1], [1], [1], [0]))
+
+
+def test_the_heartbeat_follows_the_formula() -> None:
+    change = np.abs(np.diff(VALIDATION))
+    np.testing.assert_allclose(f.heartbeat(VALIDATION), [60, *(60 + 80 * change / change.max())])
+    np.testing.assert_array_equal(f.heartbeat([0.3]), [60])
+    np.testing.assert_array_equal(f.heartbeat([0.3, 0.3]), [60, 60])
+
+
+def test_the_disc_beats_and_shrinks_with_the_loss(tmp_path: Path) -> None:
+    path = f.save_gif(f.breathing_animation(EPOCH, TRAIN, VALIDATION, frames=24), tmp_path / "run.gif")
+    with Image.open(path) as image:
+        assert image.n_frames == 24 and image.size == (800, 420) and image.info["loop"] == 0
+        area = []
+        for frame in (0, 23):
+            image.seek(frame)
+            left = np.asarray(image.convert("RGB"))[:, :330].astype(int)
+            area.append((np.abs(left - [0xD5, 0x5E, 0x00]).sum(-1) < 30).sum())
+    assert area[0] > 1.5 * area[1]
+    # At a loss that changes evenly every epoch beats at 140: 120 on average with the first half's 60 to 140.
+    seconds = 6
+    animation: Any = f.breathing_animation([1, 2, 3], [0.5] * 3, [1.0, 0.9, 0.8], frames=300, frames_per_second=50)
+    radii = []
+    for frame in range(50 * seconds):
+        animation._func(frame)
+        radii.append(animation._fig.axes[0].patches[1].get_radius())
+    animation._draw_was_started = True  # it was drawn here, frame by frame
+    maxima = ((np.array(radii)[1:-1] > radii[:-2]) & (np.array(radii)[1:-1] >= radii[2:])).sum()
+    assert abs(maxima - 120 / 60 * seconds) <= 1
+
+
+HISTORY = [
+    {"loss": 0.9, "learning_rate": 0.001, "epoch": 1.0, "step": 9},
+    {"eval_loss": 0.8, "eval_hope": 0.88, "eval_love": 0.9, "epoch": 1.0, "step": 9},
+    {"loss": 0.6, "learning_rate": 0.0005, "epoch": 2.0, "step": 18},
+    {"eval_loss": 0.6, "eval_hope": 0.9, "eval_love": 0.91, "epoch": 2.0, "step": 18},
+]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "my-run"
+    folder.mkdir()
+    rows = ["1.0,0.9,0.8,0.88,,0.9,0.001", "2.0,0.6,0.6,0.9,,0.91,0.0005", "3.0,0.5,0.62,0.9,,0.92,0.0001"]
+    (folder / "emotional_log.csv").write_text("\n".join([",".join(LOG_COLUMNS), *rows, ""]), encoding="utf-8")
+    return folder
+
+
+def test_the_log_of_a_run(run: Path, tmp_path: Path) -> None:
+    assert LOG_COLUMNS == WRITTEN_COLUMNS
+    log = read_log(run)
+    np.testing.assert_array_equal(log["validation_loss"], [0.8, 0.6, 0.62])
+    assert np.isnan(log["faith"]).all()
+    # Without it, the Trainer's own state gives the same rows, also that of the newest checkpoint.
+    (run / "emotional_log.csv").unlink()
+    for step, history in ((9, HISTORY[:2]), (18, HISTORY), (100, None)):
+        (run / f"checkpoint-{step}").mkdir()
+        if history:
+            state = json.dumps({"log_history": history})
+            (run / f"checkpoint-{step}" / "trainer_state.json").write_text(state, encoding="utf-8")
+    rows = np.stack(list(read_log(run).values()), axis=1)
+    expected = EmotionalLogCallback(tmp_path / "x.csv").rows(HISTORY)
+    np.testing.assert_array_equal(rows, [[np.nan if value == "" else value for value in row] for row in expected])
+
+
+# ---- predictions ----
+
+
+def test_the_emotional_field_says_how_many_it_draws() -> None:
+    figure = f.emotional_field(PREDICTED, GOLD, max_points=50, seed=3)
+    assert "50 of 300 texts drawn" in figure.get_suptitle()
+    space: Any = figure.axes[0]
+    gold, predicted = (np.array(points._offsets3d).T for points in space.collections)
+    rows = [int(np.flatnonzero((point == GOLD).all(1))[0]) for point in gold]
+    assert len(set(rows)) == len(space.lines) == 50
+    np.testing.assert_array_equal(predicted, PREDICTED[rows])
+    assert "all 9 texts drawn" in f.emotional_field(PREDICTED[:9], GOLD[:9]).get_suptitle()
+    for low, high in (space.get_xlim(), space.get_ylim(), space.get_zlim()):
+        assert low == pytest.approx(-high)
+
+
+def test_distributions_count_every_text() -> None:
+    for column, axes in enumerate(FIGURES["pad_distributions"]().axes):
+        ratio = PREDICTED[:, column].std() / GOLD[:, column].std()
+        assert axes.get_title() == f"{DIMENSIONS[column]}: SD ratio {ratio:.2f}"
+        bars = [patch.get_height() for patch in axes.patches if hasattr(patch, "get_width")]
+        assert sum(bars) == pytest.approx(200), "gold and predicted, 100% each"
+    low, high = np.quantile(PREDICTED[:, 0], [0.1, 0.9])
+    title = FIGURES["unlabelled"]().axes[0].get_title().replace("\N{MINUS SIGN}", "-")
+    assert title.endswith(f"80% in {low:.2f} to {high:.2f}")
+
+
+def test_the_plane_shows_each_text_and_the_usual_doubt() -> None:
+    axes = FIGURES["plane"]().axes[0]
+    points = axes.collections[0]
+    np.testing.assert_array_equal(points.get_offsets(), PREDICTED[:, :2])
+    np.testing.assert_array_equal(points.get_array(), PREDICTED[:, 2])
+    assert axes.get_xlim() == axes.get_ylim() and axes.get_xlim()[0] == -axes.get_xlim()[1]
+    # Columns in any order, and valence for pleasure.
+    turned = f.pleasure_arousal_plane(PREDICTED, targets=["dominance", "valence", "arousal"]).axes[0]
+    np.testing.assert_array_equal(turned.collections[0].get_offsets(), PREDICTED[:, 1:])
+    assert turned.get_xlabel().startswith("valence")
+
+
+def test_predicted_vs_gold_shows_r_ccc_and_both_lines() -> None:
+    for column, axes in enumerate(FIGURES["predicted_vs_gold"]().axes):
+        p, g = PREDICTED[:, column], GOLD[:, column]
+        r = np.corrcoef(p, g)[0, 1]
+        ccc = 2 * np.cov(p, g, ddof=0)[0, 1] / (p.var() + g.var() + (p.mean() - g.mean()) ** 2)
+        assert axes.get_title() == f"{DIMENSIONS[column]}: r {r:.2f}, CCC {ccc:.2f}"
+        np.testing.assert_array_equal(axes.collections[0].get_offsets(), np.stack([g, p], axis=1))
+        identity, regression = axes.lines
+        np.testing.assert_array_equal(identity.get_xdata(), identity.get_ydata())
+        (x0, x1), (y0, y1) = regression.get_xdata(), regression.get_ydata()
+        assert (y1 - y0) / (x1 - x0) == pytest.approx(r * p.std() / g.std())
+        assert axes.get_xlim() == axes.get_ylim()
+    drawn(f.predicted_vs_gold(np.zeros((5, 3)), GOLD[:5]))
+    drawn(f.predicted_vs_gold([[0, 0, 0]], [[0, 0, 0]]))
+
+
+@pytest.mark.parametrize("missing", [-100, np.nan])
+def test_missing_gold_is_left_out(missing: float) -> None:
+    gold = GOLD.copy()
+    gold[::2, 1] = missing
+    axes = f.predicted_vs_gold(PREDICTED, gold).axes
+    assert [len(panel.collections[0].get_offsets()) for panel in axes] == [ROWS, ROWS // 2, ROWS]
+    assert "50 of 150 texts" in f.emotional_field(PREDICTED, gold, max_points=50).get_suptitle()
+    drawn(f.reliability(PREDICTED, gold, SPREAD))
+    drawn(f.pad_distributions(PREDICTED, gold))
+
+
+def test_reliability_of_a_right_and_of_a_wrong_uncertainty() -> None:
+    rng = np.random.default_rng(1)
+    sd = rng.uniform(0.05, 0.2, (8000, 3))
+    gold = np.clip(rng.normal(0, sd), -1, 1)
+    for factor in (1, 2):
+        figure = f.reliability(np.zeros_like(gold), gold, factor * sd, bins=5)
+        for axes in figure.axes:
+            x, y = axes.containers[0].lines[0].get_data()
+            assert len(x) == 5 and (np.diff(x) > 0).all()
+            np.testing.assert_allclose(y, x / factor, rtol=0.08)
+            coverage = float(re.findall(r"([\d.]+)%", axes.get_title())[0])
+            assert coverage == pytest.approx(95 if factor == 1 else 99.99, abs=1)
+    # Too few texts for eight bins of ten: fewer bins.
+    few = f.reliability(PREDICTED[:25], GOLD[:25], SPREAD[:25]).axes[0]
+    assert len(few.containers[0].lines[0].get_xdata()) == 2
+
+
+def test_attention_and_r_by_step() -> None:
+    one = f.step_attention(ATTENTION[0]).axes[0].images[0].get_array()
+    np.testing.assert_allclose(np.ma.filled(one, 0), ATTENTION[0])
+    assert one.mask.sum() == STEPS * (STEPS - 1) / 2
+    many = f.step_attention(ATTENTION)
+    np.testing.assert_allclose(np.ma.filled(many.axes[0].images[0].get_array(), 0), ATTENTION.mean(0))
+    assert "mean of 300 texts" in many.get_suptitle()
+    drawn(f.step_attention(np.eye(40)))
+    lines = FIGURES["steps_curve"]().axes[0].lines
+    r = [[np.corrcoef(TRAJECTORY[:, k, i], GOLD[:, i])[0, 1] for k in range(STEPS)] for i in range(3)]
+    np.testing.assert_allclose([line.get_ydata() for line in lines], [*r, np.mean(r, axis=0)])
+
+
+# ---- a conversation, one text ----
+
+
+def test_a_conversation_joins_the_turns_of_one_speaker_on_one_scale() -> None:
+    figure = FIGURES["conversation"]()
+    turns = np.arange(1, TURNS + 1)
+    for column, axes in enumerate(figure.axes[:3]):
+        lines = [container.lines[0] for container in axes.containers]
+        for line, name in zip(lines, ("Ana", "Ben"), strict=True):
+            own = np.array(SPEAKERS) == name
+            np.testing.assert_array_equal(line.get_xdata(), turns[own])
+            np.testing.assert_array_equal(line.get_ydata(), PAD[own, column])
+        assert axes.get_ylim() == figure.axes[0].get_ylim() and axes.get_ylim()[1] > PAD.max() + 0.1
+    strip = figure.axes[3]
+    names = [label.get_text().split(" ")[0] for label in strip.get_yticklabels()]
+    assert set(names) == set(OCTANTS.values())
+    shown = {int(x): names[int(y)] for points in strip.collections for x, y in points.get_offsets()}
+    assert [shown[turn] for turn in turns] == [octant(list(point)) for point in PAD]
+    marked = [line.get_xdata()[0] for line in strip.lines]
+    assert marked == [3, 6, 8], "octants are names: no line joins them"
+    assert "from exuberant to exuberant, 3 sharp turns" in figure.get_suptitle()
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["Ana", "Ben", "± 1 predicted sd", "sharp turn: pleasure falls, arousal rises"]
+
+
+def test_sharp_turns_agree_with_the_chat() -> None:
+    rng = np.random.default_rng(5)
+    pad, doubt = rng.normal(0, 0.3, (200, 3)), rng.uniform(0.05, 0.15, (200, 3))
+    speakers = [str(name) for name in rng.choice(["a", "b", "c"], 200)]
+    last: dict[str, dict[str, Any]] = {}
+    expected = []
+    for name, p, u in zip(speakers, pad, doubt, strict=True):
+        row = {**dict(zip(DIMENSIONS, p, strict=True)), "uncertainty": dict(zip(DIMENSIONS, u, strict=True))}
+        expected.append(name in last and sharp_turn(last[name], row))
+        last[name] = row
+    assert f.sharp_turns(pad, doubt, speakers).tolist() == expected and 5 < sum(expected) < 195
+    targets = ["dominance", "valence", "arousal"]
+    assert f.sharp_turns(pad[:, [2, 0, 1]], doubt[:, [2, 0, 1]], speakers, targets=targets).tolist() == expected
+    assert not f.sharp_turns(pad).any() and not f.sharp_turns(pad[:, :2], doubt[:, :2], **TWO).any()
+
+
+def test_conversations_of_any_length_width_and_any_names() -> None:
+    one = f.conversation_trajectory(PAD[:1])
+    assert one.get_suptitle() == "Conversation of 1 turn: exuberant"
+    drawn(one)
+    names = [f"$x^{{{index}}}$ \n{'n' * 60}" for index in range(14)]
+    drawn(f.conversation_trajectory(np.tile(PAD, (20, 1))[:140], speakers=names * 10, sharp=[True] * 140))
+    for figure in (FIGURES["conversation"](width=3.7), FIGURES["refinement"](width=3.7), f.refinement(PAD[:1])):
+        image = drawn(figure)
+        assert image.shape[1] == round(100 * figure.get_figwidth())
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        box = figure.get_tightbbox(canvas.get_renderer())
+        assert box.x0 >= -0.01 and box.x1 <= figure.get_figwidth() + 0.01, "something is cut off"
+    np.testing.assert_array_equal(FIGURES["refinement"]().axes[0].lines[0].get_ydata(), PAD[:STEPS, 0])
+
+
+# ---- encoders ----
+
+
+def test_the_probe_draws_each_layer_with_its_interval_and_marks_the_best() -> None:
+    figure = FIGURES["probe_curves"]()
+    assert "layer 2 of 2 (BERT, mean r 0.61)" in figure.get_suptitle()
+    for column, axes in enumerate(figure.axes):
+        lines = {line.get_label(): line for line in axes.lines if line.get_label() in ("MiniLM", "BERT")}
+        np.testing.assert_array_equal(lines["MiniLM"].get_ydata(), PROBE[0, :, column])
+        np.testing.assert_array_equal(lines["BERT"].get_ydata(), PROBE[1, :, column])
+        assert [line.get_xdata()[0] for line in axes.lines if line.get_markersize() == 11] == [3, 2]
+        heights = axes.collections[0].get_paths()[0].vertices[:, 1]
+        assert heights.min() == PROBE[0, 0, column] - 0.02 and heights.max() == PROBE[0, 3, column] + 0.02
+    phrases = FIGURES["phrase_map"]()
+    for encoder, collection in enumerate(phrases.axes[0].collections):
+        np.testing.assert_array_equal(collection.get_offsets(), PLACED[encoder, :, :2])
+    assert [text.get_text() for text in phrases.axes[1].texts] == ["1\n2\n3", "a\n$b$\nc"]
+    names = [f"encoder {index}" for index in range(7)]
+    drawn(f.phrase_map(np.tile(PLACED, (4, 8, 1))[:7], ["a phrase of some length, which is cut"] * 24, names))
+
+
+# ---- files of predictions ----
+
+
+def content(count: int = 40) -> dict[str, Any]:
+    gold = GOLD[:count].copy()
+    gold[3, 1] = -100
+    return {
+        "predicted": PREDICTED[:count],
+        "gold": gold,
+        "uncertainty": SPREAD[:count],
+        "pad_trajectory": TRAJECTORY[:count],
+        "step_attentions": ATTENTION[:count],
+        "id": [f"id{row}" for row in range(count)],
+        "text": ['He said: "no, 1,5!"\nThen ü.', "007", "a\u2028b"] + ["None"] * (count - 3),
+        "conversation": [f"talk{row % 2}" for row in range(count)],
+        "speaker": ["Ana", "Ben", "Ben", "Ana"] * (count // 4),
+        "turn": list(range(count))[::-1],
+    }
+
+
+@pytest.mark.parametrize("kind", PREDICTION_FORMATS)
+def test_predictions_survive_every_format(kind: str, tmp_path: Path) -> None:
+    written = content()
+    path = write_predictions(tmp_path / f"new/predictions{kind}", **written)
+    rows = read_predictions(path)
+    for name in ("predicted", "gold", "uncertainty", "pad_trajectory", "step_attentions"):
+        np.testing.assert_allclose(getattr(rows, name), written[name], rtol=1e-6, err_msg=name)
+    for name in ("id", "text", "conversation", "speaker", "turn"):
+        assert [str(value) for value in rows.labels[name]] == [str(value) for value in written[name]]
+    # A folder is as good as its file.
+    np.testing.assert_array_equal(read_predictions(path.parent).predicted, rows.predicted)
+    path = write_predictions(tmp_path / f"mine{kind}", [[0.1, np.nan], [0.2, np.nan]], **TWO)
+    path = write_predictions(tmp_path / f"mine{kind}", [[0.1, 0.2]], gold=[[0, -100]], **TWO)
+    assert read_predictions(path).targets == ("warmth", "urgency")
+    np.testing.assert_array_equal(read_predictions(path).gold, [[0, -100]])
+    assert not list(path.parent.glob("*tmp*"))
+
+
+def row_of_the_pipeline(**changes: Any) -> str:
+    row = {
+        "pleasure": 0.1, "arousal": 0.2, "dominance": -0.3, "confidence": 0.4, "octant": "dependent",
+        "uncertainty": {"pleasure": 0.11, "arousal": 0.12, "dominance": 0.13}, "percentile": None, "error": None,
+    }  # fmt: skip
+    return json.dumps({**row, **changes}) + "\n"
+
+
+def test_rows_without_a_prediction_are_left_out_and_counted(tmp_path: Path) -> None:
+    """What `liminal predict --json` and `liminal score` write of texts that could not be read."""
+    bad = row_of_the_pipeline(pleasure=None, arousal=None, dominance=None, uncertainty=None, error="empty")
+    path = tmp_path / "rows.jsonl"
+    path.write_text(row_of_the_pipeline() + bad + "\n" + row_of_the_pipeline(pleasure=0.4), encoding="utf-8")
+    rows = read_predictions(path)
+    np.testing.assert_array_equal(rows.predicted, [[0.1, 0.2, -0.3], [0.4, 0.2, -0.3]])
+    np.testing.assert_array_equal(rows.uncertainty, [[0.11, 0.12, 0.13]] * 2)
+    assert rows.left_out == 1
+    assert f.figure_of("plane", path).get_suptitle().endswith("rows, 1 row without a prediction left out")
+    # A target that was never trained is None in every row.
+    path.write_text(row_of_the_pipeline(dominance=None) * 2, encoding="utf-8")
+    assert read_predictions(path).targets == ("pleasure", "arousal") and read_predictions(path).left_out == 0
+    path.write_text(bad, encoding="utf-8")
+    with pytest.raises(LiminalError, match=r"not one of its 1 rows has a prediction\. The first says: empty"):
+        read_predictions(path)
+
+
+# ---- from a source to a figure ----
+
+
+def write_probe(path: Path) -> None:
+    rows = [
+        {"encoder": name, "layer": layer, "dimension": dimension, "r": 0.3 + 0.1 * layer, "low": 0.2, "high": 0.6}
+        for name, layers in (("MiniLM", 3), ("BERT", 2))
+        for layer in range(layers)
+        for dimension in DIMENSIONS
+    ]
+    path.write_text(json.dumps({"layers": rows}), encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_drawn(kind: str, run: Path, tmp_path: Path) -> None:
+    write_probe(run / "probe.json")
+    predictions = write_predictions(run / "predictions.jsonl", **content())
+    source = {"conversation": f"{predictions}#talk1", "probe": run / "probe.json"}.get(kind, run)
+    ending = ".gif" if kind == "breathing" else ".png"
+    path = plot(kind.replace("-", "_"), source, tmp_path / "figures" / f"figure{ending}")
+    image = pixels(path)
+    assert image.shape[1] == (800 if ending == ".gif" else 1600)
+    assert len(np.unique(image @ [1, 256, 65536])) > 15, "nothing is drawn"
+    assert ending == ".png" or path.stat().st_size < 400_000
+
+
+def test_what_is_drawn_is_what_was_read(run: Path) -> None:
+    write_probe(run / "probe.json")
+    written = content()
+    path = write_predictions(run / "predictions.jsonl", **written)
+    curves = f.figure_of("training-curves", run)
+    np.testing.assert_array_equal(curves.axes[0].lines[1].get_ydata(), [0.8, 0.6, 0.62])
+    assert curves.get_suptitle().endswith("\nmy-run")
+    # The odd rows, in the order of their turns, which fall in the file; turns 2, 4, ... of them are Ana's.
+    talk = f.figure_of("conversation", f"{path}#talk1")
+    expected = written["predicted"][1::2][::-1]
+    np.testing.assert_allclose(talk.axes[0].containers[0].lines[0].get_ydata(), expected[::2, 0], rtol=1e-6)
+    probe = f.figure_of("probe", run / "probe.json")
+    lines = [line.get_ydata() for line in probe.axes[1].lines if line.get_label() in ("MiniLM", "BERT")]
+    np.testing.assert_allclose(lines, [[0.3, 0.4, 0.5], [0.3, 0.4, np.nan]])
+
+
+@pytest.mark.parametrize("ending", f.FIGURE_FORMATS)
+def test_every_format_is_written(ending: str, run: Path, tmp_path: Path) -> None:
+    path = plot("training-curves", run, tmp_path / f"a{ending}")
+    start = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF", ".jpg": b"\xff\xd8", ".webp": b"RIFF"}
+    assert path.read_bytes().startswith(start[ending])
+
+
+NAN = float("nan")
+REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
+    "shape": (lambda: f.reliability(PREDICTED[:, :2], GOLD, SPREAD), r"`predicted` must have .* got \(300, 2\)"),
+    "rows": (lambda: f.predicted_vs_gold(PREDICTED, GOLD[:9]), r"`gold` must have the shape \(300, 3\), got \(9, 3\)"),
+    "nan": (lambda: f.pad_distributions([[0, NAN, 0]]), r"`predicted` holds nan at index \(0, 1\)"),
+    "empty": (lambda: f.emotional_field(np.zeros((0, 3)), np.zeros((0, 3))), "`predicted` is empty"),
+    "no numbers": (lambda: f.refinement([["a", "b", "c"]]), r"`trajectory` must be numbers in the shape \(K, 3\)"),
+    "ragged": (lambda: f.step_attention([[1], [0.5, 0.5]]), "`attention` must be numbers"),
+    "not square": (lambda: f.step_attention(np.zeros((2, 3))), "square"),
+    "gold scale": (lambda: f.predicted_vs_gold(PREDICTED, 3 + GOLD), r"must lie in -1\.\.1 .*--scale LOW,HIGH"),
+    "no gold": (lambda: f.predicted_vs_gold(PREDICTED, GOLD * [1, NAN, 1]), "`gold` has no value of arousal"),
+    "negative sd": (lambda: f.reliability(PREDICTED, GOLD, -SPREAD), "`uncertainty` holds -.* in 0..inf"),
+    "bins": (lambda: f.reliability(PREDICTED, GOLD, SPREAD, bins=1), "`bins`"),
+    "epochs fall": (lambda: f.breathing_animation([2, 1], [0, 0], [0.1, 0.2]), "`epochs` must rise"),
+    "infinite": (
+        lambda: f.training_curves([1], [np.inf], [1], [1], [1], [1], [1]), "a NaN is allowed and means not measured"
+    ),
+    "frames": (lambda: f.breathing_animation([1], [1], [1], frames=1), "`frames` must be a whole number in 2..600"),
+    "speakers": (lambda: f.conversation_trajectory(PAD, speakers=["Ana"]), "`speakers` must be a sequence of 9 names"),
+    "points": (lambda: f.emotional_field(PREDICTED, GOLD, max_points=0), "`max_points`"),
+    "axes": (lambda: f.emotional_field(PREDICTED[:, :2], GOLD[:, :2], **TWO), "three axes.*got warmth, urgency"),
+    "plane": (lambda: f.pleasure_arousal_plane(PREDICTED[:, :2], **TWO), "there are warmth, urgency"),
+    "too narrow": (lambda: f.conversation_trajectory(PAD, width=2), r"`width` must lie in 3.5..20 inches, got 2"),
+    "phrases": (lambda: f.phrase_map(np.zeros((1, 25, 3)), ["a"] * 25, ["b"]), "at most 24 in one figure, got 25"),
+    "probe": (lambda: f.probe_curves(PROBE * NAN, PROBE, PROBE, ["a", "b"]), "`r` has no layer at all for 'a'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_errors_name_the_argument(case: str) -> None:
+    draw, message = REFUSED[case]
+    with pytest.raises(LiminalError, match=f"(?s){message}"):
+        draw()
+
+
+SOURCES: dict[str, tuple[str, str, str]] = {
+    "broken.jsonl": ("conversation", '{"pleasure": 1,\n', "line 1 is not JSON"),
+    "list.jsonl": ("conversation", "[1]\n", "line 1 is no object but list"),
+    "none.csv": ("plane", "text\nx\n", "no column 'pleasure'. It has: text.*liminal score"),
+    "word.csv": ("plane", "pleasure,arousal,dominance\n0,0,0\n0,much,0\n", "'arousal', row 2 is not a number: 'much'"),
+    "empty.csv": ("plane", "pleasure,arousal,dominance\n", "no rows"),
+    "mine.csv": ("reliability", "pleasure,arousal,dominance\n0,0,0\n", "has no labels.*--labels V,A,D --scale"),
+    "same.csv": ("step-attention", "pleasure,arousal,dominance\n0,0,0\n", "has no step_attentions"),
+    "ragged.jsonl": ("step-attention", row_of_the_pipeline(step_attentions=[[1]])
+                     + row_of_the_pipeline(step_attentions=[[1, 0], [0, 1]]), "'step_attentions' must hold"),
+    "talks.csv": ("conversation", "pleasure,arousal,dominance,conversation\n0,0,0,a\n0,0,0,b\n",
+                  "2 conversations: a, b. Pick one: .*#a"),
+    "answers.csv": ("conversation", "pleasure,arousal,dominance\n" + "0,0,0\n" * 296,
+                    "296 rows and no column.*plot plane"),
+    "log.csv": ("training-curves", "epoch,train_loss\n1,2\n", "no column 'validation_loss'"),
+    "other.csv": ("training-curves", 'a,b\n"1\n', "is not the log of a training run"),
+    "probe.csv": ("probe", "encoder,layer,dimension,r,low,high\nx,0,valence,.1,.0,.2\n", "dimension 'valence'"),
+    "results.csv": ("probe", "system,value\nours,1\n", "no column 'encoder'"),
+    "not.json": ("probe", "[]", "is not what liminal probe writes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_source_without_what_the_figure_shows(name: str, tmp_path: Path) -> None:
+    kind, text, message = SOURCES[name]
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(LiminalError, match=f"(?s){message}"):
+        plot(kind, tmp_path / name, tmp_path / "out.png")
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_what_is_not_there_is_named(run: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for kind, source, message in (
+        ("training-curves", run / "nowhere", "nowhere"),
+        ("training-curves", empty, "neither emotional_log.csv nor"),
+        ("plane", empty, "liminal evaluate"),
+        ("plane", empty / "x.csv", "no file"),
+    ):
+        with pytest.raises(FileNotFoundError, match=message):
+            plot(kind, source, tmp_path / "out.png")
+    for kind, output, message in (
+        ("aura", "a.png", r"no figure 'aura'.*\n  training-curves    a run's folder.*\n  plane "),
+        ("plane", "a.bmp", r"\.png.*not 'a.bmp'.*-o a.png"),
+        ("breathing", "a.png", r"breathing is written as \.gif"),
+    ):
+        with pytest.raises(LiminalError, match=f"(?s){message}"):
+            plot(kind, run, tmp_path / output)
+    with pytest.raises(LiminalError, match=r"a.xlsx.*\.jsonl"):
+        write_predictions(tmp_path / "a.xlsx", [[0, 0, 0]])
+    with pytest.raises(LiminalError, match=r"`predicted` must have the shape \(1, 3\)"):
+        write_predictions(tmp_path / "a.csv", [[0, 0]])
+    with pytest.raises(LiminalError, match=r"`text`.*\(1\), got 2"):
+        write_predictions(tmp_path / "a.csv", [[0, 0, 0]], text=["a", "b"])
+
+
+# ---- the module ----
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    """The same figures from four threads at once as from one."""
+    alone = {name: drawn(FIGURES[name]()) for name in ("predicted_vs_gold", "conversation")}
+    images: list[tuple[str, np.ndarray]] = []
+    threads = [
+        threading.Thread(target=lambda name=name: images.append((name, drawn(FIGURES[name]()))))
+        for name in [*alone] * 2
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(images) == 4
+    for name, image in images:
+        np.testing.assert_array_equal(image, alone[name])
+
+
+def test_it_needs_no_pyplot_and_says_what_to_install() -> None:
+    code = (
+        "import sys; from liminal_hf import figures as f\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "f.step_attention([[1.0]]).savefig(sys.stderr.buffer, format='png')\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+        "sys.modules['matplotlib.figure'] = None\n"
+        "try: f.step_attention([[1.0]])\n"
+        "except ImportError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert b"pip install 'liminal_hf[plot]'" in done.stdout
+
+
+def test_the_old_modules_are_known_for_one_more_version() -> None:
+    from liminal_hf import plots, visualization
+
+    with pytest.warns(DeprecationWarning, match="is now liminal_hf.figures"):
+        assert visualization.conversation_trajectory is f.conversation_trajectory
+    with pytest.warns(DeprecationWarning, match="is now liminal_hf.figures"):
+        assert plots.write_predictions is write_predictions
+    with pytest.raises(AttributeError):
+        _ = visualization.aura_map
+
+
+def test_the_repository_s_figures_are_redrawn_small(
+    minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert all(
+        (script.RESULTS / f"{name}.png").stat().st_size < 120_000 for name in [*script.PLOTS, "conversation", "page"]
+    )
+    monkeypatch.setattr(script, "RESULTS", tmp_path)
+    monkeypatch.setattr(script, "WORK", tmp_path / "work")
+    assert script.main(["conversation"]) == 0
     with Image.open(tmp_path / "conversation.png") as image:
         assert image.width == 1200 and image.mode == "P"
-        pixels = np.asarray(image.convert("RGB")).astype(int)
     # The blue of pleasure is still Okabe and Ito's, whatever the palette.
-    assert np.abs(pixels - [0, 114, 178]).max(-1).min() <= 6
-    assert (tmp_path / "conversation.png").stat().st_size < 120_000
-
-
-def test_an_unknown_figure_is_answered_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert np.abs(pixels(tmp_path / "conversation.png") - [0, 114, 178]).max(-1).min() <= 6
     with pytest.raises(SystemExit):
-        figures.main(["nothing"])
+        script.main(["nothing"])
     assert "there is no nothing; there are reliability" in capsys.readouterr().err
-
-
-def test_what_it_draws_is_in_the_repository() -> None:
-    names = [*figures.PLOTS, "conversation", "page"]
-    assert all((figures.RESULTS / f"{name}.png").stat().st_size < 120_000 for name in names)

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 
 from liminal_hf import metrics, probing
 from liminal_hf.cli import main
-from liminal_hf.plots import plot
+from liminal_hf.figures import plot
 
 GOOD, BAD = ("lovely", "happy", "sunny", "kind"), ("awful", "gloomy", "broken", "cruel")
 THINGS = ("letter", "morning", "song", "answer", "garden")

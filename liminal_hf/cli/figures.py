@@ -15,7 +15,7 @@ def plot(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where it goes; the ending says which format.")],
 ) -> None:
     """Draw a figure."""
-    from ..plots import plot as draw
+    from ..figures import plot as draw
 
     print(draw(kind, source, output))
 

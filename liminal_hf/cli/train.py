@@ -62,11 +62,12 @@ def evaluate(
     import numpy as np
     from transformers import EvalPrediction
 
+    from ..figures import write_predictions
+    from ..figures.files import check_format
     from ..metrics import make_compute_metrics
-    from ..plots import PREDICTION_FORMATS, write_predictions
 
-    if predictions is not None and predictions.suffix.lower() not in PREDICTION_FORMATS:
-        raise ValueError(f"--predictions {predictions}: the ending must be one of {', '.join(PREDICTION_FORMATS)}.")
+    if predictions is not None:
+        check_format(predictions)
     split = _SPLITS.get(split, split)
     texts, gold, mean, elsewhere = _labelled(data, split, text, labels, scale, train)
     model, tokenizer = load(checkpoint)

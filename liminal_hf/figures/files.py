@@ -1,0 +1,312 @@
+"""The predictions file: what a model said of each text, written by `liminal evaluate` and read by `liminal plot`.
+
+Requires numpy and pandas.
+
+A *predictions file* has a row per text: what `liminal evaluate --predictions`, `liminal score` and `liminal predict
+--json` write. Its columns, of which only the targets are required:
+
+| column | holds |
+|---|---|
+| `pleasure`, `arousal`, `dominance`, or the model's own targets | the prediction, in label units |
+| `gold_pleasure`, ... | the label; null, empty or -100 where missing |
+| `uncertainty_pleasure`, ... | predicted standard deviation, in label units |
+| `pad_trajectory` | the answer after each refinement step, K lists with a number per target |
+| `step_attentions` | K lists of K numbers in 0..1 |
+| `id`, `text`, `conversation`, `speaker`, `turn` | what the row is about; turns are numbers that rise |
+| `error` | why the row has no prediction; such rows are left out and counted |
+
+A JSON object `"gold": {"pleasure": ...}` reads like `gold_pleasure`; a cell of a CSV holds a list as JSON.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..modeling.configuration_liminal import DIMENSIONS, MISSING_LABEL
+from ..modeling.errors import LiminalError
+from .style import Array
+
+if TYPE_CHECKING:
+    from ..data.tables import TableSettings
+
+PREDICTION_FORMATS = (".jsonl", ".parquet", ".csv")
+LABELS = ("id", "text", "conversation", "speaker", "turn")
+_PARTS = ("gold", "uncertainty", "percentile")
+
+
+@dataclass
+class Predictions:
+    """What a predictions file holds; None is what it does not have.
+
+    Args:
+        targets: T names.
+        predicted: `(rows, T)`, float64, in label units.
+        gold: `(rows, T)`, -100 where missing.
+        uncertainty: `(rows, T)`, standard deviations in label units.
+        pad_trajectory: `(rows, K, T)`.
+        step_attentions: `(rows, K, K)`.
+        labels: `id`, `text`, `conversation`, `speaker`, `turn` -> a value per row.
+        left_out: how many rows of the file have no prediction and are not here.
+    """
+
+    targets: tuple[str, ...]
+    predicted: Array
+    gold: Array | None = None
+    uncertainty: Array | None = None
+    pad_trajectory: Array | None = None
+    step_attentions: Array | None = None
+    labels: dict[str, list[Any]] | None = None
+    left_out: int = 0
+
+
+def write_predictions(
+    path: str | Path,
+    predicted: ArrayLike,
+    *,
+    targets: Sequence[str] = DIMENSIONS,
+    gold: ArrayLike | None = None,
+    uncertainty: ArrayLike | None = None,
+    pad_trajectory: ArrayLike | None = None,
+    confidences: ArrayLike | None = None,
+    step_attentions: ArrayLike | None = None,
+    **labels: Sequence[Any],
+) -> Path:
+    """Writes a predictions file (see the module) that `read_predictions` and `liminal plot` take.
+
+    Args:
+        path: where to; the ending says which format. Numbers are rounded to 7 digits.
+        predicted: `(rows, T)` in label units; NaN becomes null.
+        targets: T names.
+        gold, uncertainty: `(rows, T)`; a gold value of -100 is missing.
+        pad_trajectory: `(rows, K, T)`.
+        confidences: `(rows, K)`.
+        step_attentions: `(rows, K, K)`.
+        labels: columns such as `text`, `speaker` or `turn`, with a value per row.
+
+    Raises:
+        LiminalError: an unknown ending, or an array whose shape does not fit `predicted`.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "predictions.jsonl"
+        >>> _ = write_predictions(path, [[.25, 0, -.5]], confidences=[[.5, .75]], text=["Well."])
+        >>> print(path.read_text().strip())
+        {"text":"Well.","pleasure":0.25,"arousal":0.0,"dominance":-0.5,"confidences":[0.5,0.75]}
+    """
+    import pandas as pd
+
+    from ..io import atomic_write
+
+    path = Path(path)
+    check_format(path)
+    values = np.asarray(predicted, dtype=np.float64)
+    count = len(values)
+    columns: dict[str, list[Any]] = {}
+    for name, column in labels.items():
+        if len(column) != count:
+            raise LiminalError(f"`{name}` must have a value per row ({count}), got {len(column)}.")
+        columns[name] = list(column)
+    for prefix, given in (("", values), ("gold_", gold), ("uncertainty_", uncertainty)):
+        if given is not None:
+            array = _shaped(f"{prefix}predicted" if not prefix else prefix[:-1], given, (count, len(targets)))
+            array = np.where(array == MISSING_LABEL, np.nan, array) if prefix == "gold_" else array
+            columns |= {f"{prefix}{name}": _plain(column) for name, column in zip(targets, array.T, strict=True)}
+    steps = {
+        "pad_trajectory": (pad_trajectory, (count, None, len(targets))),
+        "confidences": (confidences, (count, None)),
+        "step_attentions": (step_attentions, (count, None, None)),
+    }
+    for name, (nested, shape) in steps.items():
+        if nested is not None:
+            columns[name] = _plain(_shaped(name, nested, shape))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = path.suffix.lower()
+    if kind == ".csv":
+        columns = {name: list(map(json.dumps, v)) if name in steps else v for name, v in columns.items()}
+    # Objects: a column of whole numbers and Nones stays one.
+    table = pd.DataFrame({name: pd.Series(column, dtype=object) for name, column in columns.items()})
+    with atomic_write(path) as temporary:
+        if kind == ".parquet":
+            table.to_parquet(temporary, index=False)
+        elif kind == ".csv":
+            table.to_csv(temporary, index=False, encoding="utf-8")
+        else:
+            table.to_json(temporary, orient="records", lines=True, force_ascii=False, double_precision=15)
+    return path
+
+
+def check_format(path: Path) -> None:
+    """Raises a LiminalError for an ending that predictions can't have."""
+    if path.suffix.lower() not in PREDICTION_FORMATS:
+        raise LiminalError(f"{path}: the ending of a predictions file is one of {', '.join(PREDICTION_FORMATS)}.")
+
+
+def _shaped(name: str, values: ArrayLike, shape: tuple[int | None, ...]) -> Array:
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except ValueError:
+        array = np.empty(0)  # ragged
+    if array.ndim != len(shape) or any(w not in (None, have) for w, have in zip(shape, array.shape, strict=True)):
+        wanted = "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
+        raise LiminalError(f"`{name}` must have the shape {wanted}, got {array.shape}.")
+    return array
+
+
+def _plain(values: Array) -> list[Any]:
+    """Nested lists of numbers with 7 digits, None for NaN."""
+    if values.ndim > 1:
+        return [_plain(part) for part in values]
+    return [None if np.isnan(value) else float(f"{value:.7g}") for value in values]
+
+
+def read_predictions(source: str | Path, settings: "TableSettings | None" = None, *, prefix: str = "") -> Predictions:
+    """Reads a predictions file, the `predictions.*` of a folder, or JSON lines from stdin ("-"); see the module.
+
+    Args:
+        source: path, or "-".
+        settings: how the table is written; its `labels`, on its `scale`, are the gold values where there is no
+            `gold_` column.
+        prefix: before the names of the columns with predictions (`liminal score --prefix`).
+
+    Raises:
+        FileNotFoundError: there is no such file, or none in the folder.
+        LiminalError: a column is missing or holds something else than it should; the message names it.
+
+    Example:
+        >>> import tempfile
+        >>> path = write_predictions(Path(tempfile.mkdtemp()) / "mine.csv", [[.25, 0, -.5]], gold=[[.5, -100, 0]])
+        >>> read_predictions(path).gold.tolist()
+        [[0.5, -100.0, 0.0]]
+    """
+    table, where = read_columns(source, settings)
+    table = {name.removeprefix(prefix): column for name, column in table.items()}
+    named = [name for name in table if any(f"{part}_{name}" in table for part in _PARTS)]
+    targets = tuple(named or [name for name in ("valence", *DIMENSIONS) if name in table])
+    if not targets:
+        raise LiminalError(
+            f"{where} has no column {DIMENSIONS[0]!r}. It has: {', '.join(table) or 'nothing'}. Predictions come from "
+            "liminal score, liminal predict --json or liminal evaluate --predictions."
+        )
+    predicted = numbers(table, targets, where)
+    # A target that was never trained has no prediction in any row.
+    trained = ~np.isnan(predicted).all(axis=0)
+    targets = tuple(name for name, one in zip(targets, trained, strict=True) if one)
+    rows = np.flatnonzero(~np.isnan(predicted[:, trained]).any(axis=1)) if trained.any() else []
+    if not len(predicted):
+        raise LiminalError(f"{where} has no rows.")
+    if not len(rows):
+        why = next((f" The first says: {value}" for value in table.get("error", []) if isinstance(value, str)), "")
+        raise LiminalError(f"{where}: not one of its {len(predicted)} rows has a prediction.{why}")
+    table = {name: [column[row] for row in rows] for name, column in table.items()}
+    parts = {part: numbers(table, [f"{part}_{name}" for name in targets], where) for part in ("gold", "uncertainty")}
+    gold = parts["gold"]
+    if np.isnan(gold).all() and settings is not None and settings.labels:
+        gold = _scaled_labels(table, settings, targets, where)
+    gold = np.where(np.isnan(gold), MISSING_LABEL, gold)
+    return Predictions(
+        targets,
+        predicted[np.ix_(rows, trained)],
+        None if (gold == MISSING_LABEL).all() else gold,
+        None if np.isnan(parts["uncertainty"]).all() else parts["uncertainty"],
+        _nested(table, "pad_trajectory", (len(rows), None, len(targets)), where),
+        _nested(table, "step_attentions", (len(rows), None, None), where),
+        {name: table[name] for name in LABELS if name in table},
+        len(predicted) - len(rows),
+    )
+
+
+def read_columns(source: str | Path, settings: "TableSettings | None" = None) -> tuple[dict[str, list[Any]], str]:
+    """The columns of a table, of the predictions file in a folder, or of JSON lines on stdin ("-"); and its name."""
+    import pandas as pd
+
+    path = Path(source)
+    if str(source) == "-":
+        return _json_lines(sys.stdin.buffer.read().decode("utf-8-sig").split("\n"), "The input"), "The input"
+    if path.is_dir():
+        candidates = [path / f"predictions{kind}" for kind in PREDICTION_FORMATS]
+        if not any(candidate.is_file() for candidate in candidates):
+            raise FileNotFoundError(
+                f"{path} holds no predictions file (predictions.jsonl, ...). Make one: "
+                f"liminal evaluate {path} --predictions {candidates[0]}"
+            )
+        path = next(candidate for candidate in candidates if candidate.is_file())
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    if path.suffix.lower() == ".jsonl":
+        return _json_lines(path.read_text(encoding="utf-8-sig").split("\n"), str(path)), str(path)
+    frame = (
+        pd.read_parquet(path)
+        if path.suffix.lower() == ".parquet"
+        else pd.read_csv(path, dtype=str, keep_default_na=False)
+    )
+    return {str(name): frame[name].tolist() for name in frame.columns}, str(path)
+
+
+def _json_lines(lines: Sequence[str], where: str) -> dict[str, list[Any]]:
+    """A column per key; an object becomes a column for each of its keys."""
+    rows: list[dict[str, Any]] = []
+    for index, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise LiminalError(f"{where}, line {index} is not JSON: {error}. Each line must be one object.") from None
+        if not isinstance(row, dict):
+            raise LiminalError(f"{where}, line {index} is no object but {type(row).__name__}: {line[:40]!r}.")
+        flat: dict[str, Any] = {}
+        for key, value in row.items():
+            flat |= {f"{key}_{name}": v for name, v in value.items()} if isinstance(value, dict) else {key: value}
+        rows.append(flat)
+    return {name: [row.get(name) for row in rows] for name in dict.fromkeys(key for row in rows for key in row)}
+
+
+def numbers(table: dict[str, list[Any]], names: Sequence[str], where: str) -> Array:
+    """Columns as `(rows, columns)` in float64; NaN for what is missing, a column that is not there included."""
+    rows = len(next(iter(table.values()), []))
+    array = np.full((rows, len(names)), np.nan)
+    for index, name in enumerate(names):
+        for row, value in enumerate(table.get(name, [])):
+            try:
+                array[row, index] = np.nan if value is None or value == "" else float(value)
+            except (TypeError, ValueError):
+                raise LiminalError(
+                    f"{where}: column {name!r}, row {row + 1} is not a number: {str(value)[:40]!r}."
+                ) from None
+    return array
+
+
+def _scaled_labels(table: dict[str, list[Any]], settings: "TableSettings", targets: Sequence[str], where: str) -> Array:
+    """The table's own labels in -1..1."""
+    if len(settings.labels) != len(targets):
+        raise LiminalError(
+            f"{where} has predictions of {', '.join(targets)}; --labels must name as many columns, "
+            f"got {', '.join(settings.labels)}."
+        )
+    missing = [name for name in settings.labels if name not in table]
+    if missing:
+        raise LiminalError(f"{where} has no column {missing[0]!r}. It has: {', '.join(table)}.")
+    low, high = settings.scale
+    return 2 * (numbers(table, settings.labels, where) - low) / (high - low) - 1
+
+
+def _nested(table: dict[str, list[Any]], name: str, shape: tuple[int | None, ...], where: str) -> Array | None:
+    column = table.get(name, [])
+    if all(value is None or isinstance(value, float) for value in column):
+        return None
+    try:
+        # A CSV has JSON in its cells, Parquet arrays of arrays.
+        plain = [
+            value if isinstance(value, str) else json.dumps(value, default=lambda v: v.tolist()) for value in column
+        ]
+        return _shaped(name, [json.loads(value) for value in plain], shape)
+    except (TypeError, ValueError) as error:
+        raise LiminalError(
+            f"{where}: column {name!r} must hold the same number of steps in each row: {error}"
+        ) from None

@@ -1,0 +1,460 @@
+"""Figures of predictions: how they are spread, how well they agree with labels, and how the refinement steps go.
+
+Requires numpy; the figures need matplotlib (`pip install 'liminal_hf[plot]'`). Arrays are `(rows, T)` in label units,
+one column per target; a gold value of -100 (or NaN) is missing and left out. `value_range` is the lowest and the
+highest possible label, `subject` the second line of the title. A wrong shape or an empty array is a `LiminalError`.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..metrics import ccc, pearson
+from ..modeling.configuration_liminal import DIMENSIONS, MISSING_LABEL
+from ..modeling.errors import LiminalError
+from .style import (
+    BLACK,
+    BLUE,
+    GREY,
+    ORANGE,
+    RANGE,
+    Array,
+    Range,
+    check,
+    count_of,
+    evenly,
+    legend_below,
+    limits,
+    line_styles,
+    new_figure,
+    number,
+    panels,
+    positions,
+    span,
+    style,
+    whole_ticks,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def _pair(
+    predicted: ArrayLike, gold: ArrayLike, targets: Sequence[str], value_range: Range
+) -> tuple[Array, Array, Array]:
+    """Predictions, gold with -100 where it is missing, and where it is not."""
+    guess = check("predicted", predicted, ("rows", len(targets)))
+    truth = check("gold", gold, (len(guess), len(targets)), gaps="a missing label")
+    truth = np.where(np.isnan(truth), MISSING_LABEL, truth)
+    known = truth != MISSING_LABEL
+    low, high = value_range
+    outside = known & ((truth < low) | (truth > high))
+    if outside.any():
+        value = truth[tuple(np.argwhere(outside)[0])]
+        raise LiminalError(
+            f"The labels must lie in {low:g}..{high:g} (-100 marks a missing one), got {value:g}. Say on which scale "
+            "they are: --scale LOW,HIGH (in Python value_range=(low, high))."
+        )
+    for name, column in zip(targets, known.T, strict=True):
+        if not column.any():
+            raise LiminalError(f"`gold` has no value of {name}: all {len(truth)} rows are missing. One is needed.")
+    return guess, truth, known
+
+
+def pad_distributions(
+    predicted: ArrayLike,
+    gold: ArrayLike | None = None,
+    *,
+    targets: Sequence[str] = DIMENSIONS,
+    bins: int = 30,
+    value_range: Range = RANGE,
+    subject: str | None = None,
+) -> "Figure":
+    """Histograms of the predictions, with the range that holds 80% of them; beside those of the labels, if given.
+
+    The ratio of their standard deviations far below 1 shows predictions that shrink to the mean, which a low MAE hides.
+
+    Args:
+        predicted: `(rows, T)`.
+        gold: `(rows, T)`, or None for texts without labels.
+        targets: T names.
+        bins: at least 2.
+        value_range: lowest and highest possible label.
+        subject: second line of the title.
+
+    Example:
+        >>> gold = np.random.default_rng(0).normal(0, .15, (500, 3))
+        >>> pad_distributions(gold * .5, gold).axes[0].get_title()
+        'pleasure: SD ratio 0.50'
+    """
+    guess = check("predicted", predicted, ("rows", len(targets)))
+    if not isinstance(bins, int) or bins < 2:
+        raise LiminalError(f"`bins` must be a whole number of at least 2, got {bins!r}.")
+    series = [("predicted", BLUE, "--", guess, np.ones(guess.shape, dtype=bool))]
+    if gold is not None:
+        guess, truth, known = _pair(guess, gold, targets, value_range)
+        series = [("gold", ORANGE, "-", truth, known), ("predicted", BLUE, "--", guess, known)]
+    title = f"How {count_of(len(guess), 'text')} spread" + ("" if gold is None else ", predicted and gold")
+    figure = new_figure(0.6 + 3.4 * -(-len(targets) // 3), title, subject)
+    low, high = limits(*(values[shown] for *_, values, shown in series), floor=0.2)
+    edges = np.linspace(low, high, bins + 1)
+    all_axes = panels(figure, len(targets), sharey=True)
+    for index, (axes, name) in enumerate(zip(all_axes, targets, strict=True)):
+        columns = [values[shown[:, index], index] for *_, values, shown in series]
+        for (label, colour, line, *_), values in zip(series, columns, strict=True):
+            weights = np.full(len(values), 100 / len(values))
+            axes.hist(values, bins=edges, weights=weights, color=colour, alpha=0.35)
+            outline: dict[str, Any] = {"histtype": "step", "color": colour, "linestyle": line, "linewidth": 1.6}
+            axes.hist(values, bins=edges, weights=weights, label=f"{label}: SD {values.std():.3f}", **outline)
+        if gold is None:
+            lower, middle, upper = np.quantile(columns[0], [0.1, 0.5, 0.9])
+            axes.axvspan(lower, upper, color=GREY, alpha=0.12, linewidth=0)
+            axes.axvline(middle, color=BLACK, linewidth=1.2)
+            heading = f"{name}: median {number(middle)},\n80% in {number(lower)} to {number(upper)}"
+        else:
+            spread = columns[0].std()
+            heading = f"{name}: SD ratio {number(columns[1].std() / spread if spread > 0 else np.nan)}"
+            axes.legend(fontsize=8.5, frameon=False, loc="upper left", handlelength=1.2)
+        style(axes, xlabel=f"{name} ({span(value_range)})", ylabel="", title=heading)
+        axes.set_xlim(low, high)
+    all_axes[0].set_ylabel("share of the texts (%)", fontsize=10)
+    all_axes[0].set_ylim(top=all_axes[0].get_ylim()[1] * (1.05 if gold is None else 1.25))
+    return figure
+
+
+def pleasure_arousal_plane(
+    predicted: ArrayLike,
+    uncertainty: ArrayLike | None = None,
+    *,
+    targets: Sequence[str] = DIMENSIONS,
+    value_range: Range = RANGE,
+    subject: str | None = None,
+) -> "Figure":
+    """Texts in the plane of pleasure and arousal; the colour is dominance, the cross the usual uncertainty.
+
+    Args:
+        predicted: `(rows, T)`.
+        uncertainty: `(rows, T)`, standard deviations; the cross has their median.
+        targets: T names, with pleasure (or valence), arousal and dominance among them.
+        value_range: lowest and highest possible label.
+        subject: second line of the title.
+
+    Example:
+        >>> pleasure_arousal_plane([[.4, .2, .1], [-.3, .1, 0]]).axes[0].get_xlabel()
+        'pleasure (−1 to 1)'
+    """
+    points = check("predicted", predicted, ("rows", len(targets)))
+    found = positions(targets)
+    if found is None:
+        raise LiminalError(
+            "The plane needs the targets pleasure (or valence), arousal and dominance; there are "
+            f"{', '.join(targets)}. pad-distributions shows any targets."
+        )
+    pleasure, arousal, dominance = (points[:, column] for column in found)
+    middle = sum(value_range) / 2
+    reach = 1.08 * max(np.abs(pleasure - middle).max(), np.abs(arousal - middle).max(), 0.1)
+    title = f"{count_of(len(points), 'text')} in the plane of pleasure and arousal"
+    figure = new_figure(6.6, title, subject)
+    axes = figure.subplots()
+    axes.axhline(middle, color=GREY, linewidth=0.8, zorder=0)
+    axes.axvline(middle, color=GREY, linewidth=0.8, zorder=0)
+    dots: dict[str, Any] = {"s": 30 if len(points) <= 400 else 10, "alpha": 0.75 if len(points) <= 400 else 0.4}
+    image = axes.scatter(pleasure, arousal, c=dominance, cmap="cividis", linewidth=0, rasterized=True, **dots)
+    image.set_clim(*limits(dominance, floor=0.2))
+    bar = figure.colorbar(image, ax=axes)
+    bar.set_label(f"dominance ({span(value_range)})", fontsize=10)
+    bar.ax.tick_params(labelsize=9)
+    bar.solids.set_alpha(1)
+    if uncertainty is not None:
+        doubt = np.median(check("uncertainty", uncertainty, points.shape, low=0), axis=0)[list(found[:2])]
+        corner = (middle + reach - min(1.1 * doubt[0], reach), middle - reach + min(1.1 * doubt[1], reach))
+        axes.errorbar(*corner, xerr=doubt[0], yerr=doubt[1], color=BLACK, capsize=3, label="± 1 predicted sd (median)")
+    axes.set(xlim=(middle - reach, middle + reach), ylim=(middle - reach, middle + reach), aspect="equal")
+    words: dict[str, Any] = {"color": GREY, "fontsize": 9, "transform": axes.transAxes}
+    axes.text(0.01, 0.505, "unpleasant", ha="left", va="bottom", **words)
+    axes.text(0.99, 0.505, "pleasant", ha="right", va="bottom", **words)
+    axes.text(0.505, 0.99, "excited", ha="left", va="top", **words)
+    axes.text(0.505, 0.01, "calm", ha="left", va="bottom", **words)
+    names = [targets[column] for column in found[:2]]
+    style(axes, xlabel=f"{names[0]} ({span(value_range)})", ylabel=f"{names[1]} ({span(value_range)})")
+    legend_below(figure, axes.get_legend_handles_labels()[0])
+    return figure
+
+
+def emotional_field(
+    predicted: ArrayLike,
+    gold: ArrayLike,
+    *,
+    targets: Sequence[str] = DIMENSIONS,
+    max_points: int = 150,
+    value_range: Range = RANGE,
+    seed: int = 0,
+    subject: str | None = None,
+) -> "Figure":
+    """PAD in three dimensions, predicted against gold, with its three projections.
+
+    Thin lines in the three-dimensional view join each prediction to its gold point.
+
+    Args:
+        predicted, gold: `(rows, 3)`.
+        targets: three names.
+        max_points: at most so many texts are drawn, chosen at random with `seed`; the title says how many of how many.
+        value_range: lowest and highest possible label.
+        seed: of that choice.
+        subject: second line of the title.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> gold = rng.normal(0, .15, (500, 3))
+        >>> emotional_field(gold * .5, gold).get_suptitle().splitlines()[0]
+        'Emotional field: predicted and gold PAD, 150 of 500 texts drawn'
+    """
+    if len(targets) != 3:
+        raise LiminalError(
+            f"The emotional field has three axes; there are {len(targets)} targets: {', '.join(targets)}."
+        )
+    guess, truth, known = _pair(predicted, gold, targets, value_range)
+    if not isinstance(max_points, int) or max_points < 1:
+        raise LiminalError(f"`max_points` must be a whole number of at least 1, got {max_points!r}.")
+    whole = np.flatnonzero(known.all(axis=1))
+    if not len(whole):
+        raise LiminalError("`gold` has no row with all three targets; the emotional field needs at least one.")
+    drawn = np.sort(np.random.default_rng(seed).choice(whole, min(max_points, len(whole)), replace=False))
+    total = count_of(len(whole), "text")
+    how_many = f"all {total} drawn" if len(drawn) == len(whole) else f"{len(drawn):,} of {total} drawn"
+    guess, truth = guess[drawn], truth[drawn]
+
+    figure = new_figure(6.2, f"Emotional field: predicted and gold PAD, {how_many}", subject)
+    grid = figure.add_gridspec(3, 2, width_ratios=[2.7, 1])
+    space: Any = figure.add_subplot(grid[:, 0], projection="3d")
+    middle = sum(value_range) / 2
+    # Each axis has the data's own reach, the same to both sides of the middle.
+    reach = 1.05 * np.maximum(np.abs(np.concatenate([guess, truth]) - middle).max(axis=0), 0.05)
+    ends = [(middle - half, middle + half) for half in reach]
+    for pair in zip(guess, truth, strict=True):
+        space.plot(*np.stack(pair).T, color=GREY, linewidth=0.5, alpha=0.5)
+    edge = {"edgecolor": BLACK, "linewidth": 0.3}
+    space.scatter(*truth.T, s=22, marker="^", color=ORANGE, label="gold", depthshade=False, **edge)
+    space.scatter(*guess.T, s=18, marker="o", color=BLUE, label="predicted", depthshade=False)
+    space.set(xlim=ends[0], ylim=ends[1], zlim=ends[2])
+    for set_label, name in zip((space.set_xlabel, space.set_ylabel, space.set_zlabel), targets, strict=True):
+        set_label(f"{name} (in {span(value_range)})", fontsize=10)
+    space.tick_params(labelsize=8.5)
+    space.locator_params(nbins=5)
+    space.set_box_aspect((1, 1, 1), zoom=0.92)
+    space.view_init(elev=20, azim=-58)
+    space.set_title("a line joins each prediction to its gold point", fontsize=9.5)
+    space.legend(fontsize=10, frameon=False, loc="upper left")
+    for row, (i, j) in enumerate(((0, 1), (0, 2), (1, 2))):
+        axes = figure.add_subplot(grid[row, 1])
+        axes.scatter(truth[:, i], truth[:, j], s=10, marker="^", color=ORANGE, linewidth=0)
+        axes.scatter(guess[:, i], guess[:, j], s=8, color=BLUE, linewidth=0, alpha=0.8)
+        axes.axhline(middle, color=GREY, linewidth=0.6)
+        axes.axvline(middle, color=GREY, linewidth=0.6)
+        axes.set(xlim=ends[i], ylim=ends[j])
+        style(axes, xlabel=f"{targets[i]} (in {span(value_range)})", ylabel=f"{targets[j]}\n(in {span(value_range)})")
+        axes.tick_params(labelsize=8.5)
+        axes.locator_params(nbins=5)
+    return figure
+
+
+def predicted_vs_gold(
+    predicted: ArrayLike,
+    gold: ArrayLike,
+    *,
+    targets: Sequence[str] = DIMENSIONS,
+    value_range: Range = RANGE,
+    subject: str | None = None,
+) -> "Figure":
+    """Predicted against gold per target, with r, CCC, the identity and the regression line.
+
+    The regression line is least squares of the prediction on gold: its slope below 1 is the shrinkage to the mean.
+
+    Args:
+        predicted, gold: `(rows, T)`.
+        targets: T names.
+        value_range: lowest and highest possible label.
+        subject: second line of the title.
+
+    Example:
+        >>> gold = np.random.default_rng(0).normal(0, .15, (500, 3))
+        >>> predicted_vs_gold(gold * .5, gold).axes[0].get_title()
+        'pleasure: r 1.00, CCC 0.80'
+    """
+    guess, truth, known = _pair(predicted, gold, targets, value_range)
+    r, agreement = pearson(guess, truth), ccc(guess, truth)
+    title = f"Predicted against gold, {count_of(len(truth), 'text')}: mean r {number(float(np.mean(r)))}"
+    figure = new_figure(1.2 + 2.9 * -(-len(targets) // 3), title, subject)
+    low, high = limits(guess, truth[known], floor=0.2)
+    all_axes = panels(figure, len(targets), sharey=True)
+    for index, (axes, name) in enumerate(zip(all_axes, targets, strict=True)):
+        colour, marker, _ = line_styles(len(targets))[index]
+        p, g = guess[known[:, index], index], truth[known[:, index], index]
+        dots: dict[str, Any] = {"s": 12, "alpha": 0.5} if len(g) <= 400 else {"s": 6, "alpha": 0.3}
+        axes.scatter(g, p, marker=marker, color=colour, linewidth=0, rasterized=True, **dots)
+        axes.plot([low, high], [low, high], color=GREY, linestyle=":", linewidth=1.5, label="identity")
+        heading = f"{name}: r {number(r[index])}, CCC {number(agreement[index])}"
+        xlabel = f"gold {name} ({span(value_range)})"
+        if np.ptp(g) > 0:
+            slope, start = np.polyfit(g, p, 1)
+            ends = np.array([g.min(), g.max()])
+            axes.plot(ends, start + slope * ends, color=BLACK, linewidth=2, label="regression")
+            xlabel += f"\nslope of the regression {number(slope)}"
+        axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+        style(axes, xlabel=xlabel, ylabel="", title=heading)
+    all_axes[0].set_ylabel(f"predicted ({span(value_range)})", fontsize=10)
+    legend_below(figure, all_axes[0].get_legend_handles_labels()[0])
+    return figure
+
+
+def reliability(
+    predicted: ArrayLike,
+    gold: ArrayLike,
+    uncertainty: ArrayLike,
+    *,
+    targets: Sequence[str] = DIMENSIONS,
+    bins: int = 8,
+    value_range: Range = RANGE,
+    subject: str | None = None,
+) -> "Figure":
+    """Reliability of the uncertainty: predicted standard deviation against the error observed, per target.
+
+    The texts are sorted by predicted sd into bins of equal size. Each point is a bin's root mean square sd against its
+    root mean squared error (RMSE), with a 95% interval (a percentile bootstrap of 500 draws). On the identity line the
+    uncertainty is right; a flat line can't rank the errors. Coverage is the share of gold values within 1.96 sd (95%
+    when errors are Gaussian). (Levi et al. 2022, Evaluating and calibrating uncertainty prediction in regression)
+
+    Args:
+        predicted, gold: `(rows, T)`.
+        uncertainty: `(rows, T)`, standard deviations in label units, at least 0.
+        targets: T names.
+        bins: at least 2; fewer are drawn when there are fewer than 10 texts for each.
+        value_range: lowest and highest possible label.
+        subject: second line of the title.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> sd = rng.uniform(.05, .2, (2000, 3))
+        >>> gold = np.clip(rng.normal(0, sd), -1, 1)
+        >>> reliability(np.zeros_like(gold), gold, sd).axes[0].get_title()
+        'pleasure: 94.3% covered'
+    """
+    guess, truth, known = _pair(predicted, gold, targets, value_range)
+    spread = check("uncertainty", uncertainty, truth.shape, low=0)
+    if not isinstance(bins, int) or bins < 2:
+        raise LiminalError(f"`bins` must be a whole number of at least 2, got {bins!r}.")
+    rng = np.random.default_rng(0)
+    curves, coverages = [], []
+    for column in range(len(targets)):
+        rows = np.flatnonzero(known[:, column])
+        order = rows[np.argsort(spread[rows, column], kind="stable")]
+        error, sd = np.abs(guess - truth)[order, column], spread[order, column]
+        coverages.append(100 * float((error <= 1.96 * sd).mean()))
+        points = []
+        for part in np.array_split(np.arange(len(order)), max(1, min(bins, len(order) // 10))):
+            draws = np.sqrt((rng.choice(error[part], (500, len(part))) ** 2).mean(axis=1))
+            observed = np.sqrt((error[part] ** 2).mean())
+            points.append((np.sqrt((sd[part] ** 2).mean()), observed, *np.quantile(draws, [0.025, 0.975])))
+        curves.append(np.array(points).T)
+    title = f"Reliability of the uncertainty, {count_of(len(truth), 'text')}: {np.mean(coverages):.1f}% within 1.96 sd"
+    figure = new_figure(1.0 + 2.95 * -(-len(targets) // 3), title, subject)
+    high = 1.08 * max(curve[[0, 3]].max() for curve in curves) or 1.0
+    all_axes = panels(figure, len(targets), sharey=True)
+    looks = line_styles(len(targets))
+    for axes, name, curve, coverage, (colour, marker, _) in zip(
+        all_axes, targets, curves, coverages, looks, strict=True
+    ):
+        sd, observed, lower, upper = curve
+        axes.plot([0, high], [0, high], color=GREY, linestyle=":", linewidth=1.5, label="a perfect uncertainty")
+        whiskers = np.maximum([observed - lower, upper - observed], 0)
+        points = {"marker": marker, "markersize": 5, "linewidth": 1.2, "capsize": 2}
+        axes.errorbar(sd, observed, yerr=whiskers, color=colour, label="a bin of texts, 95% interval", **points)
+        axes.set(xlim=(0, high), ylim=(0, high), aspect="equal")
+        heading = f"{name}: {coverage:.1f}% covered"
+        style(axes, xlabel="predicted sd (label units)", ylabel="", title=heading)
+    all_axes[0].set_ylabel("observed RMSE (label units)", fontsize=10)
+    legend_below(figure, all_axes[0].get_legend_handles_labels()[0])
+    return figure
+
+
+def step_attention(attention: ArrayLike, *, subject: str | None = None) -> "Figure":
+    """Attention over the refinement steps as a heat map: which earlier answers a step looks back to.
+
+    Args:
+        attention: `(K, K)`, or `(rows, K, K)` of which the mean is drawn (`step_attentions` of the model); row k is
+            step k's own query over the steps so far, in 0..1, and 0 for the steps to come.
+        subject: second line of the title.
+
+    Example:
+        >>> step_attention([[1, 0], [.4, .6]]).get_suptitle()
+        'Attention over the 2 refinement steps: the last looks most at step 2 (0.60)'
+    """
+    averaged = isinstance(attention, np.ndarray) and attention.ndim == 3
+    weights = check("attention", attention, ("rows", "K", "K") if averaged else ("K", "K"), low=0, high=1 + 1e-4)
+    if weights.shape[-1] != weights.shape[-2]:
+        raise LiminalError(f"`attention` must be square in its last two axes (K, K), got {weights.shape}.")
+    matrix = weights.mean(axis=0) if averaged else weights
+    steps, most = len(matrix), int(matrix[-1].argmax())
+    whose = f", mean of {count_of(len(weights), 'text')}" if averaged else ""
+    title = f"Attention over the {steps} refinement steps{whose}: "
+    figure = new_figure(5.6, f"{title}the last looks most at step {most + 1} ({matrix[-1, most]:.2f})", subject)
+    axes: Axes = figure.subplots()
+    to_come = np.triu(np.ones((steps, steps), dtype=bool), 1) & (matrix == 0)
+    axes.set_facecolor("#F4F4F4")
+    image = axes.imshow(np.ma.masked_array(matrix, to_come), cmap="cividis", vmin=0, vmax=1)
+    if steps <= 12:
+        for (row, column), value in np.ndenumerate(np.ma.masked_array(matrix, to_come).filled(np.nan)):
+            if not np.isnan(value):
+                words = {"fontsize": 11 if steps <= 6 else 9, "color": "black" if value > 0.55 else "white"}
+                axes.text(column, row, f"{value:.2f}", ha="center", va="center", **words)
+    ticks = evenly(steps)
+    axes.set_xticks(ticks, [str(i + 1) for i in ticks])
+    axes.set_yticks(ticks, [str(i + 1) for i in ticks])
+    style(axes, xlabel="step looked at (grey: not there yet)", ylabel="step that asks", grid=None)
+    bar = figure.colorbar(image, ax=axes)
+    bar.set_label("attention weight (no unit, 0 to 1)", fontsize=10)
+    bar.ax.tick_params(labelsize=9)
+    return figure
+
+
+def steps_curve(
+    trajectory: ArrayLike,
+    gold: ArrayLike,
+    *,
+    targets: Sequence[str] = DIMENSIONS,
+    value_range: Range = RANGE,
+    subject: str | None = None,
+) -> "Figure":
+    """Pearson's r against the refinement step: whether the answer gets better from step to step.
+
+    Args:
+        trajectory: `(rows, K, T)`, the answer after each step (`pad_trajectory` of the model).
+        gold: `(rows, T)`.
+        targets: T names.
+        value_range: lowest and highest possible label.
+        subject: second line of the title.
+
+    Example:
+        >>> gold = np.random.default_rng(0).normal(0, .15, (500, 3))
+        >>> steps_curve(np.stack([0 * gold + gold[::-1], gold], axis=1), gold).axes[0].lines[0].get_ydata()[1]
+        1.0
+    """
+    points = check("trajectory", trajectory, ("rows", "K", len(targets)))
+    steps = points.shape[1]
+    r = np.stack([pearson(*_pair(points[:, step], gold, targets, value_range)[:2]) for step in range(steps)])
+    mean = r.mean(axis=1)
+    title = f"Pearson r by refinement step: mean {number(mean[0], 3)} at step 1, {number(mean[-1], 3)} at step {steps}"
+    figure = new_figure(4.6, title, subject)
+    axes = figure.subplots()
+    x = np.arange(1, steps + 1)
+    for name, line, (colour, marker, dashes) in zip(targets, r.T, line_styles(len(targets)), strict=True):
+        axes.plot(x, line, color=colour, marker=marker, linestyle=dashes, linewidth=1.8, label=name)
+    if len(targets) > 1:
+        axes.plot(x, mean, color=BLACK, marker="D", linestyle=":", linewidth=1.8, label="mean")
+    style(axes, xlabel="refinement step k", ylabel="Pearson r (no unit)")
+    whole_ticks(axes, steps)
+    legend_below(figure, axes.get_legend_handles_labels()[0], columns=4)
+    return figure
