@@ -401,7 +401,7 @@ with torch.no_grad():
     for commit in commits:
         assert CODE | {"README.md", "config.json", "tokenizer.json"} <= set(commit.files)
         assert [n for n, blob in commit.files.items() if blob.lfs] == ["model.safetensors"]
-        assert not [n for n in commit.files if n.endswith((".bin", ".pt", ".pth", ".pkl")) or "checkpoint" in n]
+        assert not [n for n in commit.files if n.endswith((".bin", ".pt", ".pth", ".pkl")) or "checkpoint-" in n]
         assert len(commit.files["model.safetensors"].content) == size
         assert not [n for n in commit.files if "tfevents" in n]
         card = commit.files["README.md"].content.decode()
@@ -410,7 +410,13 @@ with torch.no_grad():
     metadata = yaml.safe_load(card.split("---\n")[1])
     assert metadata["license"] == "mit" and "mine" in metadata["tags"] and "| Seeds | 7 |" in card
     assert metadata["model-index"][0]["results"][0]["dataset"]["split"] == "validation"
-    assert "train 2, validation 2" in card or "own data, validation split (2 sentences)" in card
+    assert (
+        "- data of the publisher; rows: train 2, validation 2\n" in card
+        and "own data, validation split (2 texts)" in card
+    )
+    # The base is the run that the model was loaded from, however often the training has pushed.
+    facts = json.loads(commit.files["provenance.json"].content)
+    assert facts["base"]["metrics"]["test"] == {"pearson_pleasure": 0.5} and "base" not in facts["base"]
     code = f"""
 model = AutoModelForSequenceClassification.from_pretrained({REPO!r}, trust_remote_code=True).eval()
 print(json.dumps(predict(model, AutoTokenizer.from_pretrained({REPO!r}, trust_remote_code=True))))

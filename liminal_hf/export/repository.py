@@ -23,7 +23,7 @@ from ..modeling.configuration_liminal import LiminalConfig
 from ..modeling.encoders import resolve_encoder
 from ..modeling.errors import LiminalError
 from ..modeling.modeling_liminal import LiminalForPADRegression
-from ..modeling.provenance import PROVENANCE_FILE, known_facts, remember_facts, write_facts
+from ..modeling.provenance import write_facts
 from . import handler as handler_module
 from .checkpoint import facts_of, own_tokenizer
 from .model_card import REQUIREMENT, build_card, portable_facts
@@ -78,12 +78,13 @@ def write_repository(
             f"A head-only upload names its encoder, and {origin} is a folder of this machine. Set "
             "model.config.encoder_name_or_path to its Hub id, or push with head_only=False."
         )
-    remember_facts(model, _all_facts(model, facts))
     if head_only:
         model.save_head_only(folder, low_rank=low_rank)
     else:
         model.save_pretrained(folder)
-    _write_card(model, folder)
+    all_facts = _all_facts(model, facts)
+    write_facts(folder, all_facts)
+    _write_card(model, folder, all_facts)
     if handler:
         write_handler(folder)
     _finish_folder(folder, tokenizer)
@@ -114,13 +115,12 @@ def finish_upload(
     Raises:
         LiminalError: a path of this machine is in a file.
     """
-    folder = Path(folder)
-    remember_facts(model, _all_facts(model, {**(facts or {}), "repo_id": repo_id}))
-    write_facts(model, folder)
+    folder, all_facts = Path(folder), _all_facts(model, {**(facts or {}), "repo_id": repo_id})
+    write_facts(folder, all_facts)
     card_file = folder / "README.md"
     card = ModelCard.load(card_file, ignore_metadata_errors=True) if card_file.is_file() else None
     if card is None or _STOCK_CARD.search(card.text) or "weights_sha256" in card.data:
-        _write_card(model, folder)
+        _write_card(model, folder, all_facts)
     if tokenizer is None and model.config.text_config is not None and not (folder / _TOKENIZER).is_file():
         api = HfApi(library_name="liminal_hf", token=token)
         tokenizer = None if api.file_exists(repo_id, _TOKENIZER) else own_tokenizer(model)
@@ -145,7 +145,7 @@ def write_adapter_card(model: Any, folder: str | Path) -> None:
         "repo_id": f"OWNER/{folder.resolve().name}",
     }
     facts = {key: value for key, value in facts.items() if value}
-    write_text(folder / PROVENANCE_FILE, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    write_facts(folder, facts)
     build_card(base.config, {**facts, "form": "adapter"}).save(folder / "README.md")
 
 
@@ -160,9 +160,9 @@ def _all_facts(model: LiminalForPADRegression, facts: Mapping[str, Any] | None) 
     return portable_facts(merged)
 
 
-def _write_card(model: LiminalForPADRegression, folder: Path) -> None:
+def _write_card(model: LiminalForPADRegression, folder: Path, facts: dict[str, Any]) -> None:
     weights = {path.name: file_sha256(path) for path in sorted(folder.glob("*.safetensors"))}
-    build_card(model.config, {**known_facts(model), "weights_sha256": weights}).save(folder / "README.md")
+    build_card(model.config, {**facts, "weights_sha256": weights}).save(folder / "README.md")
 
 
 def _finish_folder(folder: Path, tokenizer: PreTrainedTokenizerBase | None) -> None:

@@ -25,7 +25,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from .configuration_liminal import LiminalConfig, refuse_unknown
 from .encoders import hub_revision, load_encoder
 from .errors import LiminalError
-from .provenance import read_facts, remember_facts, write_facts
+from .provenance import known_facts, read_facts, remember_facts, write_facts
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class CheckpointedModel(PreTrainedModel):
         with self._config_for_saving():
             if kwargs.get("is_main_process", True):
                 copy_code(folder)
-                write_facts(self, folder)
+                write_facts(folder, known_facts(self))
             super().save_pretrained(save_directory, **kwargs)
 
     def _upload_modified_files(self, working_dir: str | os.PathLike, repo_id: str, *args: Any, **kwargs: Any) -> Any:
@@ -135,7 +135,7 @@ class CheckpointedModel(PreTrainedModel):
             save_file(weights, Path(parts) / _WEIGHTS, metadata={"format": "pt"})
             for file in sorted(Path(parts).iterdir(), key=lambda file: file.name == _WEIGHTS):
                 file.replace(folder / file.name)
-        write_facts(self, folder)
+        write_facts(folder, known_facts(self))
 
     def _check_encoder_is_the_original(self, low_rank: dict[str, tuple[Tensor, Tensor]]) -> None:
         """Raises unless the encoder is the published one, changed by nothing but `low_rank`."""

@@ -73,9 +73,9 @@ def known_facts(model: PreTrainedModel) -> dict[str, Any]:
     return changed
 
 
-def write_facts(model: PreTrainedModel, folder: str | Path) -> None:
-    """Writes what is known of a model into the folder of its checkpoint; without any facts there is no such file."""
-    file, facts = Path(folder) / PROVENANCE_FILE, known_facts(model)
+def write_facts(folder: str | Path, facts: dict[str, Any]) -> None:
+    """Writes facts into the folder of a checkpoint; without any there is no such file."""
+    file = Path(folder) / PROVENANCE_FILE
     if facts:
         write_text(file, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     else:
