@@ -100,6 +100,21 @@ def _tell_uploads() -> None:
     LiminalPreTrainedModel.finish_upload = staticmethod(finish)
 
 
+def _tell_adapters() -> None:
+    from peft.peft_model import PeftModel
+
+    write_stock_card = PeftModel.create_or_update_model_card
+
+    def write_card(model: Any, output_dir: str) -> None:
+        # PEFT's own card names neither licence nor data, and the base by a folder of this machine.
+        if hasattr(model.get_base_model(), "save_head_only"):
+            importlib.import_module(f"{_PACKAGE}.export.repository").write_adapter_card(model, output_dir)
+        else:
+            write_stock_card(model, output_dir)
+
+    PeftModel.create_or_update_model_card = write_card
+
+
 def _load(module: str) -> Callable[[], None]:
     """Loads a module of ours; one that is being loaded, and is why transformers loads its own, is left to go on."""
 
@@ -118,4 +133,5 @@ _TABLES: dict[str, Callable[[], None]] = {
     "transformers.models.auto.configuration_auto": _load(_CONFIG),
     "transformers.models.auto.modeling_auto": _tell_models,
     "transformers.pipelines": _load(_PIPELINE),
+    "peft.peft_model": _tell_adapters,
 }

@@ -16,7 +16,7 @@ from liminal_hf import DEFAULT_CHECKPOINT, LiminalForPADRegression
 from liminal_hf.export.checkpoint import find_checkpoint, open_checkpoint
 from liminal_hf.export.repository import write_repository
 from liminal_hf.modeling.errors import LiminalError
-from liminal_hf.modeling.provenance import PROVENANCE_FILE, read_facts
+from liminal_hf.modeling.provenance import PROVENANCE_FILE, read_facts, remember_facts
 
 
 def parts(card: str) -> tuple[dict[str, Any], list[str]]:
@@ -68,6 +68,28 @@ def test_every_copy_of_the_default_says_it(minilm: Path, tmp_path: Path) -> None
     assert front["base_model"] == "minilm-emobank" and front["license"] == SHIPPED["license"]
     assert front["datasets"] == SHIPPED["datasets"] and front["language"] == "en" and "model-index" not in front
     assert "| pleasure | 0.735 [0.697, 0.769]" in "\n".join(lines) and "## Base" in lines
+
+
+def test_an_adapter_says_what_its_base_is(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft", reason="needs adapters: pip install 'liminal_hf[peft]'")
+    model = tiny_model("bert")
+    remember_facts(model, {"name": "tiny", "license": "cc-by-sa-4.0", "language": "en"})
+    model.save_pretrained(tmp_path / "tiny")
+    base = LiminalForPADRegression.from_pretrained(tmp_path / "tiny")
+    # Any config of PEFT, not only that of `lora_config`.
+    adapted = peft.get_peft_model(base, peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query"]))
+    with torch.no_grad():
+        for name, value in adapted.named_parameters():
+            value.add_("lora_B" in name)
+    adapted.save_pretrained(tmp_path / "adapter")
+    front, lines = parts((tmp_path / "adapter" / "README.md").read_text(encoding="utf-8"))
+    assert front["base_model"] == "tiny" and front["base_model_relation"] == "adapter"
+    assert (front["library_name"], front["license"], front["language"]) == ("peft", "cc-by-sa-4.0", "en")
+    assert "PeftModel.from_pretrained" in "\n".join(lines) and str(tmp_path) not in "\n".join(lines)
+    assert read_facts(tmp_path / "adapter")["base"]["license"] == "cc-by-sa-4.0"
+    # Merged, it is a checkpoint that was trained further.
+    adapted.merge_and_unload().save_pretrained(tmp_path / "merged")
+    assert read_facts(tmp_path / "merged")["base_model"] == "tiny"
 
 
 def test_find_checkpoint(tmp_path: Path) -> None:

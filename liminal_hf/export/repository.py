@@ -135,16 +135,8 @@ def write_adapter_card(model: Any, folder: str | Path) -> None:
         folder: where PEFT writes the adapter.
     """
     base, folder = model.get_base_model(), Path(folder)
-    known = facts_of(base)
-    name = base.name_or_path if base.name_or_path and not Path(base.name_or_path).exists() else None
-    # PEFT trains the model in place, so the weights have changed; what was remembered is the base's.
-    facts = {
-        "base_model": known.get("base_model") or name or known.get("name"),
-        "base": known.get("base") or known,
-        "trained_on": getattr(base, "trained_on", None) or known.get("trained_on"),
-        "repo_id": f"OWNER/{folder.resolve().name}",
-    }
-    facts = {key: value for key, value in facts.items() if value}
+    # PEFT puts its weights into the model, so what is known of it are the facts of its base.
+    facts = {**facts_of(base), "repo_id": f"OWNER/{folder.resolve().name}"}
     write_facts(folder, facts)
     build_card(base.config, {**facts, "form": "adapter"}).save(folder / "README.md")
 
