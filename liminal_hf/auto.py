@@ -104,6 +104,8 @@ def _tell_adapters() -> None:
     from peft.peft_model import PeftModel
 
     write_stock_card = PeftModel.create_or_update_model_card
+    if write_stock_card.__module__ == __name__:
+        return
 
     def write_card(model: Any, output_dir: str) -> None:
         # PEFT's own card names neither licence nor data, and the base by a folder of this machine.
