@@ -16,8 +16,11 @@ from .modeling.errors import LiminalError
 
 HELP = (
     "Type a turn and press Enter. /as NAME lets NAME speak, /new starts anew, /save FILE keeps the conversation, "
-    "/quit or Ctrl-D ends."
+    "/quit (also quit, exit, :q) or Ctrl-D ends."
 )
+_LEAVE = ("/quit", "/exit", "/q", "quit", "exit", ":q", ":quit")
+# As many of a speaker's last rows as a trend looks at.
+_ROWS_KEPT = 3
 # Two standard deviations; two quarters of what the model says of its training texts.
 _SHARP_DEVIATIONS = 2.0
 _SHARP_PERCENTILES = 25.0
@@ -44,78 +47,92 @@ def sharp_turn(previous: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
         >>> sharp_turn(calm, {**calm, "pleasure": -0.3, "arousal": -0.1})  # sad, and not escalating
         False
     """
-    fall, rise = previous["pleasure"] - row["pleasure"], row["arousal"] - previous["arousal"]
+    pleasure = "valence" if "valence" in row else "pleasure"
+    if None in (row.get(pleasure), row.get("arousal"), previous.get(pleasure), previous.get("arousal")):
+        return False
+    fall, rise = previous[pleasure] - row[pleasure], row["arousal"] - previous["arousal"]
     if fall <= 0 or rise <= 0:
         return False
     before, now = previous.get("uncertainty"), row.get("uncertainty")
     if before is not None and now is not None:
-        fall /= math.hypot(before["pleasure"], now["pleasure"])
+        fall /= math.hypot(before[pleasure], now[pleasure])
         rise /= math.hypot(before["arousal"], now["arousal"])
         return (fall + rise) / math.sqrt(2) > _SHARP_DEVIATIONS
     before, now = previous.get("percentile"), row.get("percentile")
     if before is not None and now is not None:
-        fall, rise = before["pleasure"] - now["pleasure"], now["arousal"] - before["arousal"]
+        fall, rise = before[pleasure] - now[pleasure], now["arousal"] - before["arousal"]
         return min(fall, rise) > _SHARP_PERCENTILES
     return False
 
 
-def trend(earlier: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> dict[str, str]:
-    """Per dimension "rising", "falling" or "steady", against the mean of the last three earlier rows.
+def trend(
+    earlier: Sequence[Mapping[str, Any]], row: Mapping[str, Any], targets: Sequence[str] = DIMENSIONS
+) -> dict[str, str]:
+    """Per target "rising", "falling" or "steady", against the mean of the last three earlier rows.
 
-    Steady is a change of less than one standard deviation of it, sqrt(u_now^2 + mean(u_before^2) / number), or of less
-    than 0.1 where there is no uncertainty. The first turn is steady.
+    Steady is a change of less than one standard deviation of it, sqrt(u_now^2 + mean(u_before^2) / count), or of less
+    than 0.1 where there is no uncertainty. The first turn is steady, and so is a target without a value.
 
     Example:
         >>> rows = [{"pleasure": p, "arousal": 0.0, "dominance": 0.0} for p in (0.0, 0.1, 0.6)]
         >>> trend(rows[:2], rows[2])["pleasure"]
         'rising'
     """
-    last = list(earlier)[-3:]
-    if not last:
-        return dict.fromkeys(DIMENSIONS, "steady")
-    found = {}
-    for name in DIMENSIONS:
+    last = list(earlier)[-_ROWS_KEPT:]
+    directions = dict.fromkeys(targets, "steady")
+    for name in targets:
+        if not last or row[name] is None:
+            continue
         change = row[name] - sum(other[name] for other in last) / len(last)
         if row.get("uncertainty") is None:
             doubt = 0.1
         else:
             before = sum(other["uncertainty"][name] ** 2 for other in last) / len(last)
             doubt = math.sqrt(row["uncertainty"][name] ** 2 + before / len(last))
-        found[name] = "steady" if abs(change) < doubt else "rising" if change > 0 else "falling"
-    return found
+        if abs(change) >= doubt:
+            directions[name] = "rising" if change > 0 else "falling"
+    return directions
 
 
-def turn_line(row: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -> Text:
-    """One turn for the terminal: its PAD with uncertainty and trend, its octant, and whether it is a sharp turn.
+def turn_line(
+    row: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]], targets: Sequence[str] = DIMENSIONS
+) -> Text:
+    """One turn for the terminal: its targets with uncertainty and trend, its octant, and whether it is a sharp turn.
 
     Args:
         row: that of the turn.
         earlier: the same speaker's earlier rows, oldest first.
+        targets: names of the model's targets; one without a value is left out.
     """
     line = Text(f"{row['turn'] + 1:>3} {row['speaker']}  ")
-    directions = trend(earlier, row)
-    for name in DIMENSIONS:
+    directions = trend(earlier, row, targets)
+    for name in targets:
+        if row[name] is None:
+            continue
         line.append(f"{name} {row[name]:+.2f}")
         if row["uncertainty"] is not None:
             line.append(f" +/-{row['uncertainty'][name]:.2f}", style="dim")
         line.append(f" {directions[name]}", style=_STYLES[directions[name]])
         line.append("  ")
-    line.append(row["octant"], style="bold")
+    line.append(row["octant"] or "", style="bold")
     if row["confidence"] is not None:
         line.append(f"  confidence {row['confidence']:.2f}", style="dim")
+    if row.get("truncated"):
+        line.append("  (too long: its end was left out)", style="yellow")
     if earlier and sharp_turn(earlier[-1], row):
+        pleasure = "valence" if "valence" in row else "pleasure"
         line.append("  SHARP TURN", style="bold red")
-        line.append(f" (pleasure {row['pleasure'] - earlier[-1]['pleasure']:+.2f}, ")
+        line.append(f" ({pleasure} {row[pleasure] - earlier[-1][pleasure]:+.2f}, ")
         line.append(f"arousal {row['arousal'] - earlier[-1]['arousal']:+.2f})")
     return line
 
 
 def converse(reader: Any, state: Any, memory: Path | None = None, speaker: str = "you") -> None:
-    """Reads turns from the terminal or a pipe until /quit or the end of the input, and shows each with its PAD.
+    """Reads turns from the terminal or a pipe until /quit or the end of the input, and shows each with its numbers.
 
     Args:
         reader: a `pipeline("pad-regression")`.
-        state: the `ConversationState` to go on from.
+        state: the `ConversationState` to go on from; its `rows` are those that trends and sharp turns look back at.
         memory: where the conversation is kept at the end.
         speaker: who speaks first.
 
@@ -123,7 +140,7 @@ def converse(reader: Any, state: Any, memory: Path | None = None, speaker: str =
         OSError: the conversation could not be kept in `memory`.
     """
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
-    rows: dict[str, list[dict[str, Any]]] = {}
+    targets = reader.model.config.targets
     console.print(HELP, style="dim")
     if state.turns:
         console.print(f"Going on after {state.turns} turns.", style="dim")
@@ -135,13 +152,13 @@ def converse(reader: Any, state: Any, memory: Path | None = None, speaker: str =
             break
         command, _, rest = line.partition(" ")
         rest = rest.strip()
-        if command in ("/quit", "/exit"):
+        if line.lower() in _LEAVE:
             break
         try:
             if command == "/as" and rest:
                 speaker = rest
             elif command == "/new":
-                state, rows = type(state)(), {}
+                state = type(state)()
                 console.print("A new conversation.", style="dim")
             elif command == "/save" and rest:
                 state.save(rest)
@@ -150,12 +167,12 @@ def converse(reader: Any, state: Any, memory: Path | None = None, speaker: str =
                 console.print(HELP, style="dim")
             elif line:
                 row = reader({"role": "user", "speaker": speaker, "content": line}, memory=state)
-                state = row["memory"]
                 if row["error"] is not None:
                     raise LiminalError(f"This turn was not read: {row['error']}.")
-                earlier = rows.setdefault(speaker, [])
-                console.print(turn_line(row, earlier))
-                earlier.append(row)
+                state, earlier = row["memory"], state.rows.get(speaker, [])
+                console.print(turn_line(row, earlier, targets))
+                plain = {name: row[name] for name in (*targets, "uncertainty", "percentile")}
+                state.rows = {**state.rows, speaker: [*earlier, plain][-_ROWS_KEPT:]}
         except (OSError, ValueError) as error:
             errors.print(Text(str(error), style="red"))
     if memory is not None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -136,8 +137,8 @@ def test_a_conversation_in_a_terminal(checkpoint: Path, tmp_path: Path) -> None:
     terminal.expect("Kept in")
     terminal.sendline("/unknown")
     terminal.expect("Ctrl-D ends")
-    terminal.sendline("/save " + str(tmp_path / "missing" / "x"))
-    terminal.expect("missing")
+    terminal.sendline("/save " + str(tmp_path))
+    terminal.expect("directory")
     terminal.expect("> ")
     terminal.sendeof()
     end(terminal)
@@ -157,3 +158,35 @@ def test_a_conversation_in_a_terminal(checkpoint: Path, tmp_path: Path) -> None:
     terminal.sendintr()
     end(terminal)
     assert ConversationState.load(kept).turns == 1
+
+
+@pytest.mark.parametrize("leave", ["/quit", "quit", "exit", ":q", "QUIT"])
+def test_a_kept_conversation_remembers_what_trends_look_back_at(minilm: Path, tmp_path: Path, leave: str) -> None:
+    def chat(*lines: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "liminal_hf.cli", "chat", "--memory", str(tmp_path / "kept")],
+            input="\n".join(lines), capture_output=True, text=True, check=True,
+            env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
+        )  # fmt: skip
+        return done.stdout + done.stderr
+
+    once = chat("What a lovely surprise!", "You forgot our date again, and I am furious!")
+    assert "falling" in once and "SHARP TURN (pleasure -" in once
+    (tmp_path / "kept").unlink()
+    first = chat("What a lovely surprise!", leave, "this is not read")
+    assert "steady" in first and "  2 you" not in first
+    again = chat("You forgot our date again, and I am furious!", "\U0001f621", "so " * 300)
+    assert "  2 you" in again and "falling" in again and "SHARP TURN (pleasure -" in again
+    assert "not read: no token of this text is known" in again and "its end was left out" in again
+    assert len(ConversationState.load(tmp_path / "kept").rows["you"]) == 3
+
+
+def test_a_line_of_other_targets() -> None:
+    targets = ["valence", "arousal", "warmth"]
+    doubt = {"valence": 0.1, "arousal": 0.1, "warmth": None}
+    base = {"turn": 1, "speaker": "you", "octant": None, "confidence": 0.4, "uncertainty": doubt, "percentile": None}
+    before = {**base, "valence": 0.4, "arousal": 0.0, "warmth": None}
+    line = turn_line({**before, "valence": -0.2, "arousal": 0.4}, [before], targets).plain
+    assert "valence -0.20 +/-0.10 falling" in line and "warmth" not in line and "SHARP TURN (valence -0.60" in line
+    assert trend([before], {**before, "valence": 0.9}, targets)["warmth"] == "steady"
+    assert not sharp_turn({"warmth": 0.9}, {"warmth": -0.9})
