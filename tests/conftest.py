@@ -37,9 +37,20 @@ FOREIGN_MARKERS = (
     *("order", "slow"),
 )
 FAMILIES = ("bert", "roberta", "distilbert", "modernbert", "gpt2", "bloom", "t5", "llama", "qwen3")
+# What the command line asks for, for modules that need it while they are imported.
+OPTIONS: dict[str, bool] = {"all_families": False}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all-families",
+        action="store_true",
+        help="run transformers' own tests on six encoder families; without it on BERT and GPT-2, on the rest nightly",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    OPTIONS["all_families"] = config.getoption("--all-families")
     for name in FOREIGN_MARKERS:
         config.addinivalue_line("markers", f"{name}: a marker of transformers' own tests")
 
@@ -88,6 +99,22 @@ def tiny_model(family: str, seed: int = 0, **config_kwargs: Any) -> LiminalForPA
             if not parameter.any():
                 parameter.normal_(std=0.1)
     return model
+
+
+def tokens(seed: int = 0) -> list[torch.Tensor]:
+    """Four texts of 3, 9, 1 and 6 tokens for a tiny model."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(3, VOCABULARY, (length,), generator=generator) for length in (3, 9, 1, 6)]
+
+
+def padded(rows: list[torch.Tensor], side: str, length: int, filler: int) -> dict[str, torch.Tensor]:
+    """The texts as a batch of this length, padded on the side with the token `filler`."""
+    ids = torch.full((len(rows), length), filler)
+    mask = torch.zeros(len(rows), length, dtype=torch.long)
+    for index, row in enumerate(rows):
+        span = slice(0, len(row)) if side == "right" else slice(length - len(row), length)
+        ids[index, span], mask[index, span] = row, 1
+    return {"input_ids": ids, "attention_mask": mask}
 
 
 @pytest.fixture(autouse=True)

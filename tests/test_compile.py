@@ -6,6 +6,7 @@ from conftest import VOCABULARY, tiny_model
 from torch import nn
 
 from liminal_hf import ConversationMemory, LiminalForPADRegression
+from liminal_hf.modeling.memory import MEMORY_FIELDS
 
 TOLERANCE = {"atol": 1e-5, "rtol": 0}
 
@@ -101,10 +102,21 @@ class Exportable(nn.Module):
 def test_exports_with_a_free_batch_and_length(family: str, head: str) -> None:
     model = tiny_model(family, head=head, num_outer_steps=2, pooled_layers="mix")
     rows, length = torch.export.Dim("rows", min=2, max=64), torch.export.Dim("length", min=2, max=60)
-    free = {name: {0: rows} for name in ("slots", "count", "turn", "pad")}
+    free = {name: {0: rows} for name in MEMORY_FIELDS}
     free.update({name: {0: rows, 1: length} for name in ("input_ids", "attention_mask")})
     example = {**batch(3, 9), **some_memory(model, 3)}
     program = torch.export.export(Exportable(model), (), example, dynamic_shapes=free).module()
     for number, size in [(3, 9), (2, 31), (7, 4)]:
         inputs = {**batch(number, size), **some_memory(model, number)}
         torch.testing.assert_close(program(**inputs), Exportable(model)(**inputs), **TOLERANCE)
+
+
+@torch.no_grad()
+def test_a_trace_answers_as_the_model_does() -> None:
+    """torch.jit.trace takes tuples of tensors alone; the logits come first."""
+    model = tiny_model("bert", num_outer_steps=2)
+    ids, mask = batch(2, 7).values()
+    traced = torch.jit.trace(model, (ids, mask))
+    for rows, length in [(2, 7), (3, 11)]:
+        inputs = batch(rows, length)
+        torch.testing.assert_close(traced(*inputs.values())[0], model(**inputs).logits, **TOLERANCE)

@@ -1,61 +1,15 @@
 """Every encoder family with our model on it: padding, batches, saving, labels, memory."""
 
-import copy
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import FAMILIES, MINILM, VOCABULARY, tiny_config, tiny_model
+from conftest import FAMILIES, MINILM, padded, tiny_config, tiny_model, tokens
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from liminal_hf import HEADS, LiminalConfig, LiminalForPADRegression, LiminalModel
-from liminal_hf.modeling.memory import ConversationMemory
-
-LENGTHS = (3, 9, 1, 6)
-
-
-def tokens(seed: int = 0) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randint(3, VOCABULARY, (length,), generator=generator) for length in LENGTHS]
-
-
-def padded(rows: list[torch.Tensor], side: str, length: int, filler: int) -> dict[str, torch.Tensor]:
-    ids = torch.full((len(rows), length), filler)
-    mask = torch.zeros(len(rows), length, dtype=torch.long)
-    for index, row in enumerate(rows):
-        place = slice(0, len(row)) if side == "right" else slice(length - len(row), length)
-        ids[index, place], mask[index, place] = row, 1
-    return {"input_ids": ids, "attention_mask": mask}
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("layers", ["last", "mix", "all"])
-@torch.no_grad()
-def test_a_row_does_not_depend_on_its_neighbours(family: str, layers: str) -> None:
-    model = tiny_model(family, pooled_layers=layers, token_attention=layers == "mix")
-    rows = tokens()
-    alone = torch.cat([model(input_ids=row[None], attention_mask=torch.ones_like(row[None])).logits for row in rows])
-    assert alone.std(0).min() > 1e-4  # rows differ, so that equality below means something
-    for side, length, filler in [("right", 9, 0), ("left", 9, 0), ("left", 14, 5), ("right", 20, 7)]:
-        batch = padded(rows, side, length, filler)
-        torch.testing.assert_close(model(**batch).logits, alone, atol=1e-5, rtol=0)
-        order = torch.tensor([2, 0, 3, 1])
-        shuffled = model(**{name: value[order] for name, value in batch.items()}).logits
-        torch.testing.assert_close(shuffled, alone[order], atol=1e-5, rtol=0)
-    torch.testing.assert_close(model(**batch).logits, model(**batch).logits, atol=0, rtol=0)
-
-
-@pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
-@pytest.mark.parametrize("pooling", ["mean", "cls", "max", "last_token", "attention"])
-@torch.no_grad()
-def test_every_pooler_ignores_padding(family: str, pooling: str) -> None:
-    model = tiny_model(family, pooling=pooling, pooled_layers="all")
-    rows = tokens()
-    left, right = (model(**padded(rows, side, 12, 0)).logits for side in ("left", "right"))
-    torch.testing.assert_close(left, right, atol=1e-5, rtol=0)
+from liminal_hf import LiminalConfig, LiminalForPADRegression, LiminalModel
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -87,168 +41,6 @@ def test_save_and_reload_is_bit_equal(family: str, tmp_path: Path) -> None:
         # Elsewhere than where torch allocates, some processors sum in another order, and few tests would see it.
         assert not any(value.data_ptr() % 64 for value in loaded.parameters())
     assert str(tmp_path) not in (tmp_path / "config.json").read_text()
-
-
-# The package's own; the tests of a script may have registered another one.
-@pytest.mark.parametrize(
-    "head", sorted(name for name, head in HEADS.items() if head.__module__.startswith("liminal_hf."))
-)
-@pytest.mark.parametrize("steps", [1, 2, 5])
-def test_every_head_at_every_depth(head: str, steps: int, tmp_path: Path) -> None:
-    model = tiny_model("bert", head=head, num_outer_steps=steps)
-    batch = padded(tokens(), "right", 9, 0)
-    output = model(**batch, labels=torch.rand(4, 3))
-    plain = head in ("linear", "mlp")
-    assert output.logits.shape == (4, 3)
-    assert output.pad_trajectory.shape == (4, 1 if plain else steps, 3)
-    assert torch.equal(output.pad_trajectory[:, -1], output.logits)
-    assert (output.confidences is None) == plain
-    assert (output.step_attentions is None) == (plain or head == "v1")
-    if output.step_attentions is not None:
-        torch.testing.assert_close(output.step_attentions.sum(-1), torch.ones(4, steps))
-        assert torch.equal(output.step_attentions, output.step_attentions.tril())
-    assert (output.reflection is None) == (head not in ("v4", "v7"))
-    assert (output.memory is None) == (head not in ("v6", "v7"))
-    assert (output.uncertainty is None) == (head != "v7")
-    output.loss.backward()
-    model.save_pretrained(tmp_path)
-    assert torch.equal(LiminalForPADRegression.from_pretrained(tmp_path)(**batch).logits, output.logits)
-
-
-@torch.no_grad()
-def test_steps_can_be_overridden_per_call() -> None:
-    model = tiny_model("bert", num_outer_steps=5)
-    batch = padded(tokens(), "right", 9, 0)
-    full = model(**batch).pad_trajectory
-    short = model(**batch, num_outer_steps=2).pad_trajectory
-    torch.testing.assert_close(short, full[:, :2], atol=1e-6, rtol=0)
-    assert not torch.allclose(model(**batch, num_inner_steps=3).logits, full[:, -1])
-    with pytest.raises(ValueError, match="num_outer_steps must be at least 1"):
-        model(**batch, num_outer_steps=0)
-
-
-# (parameters of the published heads at d = 128, and what we add to them: the projection and, in v1 and v2, a readout)
-PUBLISHED = {"v1": 232_449, "v2": 298_497, "v3": 306_948, "v4": 317_540, "v6": 306_948}
-
-
-@pytest.mark.parametrize("head", sorted(PUBLISHED))
-def test_parameter_counts_are_the_published_ones(head: str) -> None:
-    built = HEADS[head](LiminalConfig(pooled_size=384, head=head, latent_size=128), 384)
-    sizes = {name: parameter.numel() for name, parameter in built.named_parameters()}
-    ours = sum(size for name, size in sizes.items() if name.startswith(("projection.", "readout.")))
-    assert sum(sizes.values()) - ours == PUBLISHED[head]
-    assert sum(size for name, size in sizes.items() if name.startswith("projection.")) == 49_280
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("head", ["v6", "v7"])
-def test_memory_goes_in_and_comes_back(head: str) -> None:
-    model = tiny_model("bert", head=head)
-    batch = padded(tokens(), "right", 9, 0)
-    before = copy.deepcopy(model.state_dict())
-    first = model(**batch, memory=model.initial_memory(4))
-    stateless = model(**batch)
-    torch.testing.assert_close(first.logits, stateless.logits, atol=0, rtol=0)
-    second = model(**batch, memory=first.memory)
-    assert (second.logits - first.logits).abs().amax(1).min() > 1e-6
-    assert torch.equal(model(**batch).logits, stateless.logits)
-    assert second.memory.turn.tolist() == [2] * 4
-    assert torch.equal(second.memory.pad, second.logits)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    # A row alone with its own memory, and a row whose memory was reset.
-    row = {name: value[1:2] for name, value in batch.items()}
-    alone = model(**row, memory=first.memory.rows(torch.tensor([1])))
-    torch.testing.assert_close(alone.logits, second.logits[1:2], atol=1e-6, rtol=0)
-    fresh = model(**batch, memory=first.memory.reset(torch.tensor([False, True, False, False])))
-    torch.testing.assert_close(fresh.logits[1], first.logits[1], atol=1e-6, rtol=0)
-    torch.testing.assert_close(fresh.logits[0], second.logits[0], atol=1e-6, rtol=0)
-
-
-@torch.no_grad()
-def test_memory_keeps_its_size() -> None:
-    model = tiny_model("bert", head="v6", memory_slots=7)
-    memory = model.initial_memory(1)
-    row = {"input_ids": torch.tensor([[4, 5]]), "attention_mask": torch.ones(1, 2, dtype=torch.long)}
-    for turn in range(1, 4):
-        memory = model(**row, memory=memory).memory
-        assert memory.slots.shape == (1, 7, 16) and memory.count.item() == min(7, 5 * turn)
-
-
-def test_memory_of_a_wrong_shape_is_named() -> None:
-    model = tiny_model("bert")
-    with pytest.raises(ValueError, match=re.escape("memory.slots must have shape (4, 8, 16)")):
-        model(**padded(tokens(), "right", 9, 0), memory=model.initial_memory(3))
-    with pytest.raises(ValueError, match="one boolean per row"):
-        model.initial_memory(3).reset(torch.tensor([1, 0, 1]))
-    with pytest.raises(ValueError, match="has no memory"):
-        tiny_model("bert", head="v4").initial_memory()
-
-
-@torch.no_grad()
-def test_affect_moves_the_answer_and_is_per_row() -> None:
-    model = tiny_model("bert")
-    batch = padded(tokens(), "right", 9, 0)
-    affect = torch.tensor([[0.9, -0.9, 0.5]]).repeat(4, 1)
-    given = model(**batch, affect=affect).logits
-    assert (given - model(**batch).logits).abs().amax(1).min() > 1e-6
-    affect[0] = 0
-    torch.testing.assert_close(model(**batch, affect=affect).logits[1:], given[1:], atol=1e-6, rtol=0)
-    with pytest.raises(ValueError, match=re.escape("affect must have shape (4, 3)")):
-        model(**batch, affect=affect[:2])
-
-
-def test_item_wise_loss_is_the_same_in_parts() -> None:
-    for name in ("mse", "huber", "gaussian_nll"):
-        model = tiny_model("bert", loss=name, head_dropout=0.0)
-        model.liminal.encoder.eval()
-        batch = padded(tokens(), "right", 9, 0)
-        labels = torch.rand(4, 3)
-        labels[0, 1] = labels[2, 0] = -100
-        number = labels.ne(-100).sum()
-        model(**batch, labels=labels, num_items_in_batch=number).loss.backward()
-        whole = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-        model.zero_grad()
-        for part in (slice(0, 1), slice(1, 4)):
-            some = {n: value[part] for n, value in batch.items()}
-            model(**some, labels=labels[part], num_items_in_batch=number).loss.backward()
-        for n, parameter in model.named_parameters():
-            if n in whole:
-                torch.testing.assert_close(parameter.grad, whole[n], atol=1e-6, rtol=1e-5)
-
-
-def test_a_missing_label_has_no_influence() -> None:
-    model = tiny_model("bert", head_dropout=0.0)
-    batch = padded(tokens(), "right", 9, 0)
-    labels = torch.rand(4, 3)
-    labels[1] = -100
-    rest = torch.tensor([0, 2, 3])
-    whole = model(**batch, labels=labels).loss
-    part = model(**{n: v[rest] for n, v in batch.items()}, labels=labels[rest]).loss
-    torch.testing.assert_close(whole, part)
-    labels[0, 0] = float("nan")
-    with pytest.raises(ValueError, match="NaN"):
-        model(**batch, labels=labels)
-
-
-def test_bad_input_is_named() -> None:
-    model = tiny_model("bert")
-    ids = torch.full((2, 4), 5)
-    with pytest.raises(ValueError, match="Row 1 has no token"):
-        model(input_ids=ids, attention_mask=torch.tensor([[1, 1, 1, 1], [0, 0, 0, 0]]))
-    with pytest.raises(ValueError, match="exactly one of"):
-        model()
-    with pytest.raises(ValueError, match="exactly one of"):
-        model(input_ids=ids, pooled_embeds=torch.rand(2, 32))
-    with pytest.raises(ValueError, match="attention_mask must have the shape"):
-        model(input_ids=ids, attention_mask=torch.ones(2, 5))
-    with pytest.raises(ValueError, match="there is no attention_mask"):
-        model(input_ids=torch.tensor([[5, 6, 0, 0]]))
-    with pytest.raises(ValueError, match="takes at most 64"):
-        model(input_ids=torch.full((1, 65), 5))
-    with pytest.raises(ValueError, match=re.escape("pooled_embeds must have shape (batch, 32)")):
-        model(pooled_embeds=torch.rand(2, 31))
-    with pytest.raises(ValueError, match=re.escape("labels must have shape (2, 3)")):
-        model(input_ids=ids, labels=torch.rand(2, 2))
 
 
 @torch.no_grad()
@@ -408,14 +200,3 @@ def test_unknown_names_are_answered_with_the_known_ones() -> None:
         LiminalForPADRegression(LiminalConfig(text_config=tiny_config("bert"), pooling="meen"))
     with pytest.raises(KeyError, match=r"Unknown loss 'mae'"):
         LiminalForPADRegression(LiminalConfig(pooled_size=8, loss="mae"))
-
-
-def test_memory_can_be_saved_as_safetensors(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    model = tiny_model("bert")
-    with torch.no_grad():
-        memory = model(**padded(tokens(), "right", 9, 0), memory=model.initial_memory(4)).memory
-    save_file(dict(memory), tmp_path / "memory.safetensors")
-    again = ConversationMemory(**load_file(tmp_path / "memory.safetensors"))
-    assert all(torch.equal(again[name], memory[name]) for name in memory)

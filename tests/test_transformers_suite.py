@@ -1,4 +1,7 @@
-"""transformers' own tests of a model and of a config, run on ours with six families of encoders."""
+"""transformers' own tests of a model and of a config, run on ours with two families of encoders, nightly with six.
+
+`--all-families` runs all six at once.
+"""
 
 import unittest
 from typing import Any
@@ -7,6 +10,7 @@ from unittest import mock
 import pytest
 import torch
 import transformers_suite
+from conftest import OPTIONS as ASKED
 from conftest import VOCABULARY, tiny_config
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
@@ -17,6 +21,18 @@ try:
 except (RuntimeError, ImportError) as error:
     pytest.skip(f"transformers' own tests are not at hand: {error}", allow_module_level=True)
 
+
+class LiminalConfigTester(ConfigTester):
+    """The suite gives a config five labels and then three; ours must be told what they are called."""
+
+    def create_and_test_config_with_num_labels(self) -> None:
+        config = self.config_class(**self.inputs_dict, num_labels=3)
+        self.parent.assertEqual(len(config.id2label), 3)
+        self.parent.assertEqual(len(config.label2id), 3)
+        with self.parent.assertRaisesRegex(ValueError, "targets="):
+            config.num_labels = 5
+
+
 # What a model of each family is built with: the default, and every option that adds parameters.
 OPTIONS: dict[str, dict[str, Any]] = {
     "bert": {},
@@ -26,6 +42,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "modernbert": {"pooling": "attention"},
     "t5": {"pooled_layers": "all", "token_attention": True, "pooling": "attention"},
 }
+
+
+def nightly(test: type) -> type:
+    """Marks a test that only the nightly run, or `--all-families`, runs."""
+    return test if ASKED["all_families"] else pytest.mark.nightly(test)
 
 
 class LiminalModelTester:
@@ -79,7 +100,7 @@ class LiminalSuite(ModelTesterMixin):
         return inputs
 
     def test_config(self) -> None:
-        tester = ConfigTester(
+        tester = LiminalConfigTester(
             self,
             config_class=LiminalConfig,
             common_properties=["hidden_size", "num_attention_heads", "num_hidden_layers", "vocab_size"],
@@ -94,21 +115,25 @@ class BertTest(LiminalSuite, unittest.TestCase):
     family = "bert"
 
 
-class RobertaTest(LiminalSuite, unittest.TestCase):
-    family = "roberta"
-
-
 class GPT2Test(LiminalSuite, unittest.TestCase):
     family = "gpt2"
 
 
+@nightly
+class RobertaTest(LiminalSuite, unittest.TestCase):
+    family = "roberta"
+
+
+@nightly
 class BloomTest(LiminalSuite, unittest.TestCase):
     family = "bloom"
 
 
+@nightly
 class ModernBertTest(LiminalSuite, unittest.TestCase):
     family = "modernbert"
 
 
+@nightly
 class T5Test(LiminalSuite, unittest.TestCase):
     family = "t5"

@@ -22,6 +22,8 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..modeling.configuration_liminal import LiminalConfig
+from ..modeling.errors import LiminalError
+from ..modeling.memory import MEMORY_FIELDS, ConversationMemory
 from ..modeling.modeling_liminal import LiminalForPADRegression
 from ..modeling.pipeline_liminal import checked_text
 
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.onnx"
 _DATA_FILE = "model.onnx.data"
-_MEMORY_FIELDS = ("slots", "count", "turn", "pad")
 # One protobuf file can't pass 2 GB; larger weights go beside it.
 _LARGEST_FILE = 1_800_000_000
 _INSTALL = "ONNX needs more packages: pip install 'liminal_hf[onnx]'"
@@ -94,7 +95,7 @@ def export_onnx(
     if model.liminal.encoder is None:
         raise ValueError("This model has no encoder (text_config=None): there are no texts that its ONNX could read.")
     if memory and not model.liminal.head.has_memory:
-        raise ValueError(f"Head {model.config.head!r} has no memory. Heads with one: v6, v7. Leave memory=True out.")
+        raise LiminalError(f"Head {model.config.head!r} as configured has no memory. Leave memory=True out.")
     if any(parameter.device.type != "cpu" or parameter.dtype != torch.float32 for parameter in model.parameters()):
         model = copy.deepcopy(model).cpu().float()
     was_training = model.training
@@ -249,7 +250,7 @@ class OnnxPAD:
         memory = self.initial_memory(len(texts)) if memory is None else memory
         texts = [checked_text(text, f"Text {index}") for index, text in enumerate(texts)]
         output = self.run({**self._tokens(texts, max_length), **memory})
-        return output, {f"memory.{field}": output.pop(f"new_memory.{field}") for field in _MEMORY_FIELDS}
+        return output, {f"memory.{field}": output.pop(f"new_memory.{field}") for field in MEMORY_FIELDS}
 
     def initial_memory(self, batch_size: int = 1) -> dict[str, np.ndarray]:
         """The memory before the first turn, by input name.
@@ -259,13 +260,11 @@ class OnnxPAD:
         """
         if not self.has_memory:
             raise ValueError("This model was exported without memory: export it with memory=True.")
-        slots = (batch_size, self.config.memory_slots, self.config.latent_size)
-        return {
-            "memory.slots": np.zeros(slots, dtype=np.float32),
-            "memory.count": np.zeros(batch_size, dtype=np.int64),
-            "memory.turn": np.zeros(batch_size, dtype=np.int64),
-            "memory.pad": np.zeros((batch_size, 3), dtype=np.float32),
-        }
+        config = self.config
+        memory = ConversationMemory.empty(
+            batch_size, config.memory_slots, config.latent_size, num_targets=config.num_labels
+        )
+        return {f"memory.{name}": value.numpy() for name, value in memory.items()}
 
     def _tokens(self, texts: list[str], max_length: int | None) -> dict[str, np.ndarray]:
         if self.tokenizer is None:
@@ -305,7 +304,7 @@ def _export(model: LiminalForPADRegression, memory: bool) -> onnx_ir.Model:
     dynamic = torch.export.Dim.DYNAMIC
     shapes: dict[str, Any] = {name: {0: dynamic, 1: dynamic} for name in ("input_ids", "attention_mask")}
     if memory:
-        shapes["memory"] = [{0: dynamic} for _ in _MEMORY_FIELDS]
+        shapes["memory"] = [{0: dynamic} for _ in MEMORY_FIELDS]
     with _quiet():
         exported: Any = OnnxExporter().export(
             model, _sample(model, memory, rows=2, length=7), OnnxConfig(dynamic_shapes=shapes)
@@ -365,7 +364,7 @@ def _compare(model: LiminalForPADRegression, file: Path, memory: bool) -> None:
     expected = model(**inputs).logits.numpy()
     arrays = {name: inputs[name].numpy() for name in ("input_ids", "attention_mask")}
     if memory:
-        arrays |= {f"memory.{field}": inputs["memory"][field].numpy() for field in _MEMORY_FIELDS}
+        arrays |= {f"memory.{field}": inputs["memory"][field].numpy() for field in MEMORY_FIELDS}
     (found,) = session.run(["logits"], arrays)
     difference = float(np.abs(found - expected).max())
     if not difference <= 1e-3 * max(model.config.label_std):

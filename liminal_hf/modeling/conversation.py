@@ -17,12 +17,11 @@ from safetensors.torch import save as serialize
 
 from .errors import LiminalError
 from .files import atomic_write
-from .memory import ConversationMemory
+from .memory import MEMORY_FIELDS, ConversationMemory
 from .texts import text_error
 
 # Instructions and the results of tools: no person says them.
 UNREAD_ROLES = ("system", "developer", "tool", "function")
-_FIELDS = ("slots", "count", "turn", "pad")
 
 
 class ConversationState(dict[str, ConversationMemory]):
@@ -73,7 +72,7 @@ class ConversationState(dict[str, ConversationMemory]):
         tensors = {
             f"{index}.{name}": memory[name].detach().cpu().contiguous()
             for index, memory in enumerate(self.values())
-            for name in _FIELDS
+            for name in MEMORY_FIELDS
         }
         metadata = {"format": "pt", "speakers": json.dumps(list(self)), "turns": str(self.turns)}
         if self.rows:
@@ -96,7 +95,7 @@ class ConversationState(dict[str, ConversationMemory]):
             length = int.from_bytes(content[:8], "little")
             metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
             memories = {
-                speaker: ConversationMemory(**{field: tensors[f"{index}.{field}"] for field in _FIELDS})
+                speaker: ConversationMemory(**{field: tensors[f"{index}.{field}"] for field in MEMORY_FIELDS})
                 for index, speaker in enumerate(json.loads(metadata["speakers"]))
             }
             return cls(memories, int(metadata["turns"]), json.loads(metadata.get("rows", "{}")))
@@ -142,7 +141,7 @@ class ConversationState(dict[str, ConversationMemory]):
             ConversationState(turns=1, remembered={'user': 0})
         """
         speakers = {
-            speaker: {name: memory[name].detach().cpu().tolist() for name in _FIELDS}
+            speaker: {name: memory[name].detach().cpu().tolist() for name in MEMORY_FIELDS}
             for speaker, memory in self.items()
         }
         return {"turns": self.turns, "speakers": speakers, "rows": self.rows}
@@ -156,7 +155,7 @@ class ConversationState(dict[str, ConversationMemory]):
         """
         try:
             memories = {
-                speaker: ConversationMemory(**{name: torch.tensor(memory[name]) for name in _FIELDS})
+                speaker: ConversationMemory(**{name: torch.tensor(memory[name]) for name in MEMORY_FIELDS})
                 for speaker, memory in values["speakers"].items()
             }
             return cls(memories, int(values["turns"]), values.get("rows"))
@@ -282,4 +281,4 @@ def stack(memories: Iterable[ConversationMemory]) -> ConversationMemory:
         torch.Size([3, 4, 8])
     """
     memories = list(memories)
-    return ConversationMemory(**{name: torch.cat([memory[name] for memory in memories]) for name in _FIELDS})
+    return ConversationMemory(**{name: torch.cat([memory[name] for memory in memories]) for name in MEMORY_FIELDS})

@@ -5,7 +5,7 @@ Requires torch and transformers. The state is an argument that goes in and comes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -114,6 +114,9 @@ class ConversationMemory(ModelOutput):
             turn=self.turn + 1,
             pad=pad.to(self.pad.dtype).contiguous(),
         )
+
+
+MEMORY_FIELDS = tuple(field.name for field in fields(ConversationMemory))
 
 
 def mean_of_newest(states: Tensor, count: Tensor, newest: int = 3) -> Tensor:

@@ -26,7 +26,7 @@ from transformers import AutoTokenizer
 from ..export.onnx import OnnxPAD, export_onnx
 from ..io import cache_root
 from ..modeling.configuration_liminal import DIMENSIONS
-from ..modeling.memory import ConversationMemory
+from ..modeling.memory import MEMORY_FIELDS, ConversationMemory
 from ..modeling.modeling_liminal import LiminalForPADRegression
 from ..modeling.pipeline_liminal import checked_text, describe
 
@@ -45,7 +45,6 @@ COLUMNS = pa.schema(
 # What a batch may hold, padding included. Small batches stay in a processor's caches: on EmoBank's texts and one core,
 # batches of 4,096 tokens took 1.3 (torch) and 1.6 (ONNX) times as long. A GPU wants large ones.
 _TOKENS = {"torch": 1024, "onnx": 512, "int8": 512, "cuda": 32_768}
-_FIELDS = ("slots", "count", "turn", "pad")
 _EXPORT_FORMAT = 1
 
 Arrays = dict[str, np.ndarray]
@@ -185,7 +184,7 @@ class Scorer:
                     # What no turn is going to read is not kept, nor the batch that it was a part of.
                     if left[key]:
                         memories[key] = {
-                            name: output[f"new_memory.{name}"][place : place + 1].copy() for name in _FIELDS
+                            name: output[f"new_memory.{name}"][place : place + 1].copy() for name in MEMORY_FIELDS
                         }
                 if on_rows:
                     on_rows(len(batch))
@@ -224,7 +223,7 @@ class Scorer:
             inputs = self._inputs([tokens[row] for row in batch])
             if conversations is not None:
                 before = [memories.get(conversations[row]) or self._unknown for row in batch]
-                inputs |= {f"memory.{name}": np.concatenate([one[name] for one in before]) for name in _FIELDS}
+                inputs |= {f"memory.{name}": np.concatenate([one[name] for one in before]) for name in MEMORY_FIELDS}
             return self._run(inputs)
 
         return map(run, batches) if self._pool is None else self._pool.map(run, batches)
@@ -268,11 +267,11 @@ class _Torch:
     @torch.inference_mode()
     def __call__(self, inputs: Arrays) -> Arrays:
         given: dict[str, Any] = {name: torch.from_numpy(value).to(self.device) for name, value in inputs.items()}
-        memory = {name: given.pop(f"memory.{name}") for name in _FIELDS if f"memory.{name}" in given}
+        memory = {name: given.pop(f"memory.{name}") for name in MEMORY_FIELDS if f"memory.{name}" in given}
         output = self.model(**given, memory=ConversationMemory(**memory) if memory else None)
         found = {"logits": output.logits, "uncertainty": output.uncertainty}
         if memory:
-            found |= {f"new_memory.{name}": output.memory[name] for name in _FIELDS}
+            found |= {f"new_memory.{name}": output.memory[name] for name in MEMORY_FIELDS}
         return {name: value.cpu().numpy() for name, value in found.items() if value is not None}
 
 
