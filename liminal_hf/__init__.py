@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .modeling.pipeline_liminal import PADRegressionPipeline as PADRegressionPipeline
     from .modeling.pipeline_liminal import octant as octant
     from .modeling.pooling import POOLERS as POOLERS
+    from .training.args import LiminalTrainingArguments as LiminalTrainingArguments
+    from .training.trainer import LiminalTrainer as LiminalTrainer
 
 # A checkpoint trained by the recipes in hub_configs/; it ships with the package.
 DEFAULT_CHECKPOINT = str(Path(__file__).parent / "pretrained" / "minilm-emobank")
@@ -47,6 +49,8 @@ _PUBLIC = {
     "PADRegressionPipeline": "modeling.pipeline_liminal",
     "octant": "modeling.pipeline_liminal",
     "POOLERS": "modeling.pooling",
+    "LiminalTrainer": "training.trainer",
+    "LiminalTrainingArguments": "training.args",
 }
 __all__ = ["DEFAULT_CHECKPOINT", "__version__", *_PUBLIC]
 

@@ -1,4 +1,4 @@
-"""Tells transformers the names of our classes, so that its Auto classes and `pipeline` find them.
+"""Tells transformers the names of our classes, so that its Auto classes, `pipeline` and `Trainer` find them.
 
 Requires transformers. Importing `liminal_hf` runs it. Loading what a model needs takes seconds, so transformers keeps
 its own models as names until one is asked for, and ours are kept the same way.
@@ -17,7 +17,7 @@ _PACKAGE = __name__.rpartition(".")[0]
 
 
 def register() -> None:
-    """Registers config, models and the task, and completes `push_to_hub`; a second call changes nothing.
+    """Registers config, models, task and callback, and completes `push_to_hub`; a second call changes nothing.
 
     Where transformers has not loaded the table in question yet, that happens as soon as it does.
     """
@@ -117,6 +117,15 @@ def _tell_adapters() -> None:
     PeftModel.create_or_update_model_card = write_card
 
 
+def _tell_trainer() -> None:
+    from transformers.trainer import DEFAULT_CALLBACKS
+
+    from .training.fit_callback import FitCallback
+
+    if FitCallback not in DEFAULT_CALLBACKS:
+        DEFAULT_CALLBACKS.append(FitCallback)
+
+
 def _load(module: str) -> Callable[[], None]:
     """Loads a module of ours; one that is being loaded, and is why transformers loads its own, is left to go on."""
 
@@ -136,4 +145,5 @@ _TABLES: dict[str, Callable[[], None]] = {
     "transformers.models.auto.modeling_auto": _tell_models,
     "transformers.pipelines": _load(_PIPELINE),
     "peft.peft_model": _tell_adapters,
+    "transformers.trainer": _tell_trainer,
 }

@@ -54,6 +54,7 @@ from report import (
     weighted_figures,
     with_sd,
 )
+from research.metrics import affine_calibrated_ccc
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from transformers import AutoConfig
@@ -538,7 +539,7 @@ def best_of_steps(steps: Array, labels: Array) -> Array:
 def _fitted_ccc(cell: Cell, dev: Array, test: Array) -> Array:
     absent = np.isnan(cell.test).all(axis=0)
     filled = [np.where(absent, 0.0, values) for values in (cell.dev, cell.test)]
-    return np.where(absent, np.nan, metrics.affine_calibrated_ccc(filled[0], dev, filled[1], test))
+    return np.where(absent, np.nan, affine_calibrated_ccc(filled[0], dev, filled[1], test))
 
 
 def markdown(table: dict[str, Any]) -> str:

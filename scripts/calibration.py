@@ -20,6 +20,7 @@ from typing import Any
 import checkpoint as checkpoints
 import numpy as np
 from report import Array, add_folders, interval, line, number, rounded, save
+from research.metrics import absolute_errors, conformal_factors, gaussian_factors, interval_coverage
 from scipy.stats import rankdata
 
 from liminal_hf import metrics
@@ -37,16 +38,16 @@ def coverage(dev: checkpoints.Reading, dev_labels: Array, test: checkpoints.Read
 
     `conformal`: multiples of the uncertainty; `constant`: one width; `gaussian`: the uncertainty as it is.
     """
-    dev_errors, errors = (metrics.absolute_errors(part.pad, gold) for part, gold in ((dev, dev_labels), (test, labels)))
+    dev_errors, errors = (absolute_errors(part.pad, gold) for part, gold in ((dev, dev_labels), (test, labels)))
     ones = [np.ones_like(values) for values in (dev_errors, errors)]
     kinds = {
-        "conformal": (metrics.conformal_factors(dev_errors, dev.uncertainty, LEVELS), test.uncertainty),
-        "constant": (metrics.conformal_factors(dev_errors, ones[0], LEVELS), ones[1]),
-        "gaussian": (metrics.gaussian_factors(LEVELS), test.uncertainty),
+        "conformal": (conformal_factors(dev_errors, dev.uncertainty, LEVELS), test.uncertainty),
+        "constant": (conformal_factors(dev_errors, ones[0], LEVELS), ones[1]),
+        "gaussian": (gaussian_factors(LEVELS), test.uncertainty),
     }
     found: dict[str, Any] = {}
     for kind, (factors, spread) in kinds.items():
-        covered = metrics.interval_coverage(errors, spread, factors)
+        covered = interval_coverage(errors, spread, factors)
         widths = 2 * factors * spread.mean(axis=0)
         for place, level in enumerate(LEVELS):
             entry = found.setdefault(f"{level:g}", {})
@@ -92,7 +93,7 @@ def _correlations(columns: Array) -> Array:
 
 def ranking(reading: checkpoints.Reading, labels: Array, texts: list[str], mean: Array) -> dict[str, Any]:
     """What ranks the errors on test, by dimension and for the mean of the three, with bootstrap intervals."""
-    errors = metrics.absolute_errors(reading.pad, labels)
+    errors = absolute_errors(reading.pad, labels)
     words = np.array([len(text.split()) for text in texts], dtype=np.float64)
     distance = np.abs(reading.pad - mean)
     doubt = 1 - reading.confidence

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
+from research.metrics import paired_bootstrap
 from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
@@ -29,7 +30,7 @@ from transformers import AutoTokenizer
 
 from liminal_hf.data import EMOTION_PAD, load_meld, pooled_dataset
 from liminal_hf.data.conversations import Turns
-from liminal_hf.metrics import Array, ccc, mae, mean_pearson, paired_bootstrap, pearson
+from liminal_hf.metrics import Array, ccc, mae, mean_pearson, pearson
 from liminal_hf.modeling.configuration_liminal import MISSING_LABEL, LiminalConfig
 from liminal_hf.modeling.encoders import resolve_encoder
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression, LiminalModel
@@ -206,7 +207,7 @@ def difference(ours: list[Array], other: list[Array], labels: Array, dialogues: 
         rows = np.concatenate([groups[index] for index in generator.integers(len(groups), size=len(groups))])
         figures.append(mean_pearson(left[rows], gold[rows]) - mean_pearson(right[rows], gold[rows]))
     low, high = np.percentile(figures, [2.5, 97.5])
-    return {"turns": [turns.difference, turns.low, turns.high], "dialogues": [turns.difference, low, high]}
+    return {"turns": [turns.estimate, turns.low, turns.high], "dialogues": [turns.estimate, low, high]}
 
 
 def per_emotion(predictions: list[Array], labels: Array, emotions: Array) -> dict[str, dict[str, float]]:

@@ -245,7 +245,6 @@ def leaking(
         train_dataset=splits["train"],
         eval_dataset=splits["validation"],
         data_collator=default_data_collator,
-        ema_decay=phase.ema_decay,
     )
     trainer.train()
     model.eval()

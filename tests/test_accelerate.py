@@ -97,7 +97,7 @@ def work(output: Path) -> None:
             "world_size": torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1,
             "backend": torch.distributed.get_backend() if torch.distributed.is_initialized() else None,
             "updates": trainer.state.global_step,
-            "logits": prediction.predictions[0].tolist(),
+            "logits": prediction.predictions.tolist(),
             "metrics": {name: value for name, value in prediction.metrics.items() if "_per_second" not in name},
             "weights": {name: value.detach().double().tolist() for name, value in model.named_parameters()},
         }

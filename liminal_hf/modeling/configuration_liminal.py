@@ -124,6 +124,8 @@ class LiminalConfig(PreTrainedConfig):
     sub_configs = {"text_config": AutoConfig}
     keys_to_ignore_at_inference = [
         "pad_trajectory",
+        "confidences",
+        "uncertainty",
         "step_attentions",
         "reflection",
         "memory",

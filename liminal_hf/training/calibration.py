@@ -318,7 +318,7 @@ def predict(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> Predicted
 
     Args:
         model: a model of ours, also in a wrapper; on any device.
-        batches: tensors, with `labels`.
+        batches: tensors; where they hold no `labels`, every label counts as missing.
 
     Example:
         >>> from liminal_hf import LiminalConfig, LiminalForPADRegression
@@ -329,7 +329,8 @@ def predict(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> Predicted
     logits, spreads, labels = [], [], []
     for batch, output in _run(model, batches):
         logits.append(output["logits"].double().cpu().numpy())
-        labels.append(_as_array(_labels_of(batch)))
+        missing = np.full(logits[-1].shape, float(MISSING_LABEL))
+        labels.append(missing if batch.get("labels") is None else _as_array(batch["labels"]))
         if output.get("uncertainty") is not None:
             spreads.append(output["uncertainty"].double().cpu().numpy())
     return Predicted(np.concatenate(logits), np.concatenate(spreads) if spreads else None, np.concatenate(labels))

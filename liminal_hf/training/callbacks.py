@@ -1,16 +1,17 @@
-"""What training adds to the HF Trainer between its steps: averaged weights, the emotional log, verified checkpoints.
+"""What training adds to the HF Trainer between its steps: measured labels, averaged weights, the log, the manifest.
 
-Requires torch, safetensors and transformers. Each callback works with the stock `Trainer` too.
+Requires accelerate, torch, safetensors and transformers. Each callback works with the stock `Trainer` too;
+`FitCallback` is one of its default callbacks as soon as `liminal_hf` is imported.
 """
 
 import csv
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -18,7 +19,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..io import file_sha256
+from ..io import atomic_write, file_sha256
+from .fit_callback import FitCallback as FitCallback
 
 RAW_WEIGHTS = "raw_weights.safetensors"
 MANIFEST = "manifest.json"
@@ -34,13 +36,8 @@ def write_text(path: str | Path, text: str) -> None:
         >>> write_text(target, "hello"); target.read_text()
         'hello'
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with atomic_write(Path(path)) as temporary:
+        temporary.write_bytes(text.encode("utf-8"))
 
 
 def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
@@ -150,8 +147,8 @@ class EMACallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: Any
     ) -> None:
-        """The average is what is evaluated and saved."""
-        if control.should_evaluate or control.should_save:
+        """The average is what is evaluated and saved, and what the training leaves."""
+        if control.should_evaluate or control.should_save or control.should_training_stop:
             self.swap_in(model)
 
     on_epoch_end = on_step_end
@@ -159,7 +156,8 @@ class EMACallback(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """The plain weights go beside the average."""
         if state.is_world_process_zero and self._raw:
-            save_file(self._raw, checkpoint_folder(args, state) / RAW_WEIGHTS)
+            with atomic_write(checkpoint_folder(args, state) / RAW_WEIGHTS) as temporary:
+                save_file(self._raw, temporary)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: Any
@@ -235,7 +233,8 @@ class ManifestCallback(TrainerCallback):
     """
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Writes the manifest."""
+        """Writes the manifest, when every process has written its part."""
+        PartialState().wait_for_everyone()
         if state.is_world_process_zero:
             folder = checkpoint_folder(args, state)
             files = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
@@ -253,8 +252,9 @@ def last_checkpoint(folder: str | Path) -> Path | None:
         >>> last_checkpoint(tempfile.mkdtemp()) is None
         True
     """
-    found = [path for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.rpartition("-")[2].isdigit()]
-    for path in sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+    steps = {path.name.rpartition("-")[2]: path for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*")}
+    for step in sorted((step for step in steps if step.isdigit()), key=int, reverse=True):
+        path = steps[step]
         if is_whole(path):
             best = TrainerState.load_from_json(str(path / TRAINER_STATE_NAME)).best_model_checkpoint
             if best is None or Path(best) == path or is_whole(Path(best)):

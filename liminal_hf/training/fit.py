@@ -38,9 +38,11 @@ from ..modeling.configuration_liminal import MISSING_LABEL
 from ..modeling.encoders import family, resolve_encoder
 from ..modeling.heads import ZeroLinear
 from ..modeling.modeling_liminal import LiminalForPADRegression
-from .callbacks import EmotionalLogCallback, is_whole, last_checkpoint, write_text
+from .args import LiminalTrainingArguments
+from .callbacks import EmotionalLogCallback, FitCallback, is_whole, last_checkpoint, write_text
 from .distillation import add_unlabelled, taught_labels
 from .emotions import EmotionClassifier, macro_f1
+from .processes import start_processes
 from .recipe import Phase, Recipe, RecipeError
 from .run_folder import PhaseResult, RunFolder, hardware, save_whole, versions
 from .trainer import ROW, LiminalTrainer
@@ -142,9 +144,7 @@ def fit(
                 "hub_configs/accelerate/ddp.yaml, for a large encoder with `trainable: lora`; or use LiminalTrainer "
                 "in a script of your own."
             )
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available():
-        # Left to itself, accelerate takes processes without a GPU for as many single ones.
-        PartialState(cpu=True, backend="gloo")
+    start_processes()
     folder = RunFolder(output_dir)
     with folder.locked():
         return _Run(recipe, folder, data_dir, data, trainer).walk(anew=resume == "never")
@@ -316,6 +316,7 @@ class _Run:
             self.model.freeze_encoder()
         adapters = self._add_adapters() if phase.trainable == "lora" else None
         trainer = self._trainer(phase, arguments, epochs_before)
+        trainer.remove_callback(FitCallback)  # what it measures is measured here, once for all phases
         trainable = sum(value.numel() for value in trainer.model.parameters() if value.requires_grad)
         checkpoint = self._whole_checkpoint(home / _CHECKPOINTS)
         if checkpoint:
@@ -344,11 +345,6 @@ class _Run:
         return self._store(report, home, start, pairs)
 
     def _trainer(self, phase: Phase, arguments: TrainingArguments, epochs_before: float) -> LiminalTrainer:
-        common: dict[str, Any] = {
-            "ema_decay": phase.ema_decay,
-            "head_learning_rate": phase.head_learning_rate,
-            "layer_decay": phase.layer_decay,
-        }
         if phase.objective == "goemotions":
             splits = load_goemotions(self.data_dir)
             train, validation = (self._tokenized(splits[name]) for name in ("train", "validation"))
@@ -359,7 +355,6 @@ class _Run:
                 eval_dataset=validation,
                 data_collator=DataCollatorWithPadding(self.tokenizer),
                 compute_metrics=macro_f1,
-                **common,
             )
         splits = self._inputs(phase)
         return self.trainer(
@@ -369,7 +364,6 @@ class _Run:
             eval_dataset=splits["validation"],
             data_collator=self._collator(phase),
             callbacks=[EmotionalLogCallback(self.folder.emotional_log, epochs_before)],
-            **common,
         )
 
     def _whole_checkpoint(self, folder: Path) -> Path | None:
@@ -582,7 +576,7 @@ class _Run:
         """Fits `uncertainty_scale` on the development split and `prediction_quantiles` on the training texts."""
         config = self.model.config
         config.uncertainty_scale = [1.0] * 3
-        predicted, uncertainty, labels = _predictions(trainer, splits["validation"])
+        predicted, uncertainty, labels = trainer.predict_by_name(splits["validation"])
         if uncertainty is not None:
             known = labels != MISSING_LABEL
             error = (np.where(known, predicted - labels, 0) ** 2).sum(0)
@@ -590,7 +584,7 @@ class _Run:
             config.uncertainty_scale = [
                 float(f"{math.sqrt(e / s):.6g}") if e > 0 and s > 0 else 1.0 for e, s in zip(error, spread, strict=True)
             ]
-        train, _, labels = _predictions(trainer, splits["train"])
+        train, _, labels = trainer.predict_by_name(splits["train"])
         # Texts that only teachers have labelled are of another kind than those that a percentile speaks of.
         known = (labels != MISSING_LABEL).any(axis=1)
         train = train[known] if known.any() else train
@@ -607,7 +601,7 @@ class _Run:
         write_text(self.folder.metrics, json.dumps(metrics, indent=2) + "\n")
 
 
-def training_arguments(phase: Phase, output_dir: str | Path, seed: int) -> TrainingArguments:
+def training_arguments(phase: Phase, output_dir: str | Path, seed: int) -> LiminalTrainingArguments:
     """The phase's `training` over our defaults: evaluate, log and save every epoch, keep the best by dev metric.
 
     Example:
@@ -641,7 +635,8 @@ def training_arguments(phase: Phase, output_dir: str | Path, seed: int) -> Train
     if (metric := settings.get("metric_for_best_model")) is not None:
         # Left to itself, the Trainer takes an error for a merit.
         settings.setdefault("greater_is_better", not any(part in metric for part in ("loss", "mae", "rmse")))
-    return TrainingArguments(output_dir=str(output_dir), seed=seed, data_seed=seed, **settings)
+    own = {name: getattr(phase, name) for name in ("ema_decay", "head_learning_rate", "layer_decay")}
+    return LiminalTrainingArguments(output_dir=str(output_dir), seed=seed, data_seed=seed, **own, **settings)
 
 
 def _unit_scale(square: float, number: int) -> float:
@@ -657,22 +652,10 @@ def load_tokenizer(encoder: str, revision: str | None = None) -> PreTrainedToken
     return tokenizer
 
 
-def _predictions(trainer: LiminalTrainer, rows: Dataset) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    return _arrays(trainer.predict(rows))
-
-
-def _arrays(output: Any) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    found = output.predictions if isinstance(output.predictions, tuple) else (output.predictions,)
-    # What `keys_to_ignore_at_inference` leaves: logits, confidences, uncertainty. No head has the third alone.
-    uncertainty = found[2] if len(found) == 3 else None
-    return found[0].astype(np.float64), uncertainty, np.asarray(output.label_ids, dtype=np.float64)
-
-
 def _evaluate(trainer: LiminalTrainer, rows: Dataset) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Metrics of a split, and their bootstrap intervals."""
     output = trainer.predict(rows, metric_key_prefix="eval")
     timing = ("runtime", "per_second", "preparation_time")
     figures = (output.metrics or {}).items()
     metrics = {name.removeprefix("eval_"): float(value) for name, value in figures if not name.endswith(timing)}
-    predictions, _, labels = _arrays(output)
-    return metrics, bootstrap_intervals(predictions, labels)
+    return metrics, bootstrap_intervals(output.predictions, output.label_ids, targets=trainer.model.config.targets)

@@ -4,6 +4,8 @@ Requires torch, transformers and accelerate.
 """
 
 import re
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +22,24 @@ from transformers import (
     default_data_collator,
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, HubStrategy
 
-from ..metrics import compute_metrics
+from ..io import atomic_write
+from ..metrics import OUTPUTS, TargetMetrics, compute_metrics
+from ..modeling.configuration_liminal import MISSING_LABEL
+from ..modeling.errors import LiminalError
 from ..modeling.modeling_liminal import LiminalForPADRegression
-from .callbacks import EMACallback, ManifestCallback
+from .args import LiminalTrainingArguments
+from .calibration import Predicted, liminal_model
+from .callbacks import EMACallback, FitCallback, ManifestCallback
+from .processes import check_launch
 from .run_folder import hardware, versions
 
 _WEIGHTS = "model.safetensors"
-_IN_ENCODER = re.compile(r"^(liminal\.)?encoder\.")
 _LAYER = re.compile(r"\.(\d+)\.")
-# Column with a row's place in its dataset; it is never given to the model.
-ROW = "row"
+# Column with a row's index in its data set; it is never given to the model.
+ROW = "liminal_row"
+_EXTRA = ("ema_decay", "head_learning_rate", "layer_decay")
 
 
 class NonFiniteLossError(RuntimeError):
@@ -70,24 +78,27 @@ class EpochLengthGroupedSampler(LengthGroupedSampler):
 
 
 class LiminalTrainer(Trainer):
-    """`transformers.Trainer` for `LiminalForPADRegression`; also trains any module whose encoder is called `encoder`.
+    """`transformers.Trainer` for `LiminalForPADRegression`, bare or in a `PeftModel`; a fresh model ends as by `fit`.
 
-    What it adds: a learning rate of its own for everything but the encoder, layer-wise decay within the encoder, no
+    What it adds: labels and states are measured before the first step and the uncertainty is calibrated after the last
+    (`FitCallback`); a learning rate of its own for everything but the encoder, layer-wise decay within the encoder, no
     weight decay on biases and norms; averaged weights (EMA); a loss that is not finite stops the run and names the
-    rows; checkpoints that hold only what is trained, closed by a manifest; an order of the data that a resumed run
-    repeats exactly. The loss is divided by the number of labels in the accumulated batch (the model does that).
+    rows; checkpoints that load by `from_pretrained` (a `PeftModel`'s by PEFT), closed by a manifest; an order of the
+    data that a resumed run repeats exactly. The loss is divided by the number of labels in the accumulated batch. It
+    also trains any module whose encoder is called `encoder`.
 
     Args:
         model: what is trained; parameters with `requires_grad=False` stay as they are.
-        args: `TrainingArguments`; `learning_rate` is the encoder's when `head_learning_rate` is given.
-        ema_decay: decay of the averaged weights, None for none.
-        head_learning_rate: learning rate of everything but the encoder; None takes `args.learning_rate`.
-        layer_decay: factor on the learning rate from each encoder layer to the one below it.
-        compute_metrics: by default `liminal_hf.metrics.compute_metrics` for a model that gives PAD.
+        args: `LiminalTrainingArguments`, or `TrainingArguments` without the three further settings.
+        compute_metrics: by default those of `liminal_hf.metrics`, by the names of the model's targets. Your own gets
+            `predictions` of shape `(N, targets)`.
         callbacks: further callbacks.
-        kwargs: as in `transformers.Trainer`.
+        ema_decay, head_learning_rate, layer_decay: deprecated, fields of `LiminalTrainingArguments`.
+        others: as in `transformers.Trainer`. Without a `data_collator`, labels may be None where one is missing.
 
     Raises:
+        LiminalError: processes were launched that would not train together; in `train`, what `FitCallback` raises; in
+            `evaluate`, when the rows have no labels.
         NonFiniteLossError: in `train`, when the loss or the gradient is NaN or infinite.
 
     Example:
@@ -95,33 +106,66 @@ class LiminalTrainer(Trainer):
         >>> from liminal_hf import LiminalConfig, LiminalForPADRegression
         >>> data = Dataset.from_dict({"pooled_embeds": [[0.0] * 8] * 4, "labels": [[0.1, 0.0, -0.1]] * 4})
         >>> model = LiminalForPADRegression(LiminalConfig(pooled_size=8, latent_size=16))
-        >>> args = TrainingArguments("example", max_steps=1, report_to="none", save_strategy="no")
-        >>> LiminalTrainer(model, args, train_dataset=data, ema_decay=0.99).train().global_step  # doctest: +SKIP
+        >>> args = LiminalTrainingArguments("run", max_steps=1, report_to="none", save_strategy="no", ema_decay=0.99)
+        >>> LiminalTrainer(model, args, train_dataset=data).train().global_step  # doctest: +SKIP
         1
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        args: TrainingArguments,
+        model: nn.Module | None = None,
+        args: TrainingArguments | None = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
         *,
-        ema_decay: float | None = None,
-        head_learning_rate: float | None = None,
-        layer_decay: float = 1.0,
         callbacks: list[TrainerCallback] | None = None,
         **kwargs: Any,
     ) -> None:
         self.optimizer: torch.optim.Optimizer | None
-        self.head_learning_rate = head_learning_rate
-        self.layer_decay = layer_decay
-        args.label_names = ["labels"]
-        ema = [EMACallback(ema_decay)] if ema_decay is not None else []
-        if kwargs.get("data_collator") is None:
-            kwargs["data_collator"] = _collator(kwargs.get("train_dataset"), kwargs.get("processing_class"))
-        if kwargs.get("compute_metrics") is None and isinstance(model, PreTrainedModel):
-            kwargs["compute_metrics"] = compute_metrics
-        # The manifest lists what the others write, so it comes last.
-        super().__init__(model, args, callbacks=[*ema, *(callbacks or []), ManifestCallback()], **kwargs)
+        args = LiminalTrainingArguments("tmp_trainer") if args is None else args
+        settings = {name: getattr(args, name) for name in _EXTRA if hasattr(args, name)}
+        if keywords := {name: kwargs.pop(name) for name in _EXTRA if name in kwargs}:
+            warnings.warn(
+                f"LiminalTrainer(..., {', '.join(keywords)}) is deprecated and goes with the next version: these are "
+                "fields of LiminalTrainingArguments now.",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+        settings |= keywords
+        self.head_learning_rate: float | None = settings.get("head_learning_rate")
+        self.layer_decay: float = settings.get("layer_decay", 1.0)
+        check_launch(args.world_size)
+        decay = settings.get("ema_decay")
+        average = [EMACallback(decay)] if decay is not None else []
+        super().__init__(
+            model,
+            args,
+            _collator(train_dataset, processing_class) if data_collator is None else data_collator,
+            train_dataset,
+            eval_dataset,
+            processing_class,
+            # The manifest lists what the others write, so it comes last of those that save.
+            callbacks=[*average, *(callbacks or []), ManifestCallback()],
+            **kwargs,
+        )
+        self.label_names = ["labels"]
+        base = liminal_model(self.model)
+        if base is not None and self.compute_metrics in (None, compute_metrics):
+            self.compute_metrics = TargetMetrics(base.config.targets)
+        self._keeps_names = False
+        self._encoder_is_original: bool | None = None
+        # After the averaged weights have come into the model.
+        self.remove_callback(FitCallback)
+        self.add_callback(FitCallback(evaluated=self._evaluated))
+
+    def _evaluated(self) -> Any:
+        """The dataloader to calibrate on: of several evaluation sets, the first."""
+        if not self.eval_dataset:
+            return None
+        several = isinstance(self.eval_dataset, dict)
+        return self.get_eval_dataloader(next(iter(self.eval_dataset)) if several else None)
 
     # ---- data ----
 
@@ -158,17 +202,22 @@ class LiminalTrainer(Trainer):
         """Groups of trainable parameters with equal learning rate and weight decay, the head's first.
 
         The encoder's top layer has `args.learning_rate`, each layer below `layer_decay` times that of the layer above
-        it, the embeddings that of the lowest layer times `layer_decay`. Vectors (biases, norms) have no weight decay.
+        it, the embeddings that of the lowest layer times `layer_decay`; adapters have the rate of their layer. Vectors
+        (biases, norms) have no weight decay.
         """
         model = self.model if model is None else model
-        named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
-        if not named:
-            raise ValueError("Nothing is trainable: every parameter of the model has requires_grad=False.")
-        depth = encoder_depths([name for name, _ in model.named_parameters() if _IN_ENCODER.match(name)])
+        trainable = [value for value in model.parameters() if value.requires_grad]
+        if not trainable:
+            raise LiminalError("Nothing is trainable: every parameter of the model has requires_grad=False.")
+        encoder = getattr(liminal_model(model) or model, "encoder", None)
+        named = list(encoder.named_parameters()) if isinstance(encoder, nn.Module) else []
+        by_name = encoder_depths([name for name, _ in named])
+        depths = {id(value): by_name[name] for name, value in named}
         head_rate = self.args.learning_rate if self.head_learning_rate is None else self.head_learning_rate
         groups: dict[tuple[float, float], dict[str, Any]] = {}
-        for name, value in sorted(named, key=lambda item: item[0] in depth):
-            rate = self.args.learning_rate * self.layer_decay ** depth[name] if name in depth else head_rate
+        for value in sorted(trainable, key=lambda value: id(value) in depths):
+            depth = depths.get(id(value))
+            rate = head_rate if depth is None else self.args.learning_rate * self.layer_decay**depth
             decay = self.args.weight_decay if value.dim() > 1 else 0.0
             group = groups.setdefault((rate, decay), {"params": [], "lr": rate, "weight_decay": decay})
             group["params"].append(value)
@@ -211,10 +260,60 @@ class LiminalTrainer(Trainer):
         row = self._prepare_inputs({name: value[place : place + 1] for name, value in inputs.items()})
         return bool(torch.isfinite(model(**row)["loss"]))
 
-    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """As in `Trainer`."""
+    # ---- evaluation ----
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> Any:
+        """As in `Trainer`; our own metrics get the outputs by name."""
         inputs.pop(ROW, None)
-        return super().prediction_step(model, inputs, *args, **kwargs)
+        own = isinstance(self.compute_metrics, TargetMetrics) and self.preprocess_logits_for_metrics is None
+        if prediction_loss_only or not (own or self._keeps_names):
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        inputs = self._prepare_inputs(inputs)
+        labels = inputs.get("labels")
+        with torch.no_grad(), self.compute_loss_context_manager():
+            if labels is None:
+                loss, output = None, model(**inputs)
+            else:
+                labels = labels.detach()
+                count = self._get_num_items_in_batch([inputs], self.args.device)
+                loss, output = self.compute_loss(model, inputs, return_outputs=True, num_items_in_batch=count)
+                loss = loss.detach().mean()
+        return loss, {name: output[name].detach() for name in OUTPUTS if output.get(name) is not None}, labels
+
+    def evaluation_loop(self, dataloader: Any, description: str, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """As in `Trainer`; predictions are `(N, targets)`."""
+        output = super().evaluation_loop(dataloader, description, *args, **kwargs)
+        if isinstance(output.predictions, Mapping) and not self._keeps_names:
+            output = output._replace(predictions=output.predictions["logits"])
+        return output
+
+    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As in `Trainer`."""
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        columns = getattr(rows, "column_names", None)
+        if columns is not None and "labels" not in columns:
+            raise LiminalError(
+                f"The rows to evaluate have no labels: their columns are {sorted(columns)}. Give each row a column "
+                f"'labels' with one number for each target, {MISSING_LABEL} where one is missing, or use predict."
+            )
+        return super().evaluate(eval_dataset, *args, **kwargs)
+
+    def predict_by_name(self, rows: Any) -> Predicted:
+        """Predictions, uncertainty and labels of rows, for `calibration.calibrate`.
+
+        Args:
+            rows: a data set, as `predict` takes it.
+        """
+        self._keeps_names = True
+        try:
+            output = self.predict(rows)
+        finally:
+            self._keeps_names = False
+        outputs: Any = output.predictions
+        spread = outputs.get("uncertainty")
+        return Predicted(outputs["logits"].astype(float), spread, output.label_ids.astype(float))
 
     # ---- checkpoints ----
 
@@ -224,16 +323,33 @@ class LiminalTrainer(Trainer):
             return
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        frozen = {name for name, value in self.model.named_parameters() if not value.requires_grad}
-        if not isinstance(self.model, PreTrainedModel) or (frozen and folder.name.startswith(PREFIX_CHECKPOINT_DIR)):
-            # A frozen encoder is where it came from; writing it at every checkpoint only costs time and space.
-            state = self.model.state_dict() if state_dict is None else state_dict
+        model: Any = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        if not hasattr(model, "save_pretrained"):
+            state = model.state_dict() if state_dict is None else state_dict
+            frozen = {name for name, value in model.named_parameters() if not value.requires_grad}
             trained = {name: value.clone().contiguous() for name, value in state.items() if name not in frozen}
-            save_file(trained, folder / _WEIGHTS, metadata={"format": "pt"})
+            with atomic_write(folder / _WEIGHTS) as temporary:
+                save_file(trained, temporary, metadata={"format": "pt"})
             return
-        self.model.save_pretrained(folder, state_dict=state_dict)
+        if not (folder.name.startswith(PREFIX_CHECKPOINT_DIR) and self._saved_head_only(model, folder)):
+            model.save_pretrained(folder, state_dict=state_dict)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
+
+    def _saved_head_only(self, model: Any, folder: Path) -> bool:
+        """Saves a checkpoint without its encoder, if that is frozen and still the one that the config names."""
+        base = liminal_model(model)
+        encoder = None if base is None or not isinstance(model, PreTrainedModel) else base.encoder
+        if encoder is None or any(value.requires_grad for value in encoder.parameters()):
+            return False
+        if self._encoder_is_original is not False:
+            try:
+                model.save_head_only(folder)
+            except (OSError, ValueError):
+                self._encoder_is_original = False
+            else:
+                self._encoder_is_original = True
+        return self._encoder_is_original
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         # The Trainer's own version uploads its pickled arguments and the checkpoint's weights, which need not be whole
@@ -357,6 +473,19 @@ def encoder_depths(names: list[str]) -> dict[str, int]:
 
 
 def _collator(dataset: Any, tokenizer: Any) -> Any:
-    if tokenizer is None or "pooled_embeds" in (getattr(dataset, "column_names", None) or []):
-        return default_data_collator
-    return DataCollatorWithPadding(tokenizer)
+    columns = getattr(dataset, "column_names", None) or []
+    collate = default_data_collator
+    if tokenizer is not None and "pooled_embeds" not in columns:
+        collate = DataCollatorWithPadding(tokenizer)
+
+    def collate_with_missing_labels(rows: list[Any]) -> dict[str, Any]:
+        return collate([_with_missing_labels(row) for row in rows])
+
+    return collate_with_missing_labels
+
+
+def _with_missing_labels(row: Any) -> Any:
+    labels = row.get("labels") if isinstance(row, Mapping) else None
+    if not isinstance(labels, list | tuple) or None not in labels:
+        return row
+    return {**row, "labels": [float(MISSING_LABEL) if label is None else label for label in labels]}
