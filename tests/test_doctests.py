@@ -15,7 +15,11 @@ MODULES = sorted(
     if path.name != "__init__.py" and ">>>" in path.read_text(encoding="utf-8")
 )
 sys.path.insert(0, str(ROOT / "scripts"))
-MODULES += sorted(path.stem for path in (ROOT / "scripts").glob("*.py") if ">>>" in path.read_text(encoding="utf-8"))
+MODULES += sorted(
+    ".".join(path.relative_to(ROOT / "scripts").with_suffix("").parts)
+    for path in (ROOT / "scripts").rglob("*.py")
+    if ">>>" in path.read_text(encoding="utf-8")
+)
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -14,6 +14,7 @@ from transformers.trainer_callback import ExportableState, TrainerCallback, Trai
 from transformers.trainer_pt_utils import IterableDatasetShard
 from transformers.training_args import TrainingArguments
 
+from ..modeling.errors import LiminalError
 from .calibration import (
     SCALE_TEXTS,
     Array,
@@ -66,10 +67,10 @@ class Rows:
             return read_labels(self.dataset, targets)
         return read_labels(self.batches(_MOST_READ), targets)
 
-    def labels_if_any(self) -> Array | None:
-        """As `labels`; None where the rows have none."""
+    def labels_if_any(self) -> Array:
+        """As `labels`; empty where the rows have none."""
         first = next(iter(self.batches(1)), {})
-        return None if first.get("labels") is None else self.labels()
+        return np.empty((0, 0)) if first.get("labels") is None else self.labels()
 
     def batches(self, most: int, spread: bool = False) -> Iterator[Mapping[str, Any]]:
         """Batches of the first rows, in their order.
@@ -134,14 +135,16 @@ class FitCallback(TrainerCallback, ExportableState):
         if base is None or loader is None:
             return
         rows, config = Rows(loader), base.config
-        is_ours = getattr(model, "liminal", None) is base  # a wrapper with an objective of its own reads its own labels
-        labels = rows.labels(config.num_labels if is_ours else None)
-        if labels.shape[1:] != (config.num_labels,):
-            return
+        try:
+            labels = rows.labels(config.num_labels)
+        except LiminalError:
+            if getattr(model, "liminal", None) is base:
+                raise
+            return  # a wrapper with a task of its own, whose labels are not the model's
         check_label_range(labels, config, "The training labels")
         evaluated = self.evaluated() if self.evaluated is not None else None
-        if evaluated is not None and (labels := Rows(evaluated).labels_if_any()) is not None:
-            check_label_range(labels, config, "The evaluation labels")
+        if evaluated is not None:
+            check_label_range(Rows(evaluated).labels_if_any(), config, "The evaluation labels")
         if state.global_step > 0:
             for entry in saved if isinstance(saved, list) else [saved]:
                 update_config(model, **entry["attributes"]["measured"])
