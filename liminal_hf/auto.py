@@ -120,10 +120,9 @@ def _tell_adapters() -> None:
 def _tell_trainer() -> None:
     from transformers.trainer import DEFAULT_CALLBACKS
 
-    from .training.fit_callback import FitCallback
-
-    if FitCallback not in DEFAULT_CALLBACKS:
-        DEFAULT_CALLBACKS.append(FitCallback)
+    callback = importlib.import_module(f"{_PACKAGE}.training.fit_callback").FitCallback
+    if callback not in DEFAULT_CALLBACKS:
+        DEFAULT_CALLBACKS.append(callback)
 
 
 def _load(module: str) -> Callable[[], None]:
