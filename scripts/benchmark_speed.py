@@ -53,7 +53,7 @@ from liminal_hf.metrics import pearson
 from liminal_hf.modeling.encoders import resolve_encoder
 from liminal_hf.scoring import Scorer, score_table
 from liminal_hf.scoring.scorer import load
-from liminal_hf.scoring.source import Reader, open_source
+from liminal_hf.scoring.shards import ScoreSettings, ShardReader, make_plan, open_files
 from liminal_hf.training.run_folder import hardware, versions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -467,7 +467,7 @@ def scaling(setting: Setting) -> list[Line]:
         def tell(done: int, total: int, told: list[tuple[float, int]] = told) -> None:
             told.append((time.perf_counter(), done))
 
-        output = setting.folder / f"scaling-{workers}"
+        output = f"{setting.folder}/scaling-{workers}/"
         score_table(
             path, output, setting.checkpoint, backend=backend, shard_rows=shard_rows, engine="ray", workers=workers,
             threads=1, progress=tell,
@@ -475,10 +475,12 @@ def scaling(setting: Setting) -> list[Line]:
         # From the first shards on: starting Ray and loading the model happen once, however many rows follow.
         (start, before), (end, done) = told[workers - 1], told[-1]
         speed[workers] = (done - before) / max(end - start, 1e-9)
-    source = open_source(path)
+    plan = make_plan(open_files([path], ScoreSettings()), ScoreSettings(), setting.folder)
     start = time.process_time()
-    for number, shard in enumerate(source.shards):
-        pq.write_table(Reader(source).read(shard).kept, setting.folder / f"copy-{number}.parquet", compression="zstd")
+    for number, shard in enumerate(plan.shards):
+        pq.write_table(
+            ShardReader(plan).read(shard).kept, setting.folder / f"copy-{number}.parquet", compression="zstd"
+        )
     copied = len(texts) / (time.process_time() - start)
     size = sum(len(text.encode()) for text in setting.texts) / len(setting.texts)
     return [

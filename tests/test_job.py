@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +20,13 @@ from scoring_kit import some_texts, tiny_checkpoint
 from transformers import pipeline
 
 from liminal_hf.cli import main
+from liminal_hf.data.tables import read_table
+from liminal_hf.modeling.configuration_liminal import LiminalConfig
+from liminal_hf.modeling.errors import LiminalError
 from liminal_hf.scoring import DifferentRunError, score_table
-from liminal_hf.scoring.scorer import COLUMNS
+from liminal_hf.scoring.scorer import columns_of
+
+COLUMNS = columns_of(LiminalConfig(pooled_size=8))
 
 # Scores a table and kills itself, with no chance to clean up, after as many rows.
 CHILD = """
@@ -69,8 +76,8 @@ def whole(table: Path, checkpoint: str, tmp_path_factory: pytest.TempPathFactory
     output = tmp_path_factory.mktemp("out") / "whole.parquet"
     report = score_table(table, output, checkpoint, shard_rows=40, threads=1)
     assert (report.rows, report.done_before, report.failed) == (300, 0, 3)
-    assert report.errors == {"The text is empty.": 2, "There is no text.": 1}
-    assert "300 rows" in str(report) and "3 without numbers (2 The text is empty.; 1 There is no text.)" in str(report)
+    assert report.errors == {"empty": 2, "no text (missing value)": 1}
+    assert "300 rows" in str(report) and "3 without numbers (2 empty; 1 no text (missing value))" in str(report)
     assert not list(output.parent.glob("*.parts"))
     return pq.read_table(output)
 
@@ -82,7 +89,7 @@ def test_rows_keep_their_order_and_their_columns(whole: pa.Table, table: Path, c
     expected = [row["pleasure"] for row in pipeline("pad-regression", model=checkpoint, device="cpu")(texts)]
     np.testing.assert_allclose(whole["pleasure"].drop_null().to_pylist()[: len(texts)], expected, atol=1e-5)
     nulls = [row for row, error in enumerate(whole["error"].to_pylist()) if error]
-    assert nulls == [5, 77, 299] and all(whole[name].null_count == 3 for name in COLUMNS.names[:-1])
+    assert nulls == [5, 77, 299] and all(whole[name].null_count == 3 for name in COLUMNS.names[:-2])
 
 
 @pytest.mark.parametrize("moment", ["anywhere", "writing"])
@@ -117,17 +124,17 @@ def test_a_killed_run_goes_on_to_the_identical_table(
 
 
 def test_a_folder_of_shards_is_the_same_table(whole: pa.Table, table: Path, checkpoint: str, tmp_path: Path) -> None:
-    score_table(table, tmp_path / "out", checkpoint, shard_rows=40, threads=1)
+    score_table(table, f"{tmp_path}/out/", checkpoint, shard_rows=40, threads=1)
     assert sorted(path.name for path in (tmp_path / "out").glob("part*"))[-1] == "part-00007.parquet"
     # What others read, a folder of Parquet: neither the manifest nor the lock are in their way.
     assert pq.read_table(tmp_path / "out").equals(whole)
     (tmp_path / "out" / "part-00003.parquet").write_bytes(b"damaged")
-    report = score_table(table, tmp_path / "out", checkpoint, shard_rows=40, threads=1)
+    report = score_table(table, f"{tmp_path}/out/", checkpoint, shard_rows=40, threads=1)
     assert report.done_before == 260 and pq.read_table(tmp_path / "out").equals(whole)
 
 
 def test_a_run_of_something_else_is_refused(table: Path, checkpoint: str, tmp_path: Path) -> None:
-    output = tmp_path / "out"
+    output = f"{tmp_path}/out/"
     score_table(table, output, checkpoint, keep=["id"])
     with pytest.raises(DifferentRunError, match=r"keep \['id'\] and not None"):
         score_table(table, output, checkpoint)
@@ -141,11 +148,13 @@ def test_a_run_of_something_else_is_refused(table: Path, checkpoint: str, tmp_pa
         (tmp_path / "mine").mkdir()
         (tmp_path / "mine" / "mine.txt").write_text("dear")
         score_table(table, tmp_path / "mine", checkpoint)
-    with pytest.raises(ValueError, match="not of this command"):
+    with pytest.raises(ValueError, match="is there already"):
         score_table(table, other, checkpoint)
-    with pytest.raises(ValueError, match="is a file"):
+    with pytest.raises(ValueError, match=r"'.txt' is none of .csv, .tsv, .parquet, .xlsx, .jsonl. A folder .* slash"):
         score_table(table, tmp_path / "mine" / "mine.txt", checkpoint)
-    with FileLock(output / "_lock"), pytest.raises(ValueError, match="Another process is writing"):
+    with pytest.raises(ValueError, match=r"ends with a slash: .*new/"):
+        score_table(table, tmp_path / "new", checkpoint)
+    with FileLock(tmp_path / "out" / "_lock"), pytest.raises(ValueError, match="Another process is writing"):
         score_table(table, output, checkpoint, keep=["id"])
     with pytest.raises(ValueError, match="local, ray"):
         score_table(table, output, checkpoint, engine="dask")
@@ -154,8 +163,11 @@ def test_a_run_of_something_else_is_refused(table: Path, checkpoint: str, tmp_pa
 def test_new_columns_never_take_the_name_of_an_old_one(checkpoint: str, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("text,arousal\nw3,5\n")
-    with pytest.raises(ValueError, match="column 'arousal' already"):
-        score_table(path, tmp_path / "out", checkpoint)
+    with pytest.raises(LiminalError, match="column 'arousal' already"):
+        score_table(path, tmp_path / "out.csv", checkpoint)
+    with pytest.raises(LiminalError, match="no column 'x'"):
+        score_table(path, tmp_path / "out.csv", checkpoint, keep=["x"])
+    assert [file.name for file in tmp_path.iterdir()] == ["a.csv"], "no .parts"
     score_table(path, tmp_path / "pad.parquet", checkpoint, prefix="pad_")
     found = pq.read_table(tmp_path / "pad.parquet")
     assert found["arousal"].to_pylist() == ["5"] and found["pad_arousal"].null_count == 0
@@ -179,7 +191,7 @@ def test_conversations_keep_their_memory_whatever_the_shards(checkpoint: str, tm
         report = score_table(path, output, checkpoint, text="t", threads=1, **options)
         found.append(pq.read_table(output))
         assert report.errors == {
-            "The text is empty.": 1, "The row does not say its place in the conversation.": 1
+            "empty": 1, "no order: the row does not say its position in the conversation": 1
         }  # fmt: skip
     assert (
         found[0]["n"].to_pylist() == list(range(40))
@@ -195,8 +207,75 @@ def test_conversations_keep_their_memory_whatever_the_shards(checkpoint: str, tm
             for one in found:
                 assert one["arousal"][i].as_py() == pytest.approx(wanted["arousal"], abs=1e-4)
     path.write_text("".join(json.dumps(row) + "\n" for row in sorted(rows, key=lambda row: row["t"])))
-    with pytest.raises(ValueError, match="do not stand together"):
-        score_table(path, tmp_path / "out", checkpoint, text="t", conversation="x")
+    with pytest.raises(ValueError, match="are not together"):
+        score_table(path, f"{tmp_path}/out/", checkpoint, text="t", conversation="x")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl", ".xlsx", ".parquet"])
+def test_the_ending_is_the_format_and_no_row_is_lost(ending: str, checkpoint: str, tmp_path: Path) -> None:
+    rows = ['1;"w3; w4";5,5', "2;w5", '3;"w6', "4;w7;4,5", "5;=w8;3", f"6;{'w9 ' * 60};1", ";;"]
+    (tmp_path / "a.csv").write_text("id;Text;score\n" + "\n".join(rows) + "\n")
+    report = score_table(tmp_path / "a.csv", tmp_path / f"out{ending}", checkpoint, shard_rows=3, threads=1)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.csv", f"out{ending}"]
+    assert (report.rows, report.failed, report.truncated) == (7, 4, 1)
+    assert report.errors["a line opens a quotation mark that is not closed"] == 1
+    assert "1 longer than the model reads, and truncated" in str(report)
+    table = read_table(tmp_path / f"out{ending}")
+    assert [str(cell) for cell in table["id"][:6]] == list("123456") and len(table) == 7
+    assert [error or None for error in table["error"]] == [
+        None, "line 3 has 2 cells, the header has 3 cells", "line 4 opens a quotation mark that is not closed", None,
+        "no token of this text is known to the model", None, "empty",
+    ]  # fmt: skip
+    numbers = table.numbers(["pleasure", "score"])
+    assert np.isnan(numbers[:, 0]).tolist() == [False, True, True, False, True, False, True] and numbers[3, 1] == 4.5
+    if ending == ".csv":
+        content = (tmp_path / "out.csv").read_text("utf-8-sig")
+        assert (
+            content.startswith("id;Text;score;pleasure;")
+            and "\n5;'=w8;3;" in content
+            and '\n1;"w3; w4";5,5;' in content
+        )
+    if ending != ".parquet":
+        with pytest.raises(LiminalError, match="is there already"):
+            score_table(tmp_path / "a.csv", tmp_path / f"out{ending}", checkpoint)
+
+
+def test_a_table_edited_in_its_middle_is_another_one(checkpoint: str, tmp_path: Path) -> None:
+    lines = ["text", *["w3 w4 w5"] * 300]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    score_table(tmp_path / "a.csv", f"{tmp_path}/out/", checkpoint, threads=1)
+    lines[150] = "w6 w7 w8"
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    with pytest.raises(DifferentRunError, match="another input"):
+        score_table(tmp_path / "a.csv", f"{tmp_path}/out/", checkpoint, threads=1)
+
+
+def test_days_order_as_days_and_what_is_unclear_is_a_question(checkpoint: str, tmp_path: Path) -> None:
+    head = "conv,when,text\n"
+    table = tmp_path / "w.csv"
+
+    def arousal(rows: str, **options) -> list[float]:
+        table.write_text(head + rows)
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        score_table(table, f"{tmp_path}/out/", checkpoint, conversation="conv", threads=1, **options)
+        return pq.read_table(tmp_path / "out")["arousal"].to_pylist()
+
+    numbered = arousal("c,1,w3 w4\nc,2,w9 w8 w7\n", order="when")
+    swapped = arousal("c,2,w3 w4\nc,1,w9 w8 w7\n", order="when")
+    assert numbered != swapped
+    september = "c,1/9/2024 9:05,w3 w4\nc,1/10/2024 8:00,w9 w8 w7\n"
+    with pytest.raises(LiminalError, match=r"01 September 2024 .* 09 January 2024 .*--date-order dmy"):
+        arousal(september, order="when")
+    for order in ("dmy", "mdy"):
+        assert arousal(september, order="when", date_order=order) == numbered
+    assert arousal("c,30/9/2024,w3 w4\nc,1/10/2024,w9 w8 w7\n", order="when") == numbered
+    assert arousal("c,2024-10-01,w3 w4\nc,2024-09-30,w9 w8 w7\n", order="when") == swapped
+    with pytest.raises(LiminalError, match=r"'second' .row 2., which is neither a number nor a date"):
+        arousal("c,1,w3 w4\nc,second,w9 w8 w7\n", order="when")
+    frame = pa.table({"text": ["w3 w4", "w9 w8 w7"], "conv": ["c", "c"], "when": [Decimal("1.9"), Decimal("1.1")]})
+    pq.write_table(frame, tmp_path / "d.parquet")
+    score_table(tmp_path / "d.parquet", tmp_path / "d_out.parquet", checkpoint, conversation="conv", order="when")
+    assert pq.read_table(tmp_path / "d_out.parquet")["arousal"].to_pylist() == pytest.approx(swapped, abs=1e-6)
 
 
 def test_memory_does_not_grow_with_the_rows(checkpoint: str, tmp_path: Path) -> None:
@@ -212,7 +291,7 @@ def test_memory_does_not_grow_with_the_rows(checkpoint: str, tmp_path: Path) -> 
 
 
 def test_the_command_line(checkpoint: str, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["score", str(table), "-o", str(tmp_path / "out"), "--model", checkpoint, "--threads", "1"]
+    arguments = ["score", str(table), "-o", f"{tmp_path}/out/", "--model", checkpoint, "--threads", "1"]
     with pytest.raises(SystemExit) as end:
         main([*arguments, "--keep", "id", "--shard-rows", "100"])
     out, err = capsys.readouterr()
@@ -245,7 +324,7 @@ def test_ray_gives_the_same_table_although_a_worker_is_killed(
             killed.append((done, time.monotonic()))
 
     report = score_table(
-        table, tmp_path / "out", checkpoint, shard_rows=20, threads=1, engine="ray", workers=2, progress=progress
+        table, f"{tmp_path}/out/", checkpoint, shard_rows=20, threads=1, engine="ray", workers=2, progress=progress
     )
     assert killed and report.rows == 300 and report.failed == 3
     found = pq.read_table(tmp_path / "out")

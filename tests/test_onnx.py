@@ -17,7 +17,8 @@ from liminal_hf.metrics import pearson
 pytest.importorskip("onnxruntime", reason="needs ONNX: pip install 'liminal_hf[onnx]'")
 onnx = pytest.importorskip("onnx", reason="needs ONNX: pip install 'liminal_hf[onnx]'")
 
-from liminal_hf.export.onnx import OnnxPAD, export_onnx  # noqa: E402
+from liminal_hf.export.onnx import export_onnx  # noqa: E402
+from liminal_hf.scoring.onnx_runtime import OnnxPAD  # noqa: E402
 
 SHAPES = [(1, 1), (1, 5), (5, 16), (3, 40)]
 TEXTS = [
@@ -108,7 +109,7 @@ def test_predict_on_minilm_matches_torch_whatever_the_batch(minilm_onnx: Path) -
     onnx_model = OnnxPAD(minilm_onnx, threads=1)
     for size in (1, 4, 32):
         found = onnx_model.predict(TEXTS, batch_size=size)
-        assert sorted(found) == ["logits", "uncertainty"]
+        assert sorted(found) == ["logits", "truncated", "uncertainty"]
         for row, text in enumerate(TEXTS):
             with torch.no_grad():
                 expected = model(**tokenizer(text, return_tensors="pt"))

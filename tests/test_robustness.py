@@ -211,7 +211,7 @@ def test_a_job_numbers_what_is_readable_and_says_why_not(
     table = tmp_path / "rows.jsonl"
     table.write_text("".join(json.dumps({"text": row}, default=repr) + "\n" for row in rows), encoding="utf-8")
     shutil.rmtree(tmp_path / "scored", ignore_errors=True)
-    score_table(table, tmp_path / "scored", checkpoint=str(folder), threads=1)
+    score_table(table, f"{tmp_path}/scored/", checkpoint=str(folder), threads=1)
     scored = pq.read_table(tmp_path / "scored").to_pylist()
     assert len(scored) == len(rows)
     for row, found in zip(rows, scored, strict=True):

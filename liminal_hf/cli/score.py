@@ -19,10 +19,12 @@ _REPORT_EVERY_SECONDS = 30
 
 def score(
     source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="A Parquet, CSV, TSV or JSON-lines file, or a folder of them.")
+        Path,
+        typer.Argument(metavar="INPUT", help="A CSV, JSON, Parquet, Excel or SPSS file, or a folder of them."),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="A folder for shards, or one file whose name ends in .parquet.")
+        str,
+        typer.Option("--output", "-o", help="A .csv, .tsv, .parquet, .xlsx or .jsonl file, or FOLDER/ for shards."),
     ],
     model: Model = None,
     text: Annotated[str, typer.Option(help="Column with the text.")] = "text",
@@ -35,13 +37,26 @@ def score(
         typer.Option(help="Column that says whose turn a row is; such rows must stand together.", show_default=False),
     ] = None,
     order: Annotated[
-        str | None, typer.Option(help="Column with a turn's place in its conversation.", show_default="as they stand")
+        str | None,
+        typer.Option(help="Column with a turn's number or date.", show_default="as they stand"),
     ] = None,
     speaker: Annotated[
         str | None, typer.Option(help="Column with who speaks; each has a memory of their own.", show_default=False)
     ] = None,
     separator: Annotated[
-        str | None, typer.Option(help="Between the columns of a CSV.", show_default="by the ending")
+        str | None, typer.Option(help="Between the cells of a CSV.", show_default="found in the file")
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of a text file.", show_default="found in the file")] = None,
+    decimal: Annotated[str | None, typer.Option(help="Decimal mark, . or ,", show_default="found in the file")] = None,
+    sheet: Annotated[
+        str | None, typer.Option(help="Of an Excel file, by name or number.", show_default="the one that fits")
+    ] = None,
+    quotes: Annotated[
+        str | None,
+        typer.Option(help="yes: quotation marks enclose cells; no: they are letters.", show_default="cell by cell"),
+    ] = None,
+    date_order: Annotated[
+        str | None, typer.Option(help="dmy or mdy: how 1/9/2024 is meant.", show_default="found in the file")
     ] = None,
     backend: Annotated[str, typer.Option(help="torch, onnx, or int8.")] = "torch",
     max_length: Annotated[
@@ -59,43 +74,45 @@ def score(
         str | None, typer.Option(help="Ray: address of a cluster.", show_default="one on this machine")
     ] = None,
 ) -> None:
-    """Read a table of any size to Parquet; the same command again goes on after an interruption.
+    """Read a table of any size; the same command again goes on after an interruption.
 
-    A row that can't be read keeps its place: its numbers are null, and the column `error` says why.
+    A row that can't be read keeps its position: its numbers are empty, and the column `error` says why.
     """
     import logging
 
     from transformers.utils import logging as library
 
     from .. import DEFAULT_CHECKPOINT
-    from ..scoring import score_table
+    from ..scoring import ScoreSettings, score_table
 
     library.set_verbosity_error()
     library.disable_progress_bar()
     logging.basicConfig(format="liminal: %(message)s")
+    settings = ScoreSettings(
+        text=text,
+        separator=separator,
+        encoding=encoding,
+        decimal=decimal,
+        sheet=sheet,
+        quotes=quotes,
+        date_order=date_order,
+        keep=None if keep is None else [name.strip() for name in keep.split(",")],
+        prefix=prefix,
+        conversation=conversation,
+        order=order,
+        speaker=speaker,
+        backend=backend,
+        tokens=tokens,
+        max_length=max_length,
+        refuse_long=refuse_long,
+        shard_rows=shard_rows,
+        threads=threads,
+        engine=engine,
+        workers=workers,
+        address=address,
+    )
     with _score_progress() as tell:
-        report = score_table(
-            source,
-            output,
-            find_checkpoint(model or DEFAULT_CHECKPOINT),
-            text=text,
-            keep=None if keep is None else [name.strip() for name in keep.split(",")],
-            prefix=prefix,
-            conversation=conversation,
-            order=order,
-            speaker=speaker,
-            separator=separator,
-            backend=backend,
-            tokens=tokens,
-            max_length=max_length,
-            refuse_long=refuse_long,
-            shard_rows=shard_rows,
-            threads=threads,
-            engine=engine,
-            workers=workers,
-            address=address,
-            progress=tell,
-        )
+        report = score_table(source, output, find_checkpoint(model or DEFAULT_CHECKPOINT), settings, progress=tell)
     print(report)
 
 

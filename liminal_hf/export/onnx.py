@@ -1,19 +1,19 @@
-"""From a checkpoint to ONNX and back: an export with dynamic shapes, optionally in 8 bits, and a runtime for it.
+"""From a checkpoint to ONNX: an export with dynamic shapes, optionally in 8 bits.
 
-Requires the extra `onnx` (onnx, onnxruntime, onnxscript) and, for the export, torch >= 2.11. The runtime needs neither
-torch's weights nor the encoder: a folder with model.onnx, the tokenizer and the config is all.
+Requires the extra `onnx` (onnx, onnxruntime, onnxscript) and torch >= 2.11. `liminal_hf.scoring.onnx_runtime` runs it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
 import io
 import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,11 +21,9 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from ..modeling.configuration_liminal import LiminalConfig
 from ..modeling.errors import LiminalError
-from ..modeling.memory import MEMORY_FIELDS, ConversationMemory
+from ..modeling.memory import MEMORY_FIELDS
 from ..modeling.modeling_liminal import LiminalForPADRegression
-from ..modeling.pipeline_liminal import checked_text
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -69,6 +67,7 @@ def export_onnx(
 
     Example:
         >>> from transformers import BertConfig
+        >>> from liminal_hf import LiminalConfig
         >>> bert = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
         >>> model = LiminalForPADRegression(LiminalConfig(text_config=bert, latent_size=8, num_outer_steps=1))
         >>> export_onnx(model, "tiny-onnx").name
@@ -128,156 +127,11 @@ def export_onnx(
     return folder / MODEL_FILE
 
 
-class OnnxPAD:
-    """PAD from a folder that `export_onnx` wrote, on onnxruntime.
-
-    Args:
-        folder: the folder.
-        threads: cores to use; default all.
-        providers: onnxruntime's execution providers in order of preference; default the CPU.
-
-    Raises:
-        FileNotFoundError: the folder has no model.onnx.
-        ImportError: onnxruntime is not installed.
-
-    Example:
-        >>> from transformers import BertConfig
-        >>> bert = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
-        >>> model = LiminalForPADRegression(LiminalConfig(text_config=bert, latent_size=8, num_outer_steps=1))
-        >>> _ = export_onnx(model, "tiny-onnx")
-        >>> tokens = np.ones((3, 5), dtype=np.int64)
-        >>> OnnxPAD("tiny-onnx").run({"input_ids": tokens, "attention_mask": tokens})["logits"].shape
-        (3, 3)
-    """
-
-    def __init__(
-        self, folder: str | os.PathLike, *, threads: int | None = None, providers: Sequence[str] | None = None
-    ) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ImportError(f"{_INSTALL} ({error})") from error
-        file = Path(folder) / MODEL_FILE
-        if not file.is_file():
-            raise FileNotFoundError(
-                f"{folder} has no {MODEL_FILE}. Write one: liminal export CHECKPOINT --format onnx, or "
-                "liminal_hf.export.onnx.export_onnx(checkpoint, folder)."
-            )
-        options = onnxruntime.SessionOptions()
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        self.session = onnxruntime.InferenceSession(
-            str(file), options, providers=list(providers or ["CPUExecutionProvider"])
-        )
-        self.config = LiminalConfig.from_pretrained(folder)
-        self.input_names = [value.name for value in self.session.get_inputs()]
-        self.output_names = [value.name for value in self.session.get_outputs()]
-        self.tokenizer: Any = None
-        if (Path(folder) / "tokenizer_config.json").is_file():
-            self.tokenizer = AutoTokenizer.from_pretrained(folder)
-            if self.tokenizer.pad_token_id is None:
-                # GPT-2 has none; the mask hides the padding, so that any token will do.
-                self.tokenizer.pad_token = self.tokenizer.eos_token
-
-    @property
-    def has_memory(self) -> bool:
-        """Whether the conversation is an input and an output."""
-        return "memory.slots" in self.input_names
-
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """One call of the model on arrays.
-
-        Args:
-            inputs: `input_ids` and `attention_mask`, int64 `(batch, length)`, and the memory of a model with one.
-
-        Returns:
-            All outputs by name: `logits` `(batch, 3)` in label units, and what else the head has.
-        """
-        values = self.session.run(None, {name: inputs[name] for name in self.input_names})
-        return dict(zip(self.output_names, values, strict=True))
-
-    def predict(
-        self, texts: Sequence[str], batch_size: int = 32, max_length: int | None = None
-    ) -> dict[str, np.ndarray]:
-        """PAD of texts that have nothing to do with each other.
-
-        Args:
-            texts: the texts.
-            batch_size: texts per call; in float, no result depends on it.
-            max_length: tokens per text, longer ones are truncated; default the config's `max_seq_length`.
-
-        Returns:
-            `logits` `(number of texts, 3)` in label units, float32, and `uncertainty` of the same shape where the head
-            has it.
-
-        Raises:
-            ValueError: a text that is empty or no text; the message says which.
-        """
-        texts = [checked_text(text, f"Text {index}") for index, text in enumerate(texts)]
-        result: dict[str, np.ndarray] = {
-            name: np.empty((len(texts), 3), dtype=np.float32)
-            for name in ("logits", "uncertainty")
-            if name in self.output_names
-        }
-        # Texts of one length together: padding costs time.
-        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            inputs = self._tokens([texts[row] for row in rows], max_length)
-            if self.has_memory:
-                inputs.update(self.initial_memory(len(rows)))
-            output = self.run(inputs)
-            for name, values in result.items():
-                values[rows] = output[name]
-        return result
-
-    def turn(
-        self, texts: Sequence[str], memory: Mapping[str, np.ndarray] | None = None, max_length: int | None = None
-    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """The next turn of each of several conversations.
-
-        Args:
-            texts: one turn per conversation.
-            memory: what the turn before returned; None before the first.
-            max_length: as in `predict`.
-
-        Returns:
-            All outputs by name, and the memory to pass on.
-
-        Raises:
-            ValueError: the model was exported without memory, or a text is empty.
-        """
-        memory = self.initial_memory(len(texts)) if memory is None else memory
-        texts = [checked_text(text, f"Text {index}") for index, text in enumerate(texts)]
-        output = self.run({**self._tokens(texts, max_length), **memory})
-        return output, {f"memory.{field}": output.pop(f"new_memory.{field}") for field in MEMORY_FIELDS}
-
-    def initial_memory(self, batch_size: int = 1) -> dict[str, np.ndarray]:
-        """The memory before the first turn, by input name.
-
-        Raises:
-            ValueError: the model was exported without memory.
-        """
-        if not self.has_memory:
-            raise ValueError("This model was exported without memory: export it with memory=True.")
-        config = self.config
-        memory = ConversationMemory.empty(
-            batch_size, config.memory_slots, config.latent_size, num_targets=config.num_labels
-        )
-        return {f"memory.{name}": value.numpy() for name, value in memory.items()}
-
-    def _tokens(self, texts: list[str], max_length: int | None) -> dict[str, np.ndarray]:
-        if self.tokenizer is None:
-            raise ValueError("This folder has no tokenizer: export it with tokenizer=..., or give tokens to `run`.")
-        batch = self.tokenizer(
-            texts,
-            padding=True,
-            truncation=True,
-            max_length=max_length or self.config.max_seq_length,
-            return_attention_mask=True,
-            return_tensors="np",
-        )
-        return {name: batch[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
+def __getattr__(name: str) -> Any:
+    if name != "OnnxPAD":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn("OnnxPAD has moved to liminal_hf.scoring.onnx_runtime.", DeprecationWarning, stacklevel=2)
+    return getattr(importlib.import_module("liminal_hf.scoring.onnx_runtime"), name)
 
 
 def _sample(model: LiminalForPADRegression, memory: bool, rows: int, length: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Many texts to a table with pleasure, arousal and dominance: in one process, or on many machines with Ray.
+"""Tables of texts with predictions: in one process, or on many machines with Ray.
 
 Requires numpy, pyarrow, torch and transformers; the back ends "onnx" and "int8" need the extra `onnx`, Ray the extra
 `ray`.
@@ -6,5 +6,6 @@ Requires numpy, pyarrow, torch and transformers; the back ends "onnx" and "int8"
 
 from .job import DifferentRunError, Report, score_table
 from .scorer import Scorer
+from .shards import ScoreSettings
 
-__all__ = ["DifferentRunError", "Report", "Scorer", "score_table"]
+__all__ = ["DifferentRunError", "Report", "ScoreSettings", "Scorer", "score_table"]

@@ -1,4 +1,4 @@
-"""Texts to numbers, as fast as the machine allows, whatever stands in the texts: torch, ONNX or ONNX in 8 bits.
+"""Texts to numbers, as fast as the machine allows, whatever the texts hold: torch, ONNX or ONNX in 8 bits.
 
 Requires numpy, pyarrow, torch and transformers; the back ends "onnx" and "int8" need the extra `onnx`. An ONNX model is
 exported when it is first needed and kept in the cache folder.
@@ -9,10 +9,10 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import math
 import os
+import sys
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,53 +23,77 @@ import torch
 from filelock import FileLock
 from transformers import AutoTokenizer
 
-from ..export.onnx import OnnxPAD, export_onnx
-from ..io import cache_root
-from ..modeling.configuration_liminal import DIMENSIONS
+from .._version import __version__
+from ..inference import batches_by_length, mixes_padding
+from ..io import cache_root, file_sha256
+from ..modeling.configuration_liminal import LiminalConfig
+from ..modeling.errors import LiminalError
 from ..modeling.memory import MEMORY_FIELDS, ConversationMemory
 from ..modeling.modeling_liminal import LiminalForPADRegression
-from ..modeling.pipeline_liminal import checked_text, describe
+from ..modeling.pipeline_liminal import describe
+from ..modeling.texts import (
+    UNREADABLE,
+    Tokens,
+    as_list,
+    checked_max_length,
+    is_missing,
+    text_error,
+    tokenize,
+    with_padding,
+)
+from .onnx_runtime import OnnxPAD, is_onnx_folder, is_quantized
 
 logger = logging.getLogger(__name__)
 
 BACKENDS = ("torch", "onnx", "int8")
-COLUMNS = pa.schema(
-    [
-        *((name, pa.float32()) for name in DIMENSIONS),
-        *((f"uncertainty_{name}", pa.float32()) for name in DIMENSIONS),
-        ("confidence", pa.float32()),
-        ("octant", pa.string()),
-        ("error", pa.string()),
-    ]
-)
 # What a batch may hold, padding included. Small batches stay in a processor's caches: on EmoBank's texts and one core,
 # batches of 4,096 tokens took 1.3 (torch) and 1.6 (ONNX) times as long. A GPU wants large ones.
 _TOKENS = {"torch": 1024, "onnx": 512, "int8": 512, "cuda": 32_768}
-_EXPORT_FORMAT = 1
 
 Arrays = dict[str, np.ndarray]
 
 
+def columns_of(config: LiminalConfig) -> pa.Schema:
+    """The columns that a model's answers have.
+
+    Example:
+        >>> columns_of(LiminalConfig(pooled_size=8, targets=["warmth"])).names
+        ['warmth', 'uncertainty_warmth', 'confidence', 'octant', 'truncated', 'error']
+    """
+    return pa.schema(
+        [
+            *((name, pa.float32()) for name in config.targets),
+            *((f"uncertainty_{name}", pa.float32()) for name in config.targets),
+            ("confidence", pa.float32()),
+            ("octant", pa.string()),
+            ("truncated", pa.bool_()),
+            ("error", pa.string()),
+        ]
+    )
+
+
 class Scorer:
-    """Pleasure, arousal and dominance of many texts at a time.
+    """Predictions for many texts at a time.
 
     No row depends on the others: batches hold texts of one length, and what rounding leaves is below 1e-5. In 8 bits,
     where onnxruntime rounds by the largest number of a whole batch, every text is therefore a batch of its own.
 
     Args:
-        checkpoint: folder or Hub id of a checkpoint, or a model with its tokenizer.
+        checkpoint: folder or Hub id of a checkpoint; a folder that `liminal export --format onnx` wrote; or a model
+            with its tokenizer.
         backend: "torch" (on the GPU where there is one), "onnx", or "int8", which is ONNX with the encoder's weights in
             8 bits.
         tokenizer: of a model that is given as an object.
         threads: processor cores to use; None means all.
         tokens: how many a batch may hold, padding included.
-        max_length: tokens per text; None takes the config's `max_seq_length`. Longer texts are cut off there.
+        max_length: tokens per text; None takes the config's `max_seq_length`. Longer texts are truncated, and say so.
         refuse_long: longer texts get no numbers, and an error instead.
         conversations: whether `score` is given conversations.
-        device: of torch; None is the GPU, if there is one.
+        device: of torch; None is where a model object is, and for a checkpoint the GPU, if there is one.
 
     Raises:
-        ValueError: the back end is not known, or the model has no encoder, or no memory for `conversations`.
+        LiminalError: the back end is unknown, the model has no encoder, or no memory for `conversations`, or
+            `max_length` is more than the encoder takes.
         OSError: the checkpoint was not found.
         ImportError: the extra is not installed; the message has the line to type.
 
@@ -80,7 +104,7 @@ class Scorer:
         >>> table["octant"].to_pylist()
         ['exuberant', None, None]
         >>> table["error"].to_pylist()
-        [None, 'There is no text.', 'The text is empty.']
+        [None, 'no text (missing value)', 'empty']
     """
 
     def __init__(
@@ -97,226 +121,252 @@ class Scorer:
         device: str | None = None,
     ) -> None:
         if backend not in BACKENDS:
-            raise ValueError(f"The back end must be one of {', '.join(BACKENDS)}, got {backend!r}.")
-        model, self.tokenizer = load(checkpoint, tokenizer)
-        self.identity = checkpoint_identity(model, self.tokenizer)
-        has_memory = model.liminal.head.has_memory
-        if conversations and not has_memory:
-            raise ValueError(
-                f"Head {model.config.head!r} has no memory, so that a conversation is worth no more to it than its "
-                "turns. Leave the conversation out, or take a checkpoint with head v6 or v7."
-            )
-        # Percentiles are not part of the table.
-        self.config = copy.copy(model.config)
-        self.config.prediction_quantiles = None
-        self.max_length = max_length or model.config.max_seq_length
-        self.refuse_long = refuse_long
-        self.conversations = conversations
+            raise LiminalError(f"The back end must be one of {', '.join(BACKENDS)}, got {backend!r}.")
+        self.refuse_long, self.conversations = refuse_long, conversations
         self._threads = threads or os.cpu_count() or 1
         self._pool: ThreadPoolExecutor | None = None
-        if backend == "torch":
-            if threads is not None:
-                torch.set_num_threads(threads)
-            device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-            self._run: Callable[[Arrays], Arrays] = _Torch(model, device)
-            self.tokens = tokens or _TOKENS["torch" if device == "cpu" else "cuda"]
-        else:
-            folder = onnx_folder(model, self.identity, conversations, backend == "int8")
+        if isinstance(checkpoint, str | os.PathLike) and is_onnx_folder(checkpoint):
             # One batch per core rather than several cores on one batch: small matrices gain little from company.
-            self._run = OnnxPAD(folder, threads=1).run
-            self.tokens = tokens or _TOKENS[backend]
-            if self._threads > 1:
-                self._pool = ThreadPoolExecutor(self._threads)
+            runtime = OnnxPAD(checkpoint, threads=1)
+            config, self.tokenizer = runtime.config, tokenizer or runtime.tokenizer
+            if self.tokenizer is None:
+                raise LiminalError(f"{checkpoint} has no tokenizer. Export it again: liminal export --format onnx")
+            self.identity = _folder_identity(Path(checkpoint))
+            backend = "int8" if is_quantized(checkpoint) else "onnx"
+            if conversations != runtime.has_memory:
+                raise LiminalError(
+                    f"{checkpoint} was exported {'with' if runtime.has_memory else 'without'} memory: it reads "
+                    f"{'conversations' if runtime.has_memory else 'texts that have nothing to do with each other'}. "
+                    f"Export it {'without' if runtime.has_memory else 'with'} --memory."
+                )
+            self._run: Callable[[Arrays], Arrays] = runtime.run
+        else:
+            model, self.tokenizer = load(checkpoint, tokenizer)
+            config = model.config
+            if conversations and not model.liminal.head.has_memory:
+                raise LiminalError(
+                    f"Head {config.head!r} has no memory, so that a conversation is worth no more to it than its "
+                    "turns. Leave the conversation out, or take a checkpoint with head v6 or v7."
+                )
+        self.max_length = checked_max_length(max_length, config, self.tokenizer)
+        # Percentiles are not part of the table.
+        self.config = copy.copy(config)
+        self.config.prediction_quantiles = None
+        self.columns = columns_of(config)
+        if not hasattr(self, "_run"):
+            self.identity = checkpoint_identity(model, self.tokenizer)
+            if backend == "torch":
+                if threads is not None:
+                    torch.set_num_threads(threads)
+                if device is None and not isinstance(checkpoint, LiminalForPADRegression):
+                    device = "cuda" if torch.cuda.is_available() else "cpu"
+                self._run = _Torch(model if device is None else model.to(device))
+            else:
+                self._run = OnnxPAD(onnx_folder(model, self.identity, conversations, backend == "int8"), threads=1).run
+        on_gpu = isinstance(self._run, _Torch) and self._run.model.device.type != "cpu"
+        self.tokens = tokens or _TOKENS["cuda" if on_gpu else backend]
+        if backend != "torch" and self._threads > 1:
+            self._pool = ThreadPoolExecutor(self._threads)
         self._largest_batch = 1 if backend == "int8" else None
-        self._padding = self.tokenizer.pad_token_id or 0
 
     def score(
         self,
-        texts: Sequence[Any],
-        conversations: Sequence[Hashable] | None = None,
-        problems: Sequence[str | None] | None = None,
+        texts: Iterable[Any],
+        conversations: Iterable[Hashable] | None = None,
+        problems: Iterable[str | None] | None = None,
         on_rows: Callable[[int], None] | None = None,
+        *,
+        speakers: Iterable[Hashable] | None = None,
     ) -> pa.Table:
         """One row per text, in their order.
 
         Args:
-            texts: the texts; anything that can't be read gets an error and null numbers.
-            conversations: what each row shares its memory with (a conversation, or one speaker in it); the rows of one
-                are its turns, in the order given. None: every text stands alone.
+            texts: any container of texts (list, Series, Arrow column, generator, ...), read by position; what can't be
+                read gets an error and null numbers.
+            conversations: what each row shares its memory with; the rows of one are its turns, in the order given.
+                None: every text is alone.
             problems: why a row can't be read, as far as it is known already.
             on_rows: is told how many rows have been dealt with since it was last called.
+            speakers: who speaks in each row; each speaker of a conversation has a memory of their own.
 
         Returns:
-            `pleasure`, `arousal`, `dominance` (clamped to the label range), `uncertainty_pleasure` and so on (standard
-            deviations, in label units), `confidence` (0..1), all float32, `octant`, and `error`, null where all is
-            well. What the head does not have is null.
+            A column for each target (clamped to the label range) and `uncertainty_<target>` for each (standard
+            deviations, in label units), `confidence` (0..1), all float32, `octant`, `truncated` (whether the end of the
+            text was left out), and `error`, null where all is well. What the model does not have is null.
+
+        Raises:
+            LiminalError: one text instead of several, columns of different lengths, or conversations where the scorer
+                is not for them.
         """
         if self.conversations != (conversations is not None):
-            raise ValueError("A scorer is for conversations or for texts that stand alone: Scorer(conversations=True)")
-        errors = [known or problem(text) for text, known in zip(texts, problems or [None] * len(texts), strict=True)]
+            raise LiminalError(
+                "A scorer is for conversations or for texts that are alone: Scorer(..., conversations=True)"
+            )
+        rows = as_list(texts)
+        keys = None if conversations is None else _keys(rows, as_list(conversations), speakers)
+        known = [None] * len(rows) if problems is None else list(problems)
+        _check_length("problems", known, rows)
+        errors = [error or text_error(text) for text, error in zip(rows, known, strict=True)]
+        for row, key in enumerate(keys or ()):
+            if key[0] is None and errors[row] is None:
+                errors[row] = "no conversation: the row names none"
         readable = [row for row, error in enumerate(errors) if error is None]
-        tokens = self._tokenize([texts[row] for row in readable])
-        found: dict[int, list[int]] = {}
-        for row, ids in zip(readable, tokens, strict=True):
-            if not ids:
-                errors[row] = "The text has no token."
-            elif self.refuse_long and len(ids) > self.max_length:
-                errors[row] = f"The text is longer than {self.max_length} tokens."
+        tokens = tokenize(self.tokenizer, [str(rows[row]) for row in readable], self.max_length)
+        truncated = [False] * len(rows)
+        positions: dict[int, int] = {}  # of a row among the tokens
+        for position, row in enumerate(readable):
+            truncated[row] = tokens.truncated[position]
+            if tokens.unreadable[position]:
+                errors[row] = UNREADABLE
+            elif self.refuse_long and truncated[row]:
+                errors[row] = f"longer than {self.max_length} tokens"
             else:
-                found[row] = ids
-        if on_rows and len(found) < len(texts):
-            on_rows(len(texts) - len(found))
-        logits = np.full((len(texts), 3), np.nan, dtype=np.float32)
-        uncertainty = np.full((len(texts), 3), np.nan, dtype=np.float32)
-        steps = [list(found)] if conversations is None else _steps(found, conversations)
-        left = Counter(conversations[row] for row in found) if conversations is not None else {}
+                positions[row] = position
+        if on_rows and len(positions) < len(rows):
+            on_rows(len(rows) - len(positions))
+        logits = np.full((len(rows), self.config.num_labels), np.nan, dtype=np.float32)
+        uncertainty: np.ndarray | None = None
+        left = Counter(keys[row] for row in positions) if keys is not None else {}
         memories: dict[Hashable, Arrays] = {}
-        for rows in steps:
-            batches = list(self._batches(rows, found))
-            for batch, output in zip(batches, self._outputs(batches, found, conversations, memories), strict=True):
+        for step in [list(positions)] if keys is None else _steps(positions, keys):
+            batches = self._batches(step, positions, tokens)
+            for batch, output in zip(batches, self._outputs(batches, positions, tokens, keys, memories), strict=True):
                 logits[batch] = output["logits"]
                 if "uncertainty" in output:
+                    uncertainty = np.full_like(logits, np.nan) if uncertainty is None else uncertainty
                     uncertainty[batch] = output["uncertainty"]
-                for place, row in enumerate(batch if conversations is not None else ()):
-                    key = conversations[row]
+                for index, row in enumerate(batch if keys is not None else ()):
+                    key = keys[row]
                     left[key] -= 1
                     memories.pop(key, None)
                     # What no turn is going to read is not kept, nor the batch that it was a part of.
                     if left[key]:
                         memories[key] = {
-                            name: output[f"new_memory.{name}"][place : place + 1].copy() for name in MEMORY_FIELDS
+                            name: output[f"new_memory.{name}"][index : index + 1].copy() for name in MEMORY_FIELDS
                         }
                 if on_rows:
                     on_rows(len(batch))
-        return self._table(logits, uncertainty, errors)
+        return self._table(logits, uncertainty, truncated, errors)
 
-    def _tokenize(self, texts: list[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        return self.tokenizer(
-            texts,
-            truncation=not self.refuse_long,
-            max_length=None if self.refuse_long else self.max_length,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
-
-    def _batches(self, rows: list[int], tokens: dict[int, list[int]]) -> Iterator[list[int]]:
-        """Rows of about one length, the longest first, so that a lack of memory shows at once."""
-        ordered = sorted(rows, key=lambda row: -len(tokens[row]))
-        start = 0
-        while start < len(ordered):
-            fitting = max(1, self.tokens // len(tokens[ordered[start]]))
-            end = start + (self._largest_batch or fitting)
-            yield ordered[start:end]
-            start = end
+    def _batches(self, rows: list[int], positions: dict[int, int], tokens: Tokens) -> list[list[int]]:
+        lengths = tokens.lengths
+        batches = batches_by_length(
+            [lengths[positions[row]] for row in rows],
+            self._largest_batch,
+            tokens=self.tokens,
+            one_length=mixes_padding(self.config),
+        )
+        return [[rows[index] for index in batch] for batch in batches]
 
     def _outputs(
         self,
         batches: list[list[int]],
-        tokens: dict[int, list[int]],
-        conversations: Sequence[Hashable] | None,
+        positions: dict[int, int],
+        tokens: Tokens,
+        keys: Sequence[Hashable] | None,
         memories: dict[Hashable, Arrays],
     ) -> Iterable[Arrays]:
         def run(batch: list[int]) -> Arrays:
-            inputs = self._inputs([tokens[row] for row in batch])
-            if conversations is not None:
-                before = [memories.get(conversations[row]) or self._unknown for row in batch]
-                inputs |= {f"memory.{name}": np.concatenate([one[name] for one in before]) for name in MEMORY_FIELDS}
-            return self._run(inputs)
+            inputs = tokens.batch(self.tokenizer, [positions[row] for row in batch])
+            arrays: Arrays = {name: value.numpy() for name, value in inputs.items()}
+            if keys is not None:
+                before = [memories.get(keys[row]) or self._unknown for row in batch]
+                arrays |= {f"memory.{name}": np.concatenate([one[name] for one in before]) for name in MEMORY_FIELDS}
+            return self._run(arrays)
 
         return map(run, batches) if self._pool is None else self._pool.map(run, batches)
 
     @property
     def _unknown(self) -> Arrays:
-        memory = ConversationMemory.empty(1, self.config.memory_slots, self.config.latent_size)
+        config = self.config
+        memory = ConversationMemory.empty(1, config.memory_slots, config.latent_size, num_targets=config.num_labels)
         return {name: value.numpy() for name, value in memory.items()}
 
-    def _inputs(self, rows: list[list[int]]) -> Arrays:
-        lengths = np.array([len(ids) for ids in rows])
-        ids = np.full((len(rows), lengths.max()), self._padding, dtype=np.int64)
-        for place, row in enumerate(rows):
-            ids[place, : len(row)] = row
-        mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
-        return {"input_ids": ids, "attention_mask": mask}
-
-    def _table(self, logits: np.ndarray, uncertainty: np.ndarray, errors: list[str | None]) -> pa.Table:
-        columns: dict[str, list[Any]] = {name: [] for name in COLUMNS.names}
-        has_uncertainty = not np.isnan(uncertainty).all()
-        for pad, spread, error in zip(logits.tolist(), uncertainty.tolist(), errors, strict=True):
-            row: dict[str, Any] = {}
-            if error is None and not all(map(math.isfinite, pad)):
-                error = "The model gave no number."
-            if error is None:
-                row = describe(pad, spread if has_uncertainty else None, self.config)
-                row |= {f"uncertainty_{name}": value for name, value in (row["uncertainty"] or {}).items()}
-            row["error"] = error
-            for name, values in columns.items():
-                values.append(row.get(name))
-        return pa.table(columns, schema=COLUMNS)
+    def _table(
+        self, logits: np.ndarray, uncertainty: np.ndarray | None, truncated: list[bool], errors: list[str | None]
+    ) -> pa.Table:
+        columns: dict[str, list[Any]] = {name: [] for name in self.columns.names}
+        spreads = [None] * len(logits) if uncertainty is None else uncertainty.tolist()
+        for values, spread, cut, error in zip(logits.tolist(), spreads, truncated, errors, strict=True):
+            row = describe(
+                None if error else values, None if error else spread, self.config, truncated=cut, error=error
+            )
+            row |= {f"uncertainty_{name}": value for name, value in (row["uncertainty"] or {}).items()}
+            for name, cells in columns.items():
+                cells.append(row.get(name))
+        return pa.table(columns, schema=self.columns)
 
 
 class _Torch:
     """A model as a function of arrays, with the names that its ONNX has."""
 
-    def __init__(self, model: LiminalForPADRegression, device: str) -> None:
-        self.model = model.to(device)
-        self.device = device
+    def __init__(self, model: LiminalForPADRegression) -> None:
+        self.model = model
 
     @torch.inference_mode()
     def __call__(self, inputs: Arrays) -> Arrays:
-        given: dict[str, Any] = {name: torch.from_numpy(value).to(self.device) for name, value in inputs.items()}
-        memory = {name: given.pop(f"memory.{name}") for name in MEMORY_FIELDS if f"memory.{name}" in given}
-        output = self.model(**given, memory=ConversationMemory(**memory) if memory else None)
-        found = {"logits": output.logits, "uncertainty": output.uncertainty}
+        tensors: dict[str, Any] = {
+            name: torch.from_numpy(value).to(self.model.device) for name, value in inputs.items()
+        }
+        memory = {}
+        for name in MEMORY_FIELDS:
+            if f"memory.{name}" in tensors:
+                value = tensors.pop(f"memory.{name}")
+                memory[name] = value.to(self.model.dtype) if value.is_floating_point() else value
+        output = self.model(**tensors, memory=ConversationMemory(**memory) if memory else None)
+        values = {"logits": output.logits, "uncertainty": output.uncertainty}
         if memory:
-            found |= {f"new_memory.{name}": output.memory[name] for name in MEMORY_FIELDS}
-        return {name: value.cpu().numpy() for name, value in found.items() if value is not None}
+            values |= {f"new_memory.{name}": output.memory[name] for name in MEMORY_FIELDS}
+        # numpy has no bfloat16.
+        return {
+            name: (value.float() if value.is_floating_point() else value).cpu().numpy()
+            for name, value in values.items()
+            if value is not None
+        }
 
 
-def problem(text: Any) -> str | None:
-    """Why a text can't be read, or None.
+def _keys(
+    texts: list[Any], conversations: list[Any], speakers: Iterable[Any] | None
+) -> list[tuple[Hashable, Hashable]]:
+    """What each row shares its memory with: conversation and speaker; None for a row without a conversation."""
+    names = [None] * len(texts) if speakers is None else as_list(speakers)
+    for what, values in (("conversations", conversations), ("speakers", names)):
+        _check_length(what, values, texts)
+    return [
+        (None if is_missing(chat) else chat, None if is_missing(name) else name)
+        for chat, name in zip(conversations, names, strict=True)
+    ]
 
-    Example:
-        >>> problem(17), problem("fine")
-        ('The text is no string.', None)
-    """
-    if text is None or text != text:
-        return "There is no text."
-    if not isinstance(text, str):
-        return "The text is no string."
-    try:
-        checked_text(text)
-    except ValueError:
-        return "The text holds half of a character." if text.strip() else "The text is empty."
-    return None
+
+def _check_length(what: str, values: list[Any], texts: list[Any]) -> None:
+    if len(values) != len(texts):
+        raise LiminalError(f"There are {len(texts):,} texts and {len(values):,} {what}. Give one for each text.")
 
 
 def load(checkpoint: str | os.PathLike | LiminalForPADRegression, tokenizer: Any = None) -> tuple[Any, Any]:
     """A checkpoint's model, in evaluation mode, and its tokenizer.
 
     Raises:
-        ValueError: the model has no encoder, or an object came without its tokenizer.
+        LiminalError: the model has no encoder, or an object came without its tokenizer.
         OSError: there is no such checkpoint.
     """
-    if isinstance(checkpoint, LiminalForPADRegression):
-        model = checkpoint
-        if tokenizer is None:
-            raise ValueError("A model that is given as an object needs its tokenizer: tokenizer=...")
-    else:
+    if isinstance(checkpoint, str | os.PathLike):
         model = LiminalForPADRegression.from_pretrained(checkpoint)
         tokenizer = AutoTokenizer.from_pretrained(checkpoint) if tokenizer is None else tokenizer
+    else:
+        model = checkpoint
+        if tokenizer is None:
+            raise LiminalError("A model that is given as an object needs its tokenizer: tokenizer=...")
     if model.liminal.encoder is None:
-        raise ValueError("This model has no encoder: it takes vectors, not texts.")
-    if tokenizer.pad_token_id is None:
-        # GPT-2 has none; the mask hides the padding, so that any token will do.
-        tokenizer.pad_token = tokenizer.eos_token
-    return model.eval(), tokenizer
+        raise LiminalError("This model has no encoder: it takes vectors, not texts.")
+    return model.eval(), with_padding(tokenizer)
+
+
+# ---- identity ----
 
 
 def checkpoint_identity(model: LiminalForPADRegression, tokenizer: Any) -> str:
-    """A hash of what the answers depend on: the weights themselves, the config and the tokenizer."""
+    """A hash of what the answers depend on: weights, config, tokenizer, and the code of plugins."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -326,11 +376,22 @@ def checkpoint_identity(model: LiminalForPADRegression, tokenizer: Any) -> str:
         for name in ("_name_or_path", "transformers_version", "_commit_hash", "auto_map", "custom_pipelines"):
             part.pop(name, None)
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+    for part in (model.liminal.head, model.liminal.pooler):
+        code = getattr(sys.modules.get(type(part).__module__), "__file__", None)
+        if code and not type(part).__module__.startswith("liminal_hf."):
+            digest.update(file_sha256(Path(code)).encode())
     backend = getattr(tokenizer, "backend_tokenizer", None)
     # Padding and truncation are how it was last called.
     described = json.loads(backend.to_str()) if backend is not None else tokenizer.get_vocab()
     digest.update(json.dumps({**described, "padding": None, "truncation": None}, sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def _folder_identity(folder: Path) -> str:
+    """A hash of an exported folder's files."""
+    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    content = json.dumps({file.name: file_sha256(file) for file in files})
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def onnx_folder(model: LiminalForPADRegression, identity: str, memory: bool, int8: bool) -> Path:
@@ -339,8 +400,10 @@ def onnx_folder(model: LiminalForPADRegression, identity: str, memory: bool, int
     Raises:
         ImportError: the extra is not installed.
     """
+    from ..export.onnx import export_onnx
+
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
-    key = json.dumps({"model": identity, "memory": memory, "int8": int8, "format": _EXPORT_FORMAT, **versions})
+    key = json.dumps({"model": identity, "memory": memory, "int8": int8, "liminal_hf": __version__, **versions})
     folder = cache_root() / "onnx" / hashlib.sha256(key.encode()).hexdigest()[:32]
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Whoever comes second waits, and finds it. model.onnx is put in place whole, and config.json comes last.
@@ -351,13 +414,13 @@ def onnx_folder(model: LiminalForPADRegression, identity: str, memory: bool, int
     return folder
 
 
-def _steps(rows: Iterable[int], conversations: Sequence[Hashable]) -> list[list[int]]:
+def _steps(rows: Iterable[int], keys: Sequence[Hashable]) -> list[list[int]]:
     """The first turn of every conversation, the second of every one that has it, and so on."""
     steps: list[list[int]] = []
-    turns: dict[Hashable, int] = {}
+    turns: Counter[Hashable] = Counter()
     for row in rows:
-        turn = turns.get(conversations[row], 0)
-        turns[conversations[row]] = turn + 1
+        turn = turns[keys[row]]
+        turns[keys[row]] += 1
         if turn == len(steps):
             steps.append([])
         steps[turn].append(row)
