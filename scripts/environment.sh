@@ -1,7 +1,6 @@
 # Sourced by the scripts beside it: sets up .venv with python's own venv and pip, from the pinned versions.
 #
-# PYTHON names the interpreter to start from (default: python3). The pins need Python 3.11 or newer; the package
-# itself also runs on 3.10, with `pip install .`.
+# PYTHON names the interpreter to start from (default: python3); it has to be 3.11 or newer.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -12,7 +11,7 @@ set_up() {
   local extras=$1 python=${PYTHON:-python3} stamp wanted
   if [ ! -x .venv/bin/python ]; then
     if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-      echo "The pinned versions need Python 3.11 or newer, and '$python' is not that. Name one: PYTHON=python3.12 bash $0" >&2
+      echo "Python 3.11 or newer is needed, and '$python' is not that. Name one: PYTHON=python3.12 bash $0" >&2
       exit 1
     fi
     say "Making .venv with $("$python" --version)"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up .venv and runs everything that has to pass: ruff, mypy, and the suite.
+# Sets up .venv and runs everything that has to pass: ruff, mypy, and the suite, with its slowest tests and its coverage.
 #
 #   bash scripts/test.sh                                   all of it
 #   bash scripts/test.sh tests/test_modeling.py -k memory  a part of the suite: the arguments go to pytest
@@ -16,9 +16,12 @@ if [ "${1:-}" = --nightly ]; then
   set -- -m nightly "${@:2}"
 fi
 
-say "ruff check"
+say "ruff check, ruff format --check"
 .venv/bin/ruff check .
+.venv/bin/ruff format --check .
 say "mypy"
 .venv/bin/mypy
 say "pytest $*"
-exec .venv/bin/python -m pytest --numprocesses=2 --dist=loadscope "$@"
+# sys.monitoring (Python 3.12 and newer) counts lines at next to no cost; before, it costs a tenth of the time.
+export COVERAGE_CORE=sysmon
+exec .venv/bin/python -m pytest --numprocesses=2 --dist=loadscope --durations=15 --cov=liminal_hf "$@"

@@ -4,7 +4,7 @@
 #
 #   bash scripts/test_versions.sh                        5.16.0 and the version of scripts/constraints.txt
 #   bash scripts/test_versions.sh 5.19.0                 another one
-#   TORCH=2.6.0 PYTHON=python3.10 bash scripts/test_versions.sh 5.16.0
+#   TORCH=2.6.0 PYTHON=python3.12 bash scripts/test_versions.sh 5.16.0
 #
 # TORCH is the version of torch (default: that of scripts/constraints.txt, for all), PYTHON the interpreter (default:
 # python3), TESTS the tests (default: those below). Older releases of torch may only come as builds of several GB;

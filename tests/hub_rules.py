@@ -87,7 +87,7 @@ class Repo:
         parent = self.branches.get(branch)
         listing = "".join(f"{path} {blob.git_oid}\n" for path, blob in sorted(files.items()))
         oid = hashlib.sha1(f"{parent}\n{title}\n{len(self.commits)}\n{listing}".encode()).hexdigest()
-        date = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+        date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
         self.commits[oid] = Commit(oid, parent, title, dict(files), date)
         self.branches[branch] = oid
         return self.commits[oid]

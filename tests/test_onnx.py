@@ -1,23 +1,29 @@
 """The ONNX export against torch: families, other shapes than traced, conversations, 8 bits on the real MiniLM."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import MINILM, tiny_model
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from liminal_hf import DEFAULT_CHECKPOINT, LiminalConfig, LiminalForPADRegression
 from liminal_hf.data import load_emobank
+from liminal_hf.export.hub import verify_weights
 from liminal_hf.metrics import pearson
+from liminal_hf.modeling.errors import LiminalError
+from liminal_hf.modeling.provenance import read_facts
 
 pytest.importorskip("onnxruntime", reason="needs ONNX: pip install 'liminal_hf[onnx]'")
 onnx = pytest.importorskip("onnx", reason="needs ONNX: pip install 'liminal_hf[onnx]'")
 
-from liminal_hf.export.onnx import export_onnx  # noqa: E402
+from liminal_hf.export.onnx import _compare, export_onnx  # noqa: E402
 from liminal_hf.scoring.onnx_runtime import OnnxPAD  # noqa: E402
 
 SHAPES = [(1, 1), (1, 5), (5, 16), (3, 40)]
@@ -78,7 +84,7 @@ def test_the_files_hold_nothing_of_this_machine_and_the_model_is_left_as_it_was(
     export_onnx(model, tmp_path / "onnx")
     assert model.training and model.liminal.encoder.training
     files = sorted(file.name for file in (tmp_path / "onnx").iterdir())
-    assert files == ["config.json", "model.onnx"]
+    assert files == ["README.md", "config.json", "model.onnx"]
     for file in (tmp_path / "onnx").iterdir():
         content = file.read_bytes()
         for trace in (str(tmp_path), "site-packages", str(Path(__file__).parents[1]), "stack_trace"):
@@ -101,6 +107,52 @@ def minilm_onnx(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("onnx")
     export_onnx(DEFAULT_CHECKPOINT, folder)
     return folder
+
+
+def test_a_folder_says_how_it_is_read_and_what_it_is(minilm_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = (minilm_onnx / "README.md").read_text(encoding="utf-8")
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert (front["license"], front["library_name"], front["base_model"]) == ("cc-by-sa-4.0", "onnx", "minilm-emobank")
+    assert front["model-index"] and read_facts(minilm_onnx) == read_facts(DEFAULT_CHECKPOINT)
+    assert list(verify_weights(minilm_onnx)) == ["model.onnx"]
+    # The lines in the card hand over all that the tokenizer gives.
+    monkeypatch.chdir(minilm_onnx)
+    names: dict[str, Any] = {}
+    exec(re.findall(r"```python\n(.*?)```", card, re.DOTALL)[0], names)
+    assert set(names["batch"]) == {"input_ids", "token_type_ids", "attention_mask"}
+    expected = OnnxPAD(minilm_onnx).predict(names["texts"])["logits"]
+    np.testing.assert_allclose(names["outputs"]["logits"], expected, atol=1e-5, rtol=0)
+    del names["inputs"]["token_type_ids"]
+    without = names["session"].run(["logits"], names["inputs"])[0]
+    np.testing.assert_array_equal(without, names["outputs"]["logits"])
+
+
+@pytest.mark.parametrize("part", ["uncertainty", "soul_kernel"])
+def test_every_output_is_compared(part: str, tmp_path: Path) -> None:
+    model = tiny_model("bert", num_outer_steps=2)
+    path = export_onnx(model, tmp_path, memory=True)
+    _compare(model, path, memory=True)
+    with torch.no_grad():
+        for name, parameter in model.liminal.head.named_parameters():
+            parameter.add_(0.3 * (part in name))
+    with pytest.raises(LiminalError, match=r"was not written: its (uncertainty|new_memory)"):
+        _compare(model, path, memory=True)
+    with torch.no_grad():
+        model.liminal.head.pad_head[2].weight.add_(0.5)
+    with pytest.raises(LiminalError, match=r"its logits differs.* in 8 bits"):
+        _compare(model, path, memory=True, in_8_bits=True)
+
+
+def test_other_targets(tmp_path: Path) -> None:
+    model = tiny_model("bert", num_outer_steps=2, targets=["joy", "anger"])
+    export_onnx(model, tmp_path, memory=True)
+    tokens = batch(3, 7)
+    with torch.no_grad():
+        expected = model(**tokens).logits.numpy()
+    memory = {f"memory.{name}": value.numpy() for name, value in model.initial_memory(3).items()}
+    logits = OnnxPAD(tmp_path).run({**arrays(tokens), **memory})["logits"]
+    np.testing.assert_allclose(logits, expected, atol=1e-5, rtol=0)
+    assert "(2, 2): joy, anger" in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
 def test_predict_on_minilm_matches_torch_whatever_the_batch(minilm_onnx: Path) -> None:

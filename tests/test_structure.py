@@ -4,16 +4,12 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from functools import cache
 from itertools import chain
 from pathlib import Path
 
 import pytest
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # the package itself never needs it
-    tomllib = pytest.importorskip("tomli")
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "liminal_hf"

@@ -176,7 +176,7 @@ def verify_weights(checkpoint: str | Path, *, revision: str | None = None, token
         raise ValueError(
             f"{checkpoint} has no card with the sha256 of its weights. `liminal push` and `liminal export` write one."
         )
-    present = {path.name for path in folder.glob("*.safetensors")}
+    present = {path.name for kind in ("*.safetensors", "*.onnx*") for path in folder.glob(kind)}
     if present != set(told):
         error_type = FileNotFoundError if set(told) - present else ValueError
         raise error_type(

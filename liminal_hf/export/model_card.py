@@ -139,8 +139,8 @@ def build_card(config: LiminalConfig, facts: Mapping[str, Any] | None = None) ->
             `encoder_license`; `weights_sha256`, a dict by file name; `hardware`; `co2_eq_emissions`, a dict with
             `emissions` in grams and `source`, only where it was measured. For a checkpoint that was trained further:
             `base_model`, its name; `base`, its facts; `trained_on`, a dict with `name` and `rows`. `form`: "hub"
-            (default), "adapter" (of PEFT, on `base_model`) or "onnx", and for that `onnx`, a dict with `memory` and
-            `int8`.
+            (default), "adapter" (of PEFT, on `base_model`) or "onnx", and for that `onnx`, a dict with `memory`, `int8`
+            and `token_type_ids`, each True or False.
 
     Returns:
         A `huggingface_hub.ModelCard`, with the results in its `model-index`.
@@ -161,19 +161,24 @@ def build_card(config: LiminalConfig, facts: Mapping[str, Any] | None = None) ->
     evaluations = _evaluations(facts, config.targets)
     license_id = inherited_fact(facts, "license")
     encoder = config.encoder_name_or_path
-    plain = form == "hub" and not facts.get("base_model")
+    base_model = facts.get("base_model") or (encoder if _is_hub_id(encoder) else None)
+    relation = {"adapter": "adapter"}.get(form, "finetune") if facts.get("base_model") else None
+    if form == "onnx":
+        base_model, relation = facts.get("repo_id") or facts.get("name") or base_model, "quantized"
+    # Figures of the weights before they were rounded are no figures of this file.
+    rounded = form == "onnx" and facts["onnx"]["int8"]
     card_data = ModelCardData(
         language=inherited_fact(facts, "language") or ("en" if corpora else None),
         license=license_id,
         library_name={"adapter": "peft", "onnx": "onnx"}.get(form, "transformers"),
         pipeline_tag="text-classification",
-        base_model=facts.get("base_model") or (encoder if _is_hub_id(encoder) else None),
-        base_model_relation=None if plain else {"hub": "finetune", "adapter": "adapter"}.get(form, "quantized"),
+        base_model=base_model,
+        base_model_relation=relation,
         datasets=_datasets(facts) or None,
         metrics=[identifier for identifier, _ in _METRICS.values()],
-        tags=[*TAGS, *sorted(_tags(facts))],
+        tags=[*(tag for tag in TAGS if tag != "custom_code" or form != "onnx"), *sorted(_tags(facts))],
         model_name=name,
-        eval_results=_eval_results(evaluations, config.targets) or None,  # type: ignore[arg-type]
+        eval_results=None if rounded else _eval_results(evaluations, config.targets) or None,  # type: ignore[arg-type]
         co2_eq_emissions=facts.get("co2_eq_emissions"),
         weights_sha256=facts.get("weights_sha256"),
     )
@@ -195,6 +200,7 @@ def build_card(config: LiminalConfig, facts: Mapping[str, Any] | None = None) ->
         plugins=plugins(config),
         encoder_link=_is_hub_id(encoder),
         encoder_license=facts.get("encoder_license") or base.get("encoder_license"),
+        rounded=rounded,
         evaluations=evaluations,
         base_evaluations=_evaluations(base, config.targets),
         ceiling=inherited_fact(facts, "human_ceiling")

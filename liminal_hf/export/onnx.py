@@ -19,11 +19,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
+from ..io import file_sha256
 from ..modeling.errors import LiminalError
 from ..modeling.memory import MEMORY_FIELDS
 from ..modeling.modeling_liminal import LiminalForPADRegression
+from ..modeling.provenance import write_facts
+from .checkpoint import facts_of, open_checkpoint
+from .model_card import build_card
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -32,6 +36,8 @@ MODEL_FILE = "model.onnx"
 _DATA_FILE = "model.onnx.data"
 # One protobuf file can't pass 2 GB; larger weights go beside it.
 _LARGEST_FILE = 1_800_000_000
+# Of the labels' standard deviation, see `export_onnx`.
+_LOSS_IN_8_BITS = 0.1
 _INSTALL = "ONNX needs more packages: pip install 'liminal_hf[onnx]'"
 
 
@@ -45,12 +51,18 @@ def export_onnx(
 ) -> Path:
     """Writes a model as ONNX, for any batch size and any length that its encoder takes.
 
-    Inputs are `input_ids` and `attention_mask`, int64 `(batch, length)`; outputs are those of `LiminalPADOutput` that
-    the head has. K and n are the config's. The result is compared with torch before it is written.
+    Inputs are `input_ids` and `attention_mask`, int64 `(batch, length)`, and for a tokenizer that gives them
+    `token_type_ids`, which may be left out and are not read, because a text is one segment. Outputs are those of
+    `LiminalPADOutput` that the head has. K and n are the config's.
+
+    Every output is compared with torch before anything is written. In float it may differ by a thousandth of its scale
+    (the standard deviation of the labels, or the output's largest value). In 8 bits, logits and uncertainty may differ
+    by a tenth of the labels' standard deviation (root mean square over random tokens).
 
     Args:
-        checkpoint_or_model: folder or Hub id of a checkpoint, or a model (a PEFT model: merge it first).
-        folder: where to write model.onnx, config.json and the tokenizer; created if it does not exist.
+        checkpoint_or_model: a run's folder, a checkpoint's folder, a Hub id, or a model (a PEFT model: merge it first).
+        folder: where to write model.onnx, config.json, the tokenizer, README.md and the facts; created if it does not
+            exist.
         tokenizer: default the checkpoint's; a model given as an object needs it for `OnnxPAD.predict`.
         memory: whether the conversation is an input, `memory.slots`, `memory.count`, `memory.turn`, `memory.pad` as in
             `ConversationMemory`, and an output, the same names after `new_`. Without it the model is stateless.
@@ -61,9 +73,9 @@ def export_onnx(
         The path of model.onnx.
 
     Raises:
-        ValueError: the model has no encoder, no memory where one is asked for, or `quantize` is unknown.
+        LiminalError: the model has no encoder, no memory where one is asked for, or `quantize` is unknown; or the ONNX
+            model does not give what torch gives.
         ImportError: the extra is not installed; the message has the line to type.
-        RuntimeError: the ONNX model does not give what torch gives.
 
     Example:
         >>> from transformers import BertConfig
@@ -74,7 +86,7 @@ def export_onnx(
         'model.onnx'
     """
     if quantize not in (None, "int8"):
-        raise ValueError(f'quantize must be None or "int8", got {quantize!r}.')
+        raise LiminalError(f'quantize must be None or "int8", got {quantize!r}.')
     try:
         import onnx_ir
         import onnxruntime  # noqa: F401  (the comparison needs it)
@@ -83,18 +95,18 @@ def export_onnx(
     if isinstance(checkpoint_or_model, LiminalForPADRegression):
         model = checkpoint_or_model
     elif isinstance(checkpoint_or_model, str | os.PathLike):
-        model = LiminalForPADRegression.from_pretrained(checkpoint_or_model)
-        if tokenizer is None:
-            tokenizer = AutoTokenizer.from_pretrained(checkpoint_or_model)
+        source = open_checkpoint(os.fspath(checkpoint_or_model), tokenizer)
+        model, tokenizer = source.model, source.tokenizer
     else:
-        raise ValueError(
+        raise LiminalError(
             "export_onnx takes a checkpoint or a LiminalForPADRegression, got "
             f"{type(checkpoint_or_model).__name__}. An adapted model: export peft_model.merge_and_unload()."
         )
     if model.liminal.encoder is None:
-        raise ValueError("This model has no encoder (text_config=None): there are no texts that its ONNX could read.")
+        raise LiminalError("This model has no encoder (text_config=None): there are no texts that its ONNX could read.")
     if memory and not model.liminal.head.has_memory:
         raise LiminalError(f"Head {model.config.head!r} as configured has no memory. Leave memory=True out.")
+    facts = facts_of(model)
     if any(parameter.device.type != "cpu" or parameter.dtype != torch.float32 for parameter in model.parameters()):
         model = copy.deepcopy(model).cpu().float()
     was_training = model.training
@@ -113,6 +125,10 @@ def export_onnx(
             _compare(model, written, memory)
             if quantize == "int8":
                 written = _quantize(written, to_quantize, large)
+                _compare(model, written, memory, in_8_bits=True)
+            segments = tokenizer is not None and "token_type_ids" in tokenizer.model_input_names
+            if segments:
+                _accept_segments(written)
             for file in written.parent.glob(f"{MODEL_FILE}*"):
                 file.replace(folder / file.name)
     finally:
@@ -121,9 +137,13 @@ def export_onnx(
     # The folder holds neither torch weights nor code, and a folder of this machine means nothing elsewhere.
     config.auto_map = {}
     config.text_config._name_or_path = ""
-    config.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
+    weights = {file.name: file_sha256(file) for file in sorted(folder.glob(f"{MODEL_FILE}*"))}
+    about = {"memory": memory, "int8": quantize == "int8", "token_type_ids": segments}
+    write_facts(folder, facts)
+    build_card(config, {**facts, "form": "onnx", "onnx": about, "weights_sha256": weights}).save(folder / "README.md")
+    config.save_pretrained(folder)  # last: with it the folder is whole
     return folder / MODEL_FILE
 
 
@@ -209,23 +229,46 @@ def _strip_traces(program: onnx_ir.Model) -> None:
 
 
 @torch.no_grad()
-def _compare(model: LiminalForPADRegression, file: Path, memory: bool) -> None:
-    """Runs both on other shapes than were traced."""
+def _compare(model: LiminalForPADRegression, file: Path, memory: bool, in_8_bits: bool = False) -> None:
+    """Runs both on other shapes than were traced, and compares every output."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    inputs = _sample(model, memory, rows=3, length=11)
-    expected = model(**inputs).logits.numpy()
+    inputs = _sample(model, memory, rows=8, length=11)
+    expected: Any = model(**inputs)
     arrays = {name: inputs[name].numpy() for name in ("input_ids", "attention_mask")}
     if memory:
         arrays |= {f"memory.{field}": inputs["memory"][field].numpy() for field in MEMORY_FIELDS}
-    (found,) = session.run(["logits"], arrays)
-    difference = float(np.abs(found - expected).max())
-    if not difference <= 1e-3 * max(model.config.label_std):
-        raise RuntimeError(
-            f"The ONNX model differs from torch by {difference:.2g}, so it was not written. This encoder does not "
-            "export faithfully with these versions of torch, transformers and onnxscript; another version may."
-        )
+    spread = max(model.config.label_std)
+    for output, value in zip(session.get_outputs(), session.run(None, arrays), strict=True):
+        field = output.name.removeprefix("new_memory.")
+        reference = (expected.memory[field] if field != output.name else expected[field]).float().numpy()
+        difference = np.abs(value - reference)
+        if in_8_bits:
+            if output.name not in ("logits", "uncertainty"):
+                continue
+            size, limit = float(np.sqrt((difference**2).mean())), _LOSS_IN_8_BITS * spread
+        else:
+            scale = spread if output.name in ("logits", "uncertainty") else max(1.0, float(np.abs(reference).max()))
+            size, limit = float(difference.max(initial=0)), 1e-3 * scale
+        if not size <= limit:
+            advice = "Export it in float." if in_8_bits else "Another version of torch, transformers or onnxscript may."
+            raise LiminalError(
+                f"The ONNX model was not written: its {output.name} differs from torch by {size:.2g}, and {limit:.2g} "
+                f"is allowed. This encoder does not export faithfully{' in 8 bits' if in_8_bits else ''}. {advice}"
+            )
+
+
+def _accept_segments(file: Path) -> None:
+    """Adds `token_type_ids` to the inputs, with a default: a tokenizer's whole output is then taken as it is."""
+    import onnx
+
+    model = onnx.load(file, load_external_data=False)
+    like = next(value for value in model.graph.input if value.name == "input_ids")
+    segments = onnx.ValueInfoProto(name="token_type_ids", type=like.type)
+    model.graph.input.append(segments)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros((1, 1), dtype=np.int64), segments.name))
+    onnx.save(model, file)
 
 
 def _quantize(file: Path, nodes: list[str], large: bool) -> Path:
