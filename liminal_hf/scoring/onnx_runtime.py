@@ -75,6 +75,7 @@ class OnnxPAD:
                 "liminal_hf.export.onnx.export_onnx(checkpoint, folder)."
             )
         options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors; a warning would say that `token_type_ids` may be left out
         if threads is not None:
             options.intra_op_num_threads = threads
         self.session = onnxruntime.InferenceSession(
