@@ -29,7 +29,7 @@ from liminal_hf.modeling.configuration_liminal import DIMENSIONS
 from liminal_hf.modeling.encoders import resolve_encoder
 from liminal_hf.modeling.modeling_liminal import MISSING_LABEL
 from liminal_hf.training.callbacks import ManifestCallback, last_checkpoint
-from liminal_hf.training.distillation import add_unlabelled, taught_labels
+from liminal_hf.training.distillation import add_unlabelled, soft_labels
 from liminal_hf.training.fit import training_arguments
 from liminal_hf.training.recipe import Recipe
 from liminal_hf.training.run_folder import save_whole
@@ -170,7 +170,7 @@ def plain(
 
     if recipe.distill:
         train = add_unlabelled(corpus["train"].select_columns(["text", "labels"]), recipe.distill)
-        labels = taught_labels(train, recipe.distill, recipe.data.max_length, folder / "taught.safetensors")
+        labels = soft_labels(train, recipe.distill, recipe.data.max_length, folder / "taught.safetensors")
         train = train.remove_columns("labels").add_column("labels", labels)
         corpus = DatasetDict({**corpus, "train": train})
     splits = {name: tokens(rows) for name, rows in corpus.items()}

@@ -23,8 +23,8 @@ from grid import Grid  # noqa: E402
 
 from liminal_hf import metrics  # noqa: E402
 from liminal_hf.data import load_emobank  # noqa: E402
+from liminal_hf.inference import read  # noqa: E402
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression  # noqa: E402
-from liminal_hf.training.distillation import predict_texts  # noqa: E402
 from liminal_hf.training.recipe import Recipe  # noqa: E402
 
 pytestmark = pytest.mark.nightly
@@ -147,5 +147,5 @@ def test_a_tuned_encoder_is_read_by_itself_and_not_by_the_states_at_hand(grid: P
     cell = bench.compute(tuned.systems[0], 0, grid.parent / "run")
     model = LiminalForPADRegression.from_pretrained(grid.parent / "run" / "model")
     tokenizer = AutoTokenizer.from_pretrained(grid.parent / "run" / "model")
-    expected = predict_texts(model, tokenizer, bench.corpus["test"]["text"][:])
+    expected = read(model, tokenizer, bench.corpus["test"]["text"][:])["logits"]
     np.testing.assert_allclose(cell.test, expected, atol=1e-5)

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_kit import WORDS, same_weights, small_recipe, texts_and_labels
+from training_kit import WORDS, predict_texts, same_weights, small_recipe, texts_and_labels
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from liminal_hf.training.distillation import predict_texts
 from liminal_hf.training.fit import fit
 from liminal_hf.training.run_folder import RunMismatchError
 from liminal_hf.training.trainer import LiminalTrainer

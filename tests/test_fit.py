@@ -11,14 +11,13 @@ import pytest
 import torch
 from datasets import DatasetDict
 from safetensors.torch import load_file
-from training_kit import WORDS, phase, same_weights, small_recipe, tables, texts_and_labels
+from training_kit import WORDS, phase, predict_texts, same_weights, small_recipe, tables, texts_and_labels
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, set_seed
 
 from liminal_hf.data import load_table, pooled_dataset
 from liminal_hf.export.model_card import build_card, run_facts
 from liminal_hf.metrics import mean_pearson
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression
-from liminal_hf.training.distillation import predict_texts
 from liminal_hf.training.fit import FitResult, fit, training_arguments
 from liminal_hf.training.recipe import Phase, Recipe
 from liminal_hf.training.run_folder import RunInProgressError, RunMismatchError

@@ -9,11 +9,13 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from conftest import VOCABULARY, tiny_config
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from liminal_hf.inference import read
 from liminal_hf.modeling.encoders import build_encoder
 from liminal_hf.training.fit import fit
 from liminal_hf.training.recipe import Recipe
@@ -102,6 +104,11 @@ def phase(name: str, epochs: int = 3, training: dict[str, Any] | None = None, **
         "use_cpu": True,
     }
     return {"name": name, "ema_decay": 0.9, **fields, "training": {**settings, **(training or {})}}
+
+
+def predict_texts(model: Any, tokenizer: Any, texts: list[str]) -> np.ndarray:
+    """The predictions in label units, `(texts, targets)` float64."""
+    return read(model, tokenizer, texts)["logits"].astype(np.float64)
 
 
 def same_weights(one: Any, other: Any) -> bool:

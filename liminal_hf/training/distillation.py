@@ -1,46 +1,52 @@
-"""What teachers say: soft targets from other checkpoints, also for texts that nobody has labelled.
+"""Soft targets: the predictions of other checkpoints, also for texts without labels.
 
 Requires accelerate, datasets and transformers. The source is Hinton et al. 2015, "Distilling the Knowledge in a Neural
 Network"; for a regression a teacher's prediction is the soft target itself.
 """
 
+import hashlib
 import json
 import logging
-from contextlib import suppress
+import shutil
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets
+from huggingface_hub.utils import tqdm
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from ..data import load_goemotions
 from ..data.embedding_cache import COLUMN
+from ..inference import TextBatch, read
 from ..io import atomic_write, file_sha256
 from ..modeling.configuration_liminal import DIMENSIONS, MISSING_LABEL, LiminalConfig
+from ..modeling.encoders import family
+from ..modeling.errors import LiminalError
 from .recipe import Distill
 
 logger = logging.getLogger(__name__)
 
 
-def check_teacher(folder: str) -> None:
-    """Refuses what is no model, or a model whose outputs are not PAD.
+_SHARD = 2048
+_LOG_SECONDS = 30
+
+
+def check_teacher(folder: str, targets: Sequence[str] = DIMENSIONS) -> None:
+    """Refuses what is no model, or a model with other targets.
 
     Args:
         folder: of a checkpoint: one of ours, or of `AutoModelForSequenceClassification`.
+        targets: the student's.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        ValueError: it is no regression with three outputs in the order of ours.
+        LiminalError: it is no regression with these targets in this order.
     """
     if not (Path(folder) / "config.json").is_file():
         raise FileNotFoundError(
@@ -48,149 +54,211 @@ def check_teacher(folder: str) -> None:
             "FOLDER/model), or name another folder in distill.teachers."
         )
     config = AutoConfig.from_pretrained(folder)
+    names = [str(config.id2label[index]).lower() for index in sorted(config.id2label)]
+    wanted = [target.lower() for target in targets]
+    allowed = [wanted, ["valence" if name == "pleasure" else name for name in wanted]]
     if isinstance(config, LiminalConfig):
+        if names not in allowed:
+            raise LiminalError(
+                f"distill.teachers: {folder} predicts {', '.join(names)}, and the student learns {', '.join(targets)}. "
+                "A teacher needs the same targets in the same order."
+            )
         return
-    names = [str(config.id2label[place]).lower() for place in sorted(config.id2label)]
-    unnamed = [f"label_{place}" for place in range(3)]
-    if config.problem_type != "regression" or names not in (unnamed, list(DIMENSIONS), ["valence", *DIMENSIONS[1:]]):
-        raise ValueError(
+    unnamed = [f"label_{index}" for index in range(len(wanted))]
+    if config.problem_type != "regression" or names not in (unnamed, *allowed):
+        raise LiminalError(
             f"distill.teachers: {folder} has problem_type {config.problem_type!r} and the labels {', '.join(names)}. "
             "A teacher is a model of ours, or one of AutoModelForSequenceClassification whose config.json says "
-            f'problem_type "regression" and three labels: {", ".join(DIMENSIONS)}, or none by name.'
+            f'problem_type "regression" and {len(wanted)} labels: {", ".join(targets)}, or none by name.'
         )
 
 
 def weights_sha256(teachers: list[str]) -> list[str]:
-    """What tells these teachers from others: sha256 of each file of their weights, in order.
+    """The sha256 of each file of the teachers' weights, in order.
 
     Example:
         >>> weights_sha256([])
         []
     """
-    found = {
-        teacher: [file_sha256(path) for path in sorted(Path(teacher).glob("*.safetensors"))]
+    return _file_hashes(teachers, "*.safetensors")
+
+
+def settings_sha256(teachers: list[str]) -> list[str]:
+    """The sha256 of each other file that the teachers' predictions depend on: config, tokenizer, code.
+
+    Example:
+        >>> settings_sha256([])
+        []
+    """
+    return [digest for pattern in ("*.json", "*.txt", "*.model", "*.py") for digest in _file_hashes(teachers, pattern)]
+
+
+def _file_hashes(teachers: list[str], pattern: str) -> list[str]:
+    beside = {"provenance.json", "metrics.json"}  # no prediction depends on them
+    hashes = {
+        teacher: [file_sha256(path) for path in sorted(Path(teacher).glob(pattern)) if path.name not in beside]
         for teacher in dict.fromkeys(teachers)
     }
-    return [digest for teacher in teachers for digest in found[teacher]]
+    return [digest for teacher in teachers for digest in hashes[teacher]]
 
 
-def add_unlabelled(train: Dataset, distill: Distill, data_dir: str | Path | None = None) -> Dataset:
+def add_unlabelled(
+    train: Dataset, distill: Distill, data_dir: str | Path | None = None, targets: Sequence[str] = DIMENSIONS
+) -> Dataset:
     """The training split with the texts that the teachers alone label: the same ones whatever the seed.
 
     Args:
         train: with `text` and `labels`.
         distill: the recipe's; one that asks for no texts gets `train` back.
         data_dir: folder with the corpora, see `load_goemotions`.
+        targets: the student's.
 
     Raises:
-        FileNotFoundError, ValueError: a teacher is none (see `check_teacher`), or `train` has a column of states.
+        FileNotFoundError: a teacher is missing.
+        LiminalError: a teacher can't teach this student (see `check_teacher`), or `train` has a column of states.
     """
     for teacher in distill.teachers:
-        check_teacher(teacher)
+        check_teacher(teacher, targets)
     if distill.texts is None:
         return train
     if COLUMN in train.column_names:
-        raise ValueError(f"distill.texts adds texts whose states data['train'][{COLUMN!r}] does not have: remove it.")
+        raise LiminalError(f"distill.texts adds texts whose states data['train'][{COLUMN!r}] does not have: remove it.")
     texts = load_goemotions(data_dir)["train"]["text"][:]
-    number = min(distill.num_texts, len(texts))
-    drawn = sorted(np.random.default_rng(0).choice(len(texts), number, replace=False))
-    rows = {"text": [texts[row] for row in drawn], "labels": [[float(MISSING_LABEL)] * 3] * number}
+    count = min(distill.num_texts, len(texts))
+    drawn = sorted(np.random.default_rng(0).choice(len(texts), count, replace=False))
+    rows = {"text": [texts[row] for row in drawn], "labels": [[float(MISSING_LABEL)] * len(targets)] * count}
     train = train.select_columns(list(rows))
     return concatenate_datasets([train, Dataset.from_dict(rows, features=train.features)])
 
 
-def taught_labels(train: Dataset, distill: Distill, max_length: int, kept: Path) -> list[list[float]]:
+def soft_labels(train: Dataset, distill: Distill, max_length: int, path: Path) -> list[list[float]]:
     """What a student learns instead of the labels of `train`: see `teach` and `soft_targets`."""
     labels = np.asarray(train["labels"][:], dtype=np.float64)
-    taught = teach(distill.teachers, train["text"][:], max_length, kept)
-    return soft_targets(labels, taught, distill.weight, distill.stretch).astype(np.float32).tolist()
+    predictions = teach(distill.teachers, train["text"][:], max_length, path)
+    return soft_targets(labels, predictions, distill.weight, distill.stretch).astype(np.float32).tolist()
 
 
-def teach(teachers: list[str], texts: list[str], max_length: int, kept: Path) -> np.ndarray:
-    """The teachers' mean prediction.
+def teach(teachers: list[str], texts: list[str], max_length: int, path: Path) -> np.ndarray:
+    """The teachers' mean prediction, read in shards: an interrupted run goes on after the last whole one.
 
     Args:
         teachers: folders that `check_teacher` accepts; one that is named twice counts twice.
         texts: none empty.
         max_length: tokens per text, for a teacher whose config does not say.
-        kept: file that keeps the outcome for a run that is cut off. One of other teachers, or half of one, is as good
-            as none.
+        path: file that keeps the outcome. One of other teachers or texts, or a damaged one, is written anew.
 
     Returns:
-        `(len(texts), 3)` float64 in label units.
+        `(len(texts), targets)` float64 in label units.
     """
-    identity = json.dumps(weights_sha256(teachers))
-    with suppress(OSError, SafetensorError), safe_open(kept, framework="numpy") as file:
-        found = file.get_tensor("pad")
-        if (file.metadata() or {}).get("teachers") == identity and found.shape == (len(texts), 3):
-            return found
-    taught = np.zeros((len(texts), 3))
-    shares = {teacher: teachers.count(teacher) / len(teachers) for teacher in teachers}
-    for number, (teacher, share) in enumerate(shares.items(), start=1):
-        logger.info("Teacher %d of %d reads %d texts", number, len(shares), len(texts))
-        model = AutoModelForSequenceClassification.from_pretrained(teacher, use_safetensors=True)
-        taught += share * predict_texts(model, AutoTokenizer.from_pretrained(teacher), texts, max_length=max_length)
+    content = [weights_sha256(teachers), settings_sha256(teachers), texts, max_length]
+    identity = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     processes = PartialState()
-    if processes.is_main_process:
-        with atomic_write(kept) as temporary:
-            save_file({"pad": taught}, temporary, metadata={"teachers": identity})
+    predictions = _read_file(path, identity)
+    if predictions is None:
+        # Texts of one length together: padding costs time.
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+        shards = [order[start : start + _SHARD] for start in range(0, len(order), _SHARD)]
+        folder = path.with_name(f".{path.stem}.shards")
+        total: np.ndarray | float = 0.0
+        for number, teacher in enumerate(dict.fromkeys(teachers)):
+            _read_shards(teacher, texts, shards, max_length, folder / str(number), identity)
+            processes.wait_for_everyone()
+            parts = [_read_file(folder / str(number) / _shard_name(index), identity) for index in range(len(shards))]
+            ordered = np.empty((len(texts), parts[0].shape[1]))
+            ordered[order] = np.concatenate(parts)
+            total = total + teachers.count(teacher) / len(teachers) * ordered
+        predictions = np.asarray(total)
+        processes.wait_for_everyone()
+        if processes.is_main_process:
+            _write_file(path, predictions, identity)
+            shutil.rmtree(folder, ignore_errors=True)
+    # Every process comes here, whether the file was there or not.
     processes.wait_for_everyone()
-    return taught
+    return predictions
 
 
-def soft_targets(labels: np.ndarray, taught: np.ndarray, weight: float, stretch: bool = False) -> np.ndarray:
-    """Labels mixed with what teachers say; where there is no label, the teachers' word.
+def _read_shards(
+    teacher: str, texts: list[str], shards: list[list[int]], max_length: int, folder: Path, identity: str
+) -> None:
+    """Writes this process's share of the shards that are not there yet."""
+    processes = PartialState()
+    mine = range(processes.process_index, len(shards), processes.num_processes)
+    missing = [index for index in mine if _read_file(folder / _shard_name(index), identity) is None]
+    if not missing:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    model = AutoModelForSequenceClassification.from_pretrained(teacher, use_safetensors=True).to(processes.device)
+    tokenizer = AutoTokenizer.from_pretrained(teacher)
+    limit = family(model.config).max_tokens(model.config)
+    length = None if hasattr(model.config, "max_seq_length") else min(max_length, limit or max_length)
+    count = sum(len(shards[index]) for index in missing)
+    name = f"{Path(teacher).parent.name}/{Path(teacher).name}"
+    with tqdm(total=count, desc=f"Soft targets of {name}", unit="text", disable=count <= 64) as bar:
+        progress = _Progress(bar, name)
+        for index in missing:
+            rows = [texts[row] for row in shards[index]]
+            outcome = read(
+                model, tokenizer, rows, max_length=length, batch_size=64, outputs=("logits",), progress=progress
+            )
+            _write_file(folder / _shard_name(index), outcome["logits"].astype(np.float64), identity)
+
+
+class _Progress:
+    """Shows how many texts are read: in a bar, and in the log every half minute."""
+
+    def __init__(self, bar: Any, name: str) -> None:
+        self.bar, self.name, self.logged = bar, name, time.monotonic()
+
+    def __call__(self, batches: Sequence[TextBatch]) -> Iterator[TextBatch]:
+        for batch in batches:
+            yield batch
+            self.bar.update(len(batch.rows))
+            if time.monotonic() - self.logged >= _LOG_SECONDS:
+                logger.info("Soft targets of %s: %d of %d texts", self.name, self.bar.n, self.bar.total)
+                self.logged = time.monotonic()
+
+
+def _shard_name(index: int) -> str:
+    return f"{index:05d}.safetensors"
+
+
+def _read_file(path: Path, identity: str) -> np.ndarray | None:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about, values = file.metadata() or {}, file.get_tensor("pad")
+    except (OSError, SafetensorError):
+        return None
+    is_whole = about.get("identity") == identity and about.get("sha256") == hashlib.sha256(values.tobytes()).hexdigest()
+    return values if is_whole else None
+
+
+def _write_file(path: Path, values: np.ndarray, identity: str) -> None:
+    about = {"identity": identity, "sha256": hashlib.sha256(values.tobytes()).hexdigest()}
+    with atomic_write(path) as temporary:
+        save_file({"pad": values}, temporary, metadata=about)
+
+
+def soft_targets(labels: np.ndarray, predictions: np.ndarray, weight: float, stretch: bool = False) -> np.ndarray:
+    """Labels mixed with the teachers' predictions; where there is no label, the prediction alone.
 
     Args:
-        labels: `(rows, 3)` in label units, -100 where there is none.
-        taught: `(rows, 3)` in label units.
+        labels: `(rows, targets)` in label units, -100 where there is none.
+        predictions: `(rows, targets)` in label units.
         weight: share of the teachers, 0..1.
-        stretch: scales what they say around its mean, each dimension by one factor, to the standard deviation that the
-            labels have; both are taken over the labels that exist. A dimension where either is constant stays as it is.
+        stretch: scales the predictions around their mean, each target by one factor, to the standard deviation that the
+            labels have; both are taken over the labels that exist. A target where either is constant stays as it is.
 
     Example:
         >>> soft_targets(np.array([[0.5, -100, 0.0]]), np.array([[0.1, 0.3, 0.2]]), 0.5).round(6).tolist()
         [[0.3, 0.3, 0.1]]
-        >>> labels, taught = np.array([[0.4], [-0.4], [-100]]), np.array([[0.2], [-0.2], [0.1]])
-        >>> soft_targets(labels, taught, 0.5, stretch=True).round(6).tolist()
+        >>> labels, predictions = np.array([[0.4], [-0.4], [-100]]), np.array([[0.2], [-0.2], [0.1]])
+        >>> soft_targets(labels, predictions, 0.5, stretch=True).round(6).tolist()
         [[0.4], [-0.4], [0.2]]
     """
     missing = labels == MISSING_LABEL
     if stretch:
-        gold, said = (np.ma.masked_array(values, missing) for values in (labels, taught))
+        gold, said = (np.ma.masked_array(values, missing) for values in (labels, predictions))
         factor = (gold.std(axis=0) / said.std(axis=0)).filled(0.0)  # a division by 0 is masked
         centre = said.mean(axis=0).filled(0.0)
-        taught = centre + (taught - centre) * np.where(factor > 0, factor, 1.0)
-    return np.where(missing, taught, (1 - weight) * labels + weight * taught)
-
-
-@torch.inference_mode()
-def predict_texts(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    texts: list[str],
-    batch_size: int = 64,
-    max_length: int | None = None,
-) -> np.ndarray:
-    """PAD of many texts, `(len(texts), 3)` float64 in label units.
-
-    Args:
-        model, tokenizer: ours, or one of `AutoModelForSequenceClassification` that has three outputs in label units.
-        texts: none empty.
-        batch_size: texts per batch.
-        max_length: tokens per text for a model whose config has no `max_seq_length`.
-    """
-    model = model.to(PartialState().device).eval()
-    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-    found = np.empty((len(texts), 3))
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        batch = tokenizer(
-            [texts[row] for row in rows],
-            padding=True,
-            truncation=True,
-            max_length=getattr(model.config, "max_seq_length", max_length),
-            return_tensors="pt",
-        )
-        found[rows] = model(**batch.to(model.device)).logits.double().cpu().numpy()
-    return found
+        predictions = centre + (predictions - centre) * np.where(factor > 0, factor, 1.0)
+    return np.where(missing, predictions, (1 - weight) * labels + weight * predictions)

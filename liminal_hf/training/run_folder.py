@@ -4,8 +4,10 @@ Requires accelerate, datasets, filelock, safetensors and transformers.
 """
 
 import hashlib
+import inspect
 import json
 import logging
+import math
 import os
 import platform
 import re
@@ -26,11 +28,16 @@ from datasets import DatasetDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..io import file_sha256
+from ..modeling.encoders import resolve_encoder
+from ..modeling.errors import LiminalError
+from ..modeling.heads import HEADS
+from ..modeling.losses import LOSSES
+from ..modeling.pooling import POOLERS
 from .callbacks import write_text
-from .distillation import weights_sha256
+from .distillation import settings_sha256, weights_sha256
 from .recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -40,12 +47,12 @@ _PAIRS = "low_rank.safetensors"
 _REPORT = "report.json"
 
 
-class RunInProgressError(RuntimeError):
+class RunInProgressError(LiminalError, RuntimeError):
     """Another process trains in the same folder."""
 
 
-class RunMismatchError(ValueError):
-    """The folder holds a run of another recipe, seed or data, or something that is no run."""
+class RunMismatchError(LiminalError):
+    """The folder holds a run of another recipe, seed, data, encoder or teacher, or something that is no run."""
 
 
 @dataclass
@@ -73,7 +80,7 @@ class PhaseResult:
         if self.pairs:
             save_file(self.pairs, part / _PAIRS)
         digests = {path.name: file_sha256(path) for path in sorted(part.iterdir())}
-        content = {"report": self.report, "fields": self.fields, "sha256": digests}
+        content = {"report": without_nan(self.report), "fields": self.fields, "sha256": digests}
         write_text(part / _REPORT, json.dumps(content, indent=2) + "\n")
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
@@ -124,7 +131,8 @@ class RunFolder:
     def _ours(self) -> list[Path]:
         """Everything of a run that is there, what marks the folder as a run last."""
         names = (self.model, self.metrics, self.recipe, self.low_rank, self.taught, self.emotional_log, self.phases)
-        return [path for path in (*names, self.run) if path.exists()]
+        shards = self.taught.with_name(f".{self.taught.stem}.shards")
+        return [path for path in (*names, shards, self.run) if path.exists()]
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -149,50 +157,78 @@ class RunFolder:
             lock.release()
 
     def is_finished(self) -> bool:
-        """Whether the run has ended; `metrics.json` is written last."""
-        return self.metrics.is_file() and self.model.is_dir()
+        """Whether the run has ended, with its checkpoint unchanged since; `metrics.json` is written last."""
+        if not (self.metrics.is_file() and self.model.is_dir()):
+            return False
+        try:
+            digests = json.loads(self.metrics.read_text(encoding="utf-8")).get("sha256", {})
+            damaged = [name for name, digest in digests.items() if file_sha256(self.model / name) != digest]
+        except (OSError, ValueError, AttributeError) as error:
+            damaged = [str(error)]
+        if damaged:
+            logger.warning("The checkpoint in %s is damaged (%s); it is written anew.", self.model, ", ".join(damaged))
+        return not damaged
 
-    def claim(self, recipe: Recipe, data: DatasetDict, anew: bool) -> None:
+    def checkpoint_sha256(self) -> dict[str, str]:
+        """The sha256 of each file of the checkpoint, by name."""
+        return {path.name: file_sha256(path) for path in sorted(self.model.iterdir()) if path.is_file()}
+
+    def read_recipe(self) -> Recipe:
+        """The recipe that the run was trained by; `inputs.load_splits` reads its data.
+
+        Raises:
+            LiminalError: there is no run, or its data were handed to `fit` and are not known.
+        """
+        if not self.recipe.is_file():
+            raise LiminalError(f"{self.path} holds no run: there is no {self.recipe.name}.")
+        if self.run.is_file() and json.loads(self.run.read_text(encoding="utf-8")).get("data_given"):
+            raise LiminalError(f"The run in {self.path} was trained on data that were handed to fit(data=...).")
+        return Recipe.from_yaml(self.recipe)
+
+    def claim(self, recipe: Recipe, data: DatasetDict, anew: bool, data_given: bool = False) -> None:
         """Takes the folder for this run, or goes on with it.
 
         Args:
             recipe, data: what the run depends on.
             anew: deletes what an earlier run left here.
+            data_given: whether the data are others than those that the recipe names.
 
         Raises:
             RunMismatchError: the folder holds another run, or something else under the names that a run uses.
         """
         identity = _identity(recipe, data)
-        found: list[Any] = [None]
+        stored: list[Any] = [None]
         if PartialState().is_main_process:
-            there = self._ours()
-            if there and not self.run.is_file():
-                names = " and ".join(path.name for path in there)
+            paths = self._ours()
+            if paths and not self.run.is_file():
+                names = " and ".join(path.name for path in paths)
                 raise RunMismatchError(
                     f"{self.path} already holds {names}, but no {self.run.name}: it is no run of ours, and training "
                     "would overwrite it. Give another folder."
                 )
             if anew:
-                for path in there:
+                for path in paths:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             if self.run.is_file():
-                found = [self._identity_there()]
-                if found[0] == identity and not self.recipe.is_file():
-                    # It was interrupted between the two.
+                stored = [self._stored_identity()]
+                if _same(stored[0], identity) and not self.recipe.is_file():
+                    # The run was interrupted between the two.
                     write_text(self.recipe, recipe.to_yaml())
             else:
-                write_text(self.run, json.dumps({"identity": identity, "versions": versions()}, indent=2) + "\n")
+                about = {"identity": identity, "data_given": data_given, "versions": versions()}
+                write_text(self.run, json.dumps(about, indent=2) + "\n")
                 write_text(self.recipe, recipe.to_yaml())
-        found = broadcast_object_list(found)
-        if found[0] is not None and found[0] != identity:
-            same = [name for name, value in identity.items() if found[0].get(name) == value]
-            what = self._difference(recipe) if "recipe" not in same else "teacher" if "data" in same else "data set"
+        stored = broadcast_object_list(stored)
+        if stored[0] is not None and not _same(stored[0], identity):
+            changed = [name for name, value in identity.items() if stored[0].get(name, value) != value]
+            names = {"data": "data set", "encoder": "encoder", "plugins": "plugin"}
+            what = self._difference(recipe) if "recipe" in changed else names.get(changed[0], "teacher")
             raise RunMismatchError(
                 f"{self.path} holds a run of another {what}. Give another folder, or start anew in this one with "
                 "resume='never' (`liminal train --no-resume`), which deletes the run that is there."
             )
 
-    def _identity_there(self) -> dict[str, str]:
+    def _stored_identity(self) -> dict[str, str]:
         try:
             return dict(json.loads(self.run.read_text(encoding="utf-8"))["identity"])
         except (ValueError, KeyError, TypeError) as error:
@@ -250,16 +286,73 @@ def hardware() -> str:
     return cores if processes == 1 else f"{cores}, {processes} processes"
 
 
+def without_nan(value: Any) -> Any:
+    """The value with None for each number that is not finite, which JSON does not have.
+
+    Example:
+        >>> without_nan({"r": float("nan"), "interval": [0.1, float("inf")]})
+        {'r': None, 'interval': [0.1, None]}
+    """
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _same(stored: dict[str, str], identity: dict[str, str]) -> bool:
+    # A run of an older version does not know all of it.
+    return all(stored.get(name, value) == value for name, value in identity.items())
+
+
 def _identity(recipe: Recipe, data: DatasetDict) -> dict[str, str]:
+    """Hashes of all that the run's weights depend on."""
     digest = hashlib.sha256()
     for split in sorted(data):
         digest.update(json.dumps([data[split]["text"][:], data[split]["labels"][:]]).encode())
-    # Neither the name nor the place on the Hub changes a weight.
+    # Neither the name nor the repository on the Hub changes a weight.
     content = {name: value for name, value in recipe.to_dict().items() if name not in ("hub", "name")}
-    identity = {
-        "recipe": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
-        "data": digest.hexdigest(),
-    }
+    identity = {"recipe": _sha256(content), "data": digest.hexdigest()}
+    if encoder := _encoder(recipe):
+        identity["encoder"] = encoder
+    if plugins := _plugin_code(recipe):
+        identity["plugins"] = _sha256(plugins)
     if recipe.distill:  # a folder that was trained again is another teacher
         identity["teachers"] = hashlib.sha256(json.dumps(weights_sha256(recipe.distill.teachers)).encode()).hexdigest()
+        identity["teacher_settings"] = _sha256(settings_sha256(recipe.distill.teachers))
     return identity
+
+
+def _sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _encoder(recipe: Recipe) -> str | None:
+    """The content of an encoder's folder, or its commit on the Hub; None for one whose package is checked."""
+    name, revision = recipe.model["encoder"], recipe.model.get("revision")
+    if Path(name).is_dir():
+        patterns = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.py")
+        files = sorted(path for pattern in patterns for path in Path(name).glob(pattern) if path.is_file())
+        return _sha256({path.name: file_sha256(path) for path in files})
+    source, revision = resolve_encoder(name, revision)
+    if source != name:
+        return None
+    try:
+        return AutoConfig.from_pretrained(source, revision=revision)._commit_hash
+    except OSError:  # whoever loads it says what is wrong
+        return None
+
+
+def _plugin_code(recipe: Recipe) -> dict[str, str]:
+    """The source of each head, pooler and loss that is not ours."""
+    sections = [recipe.model, *(phase.model for phase in recipe.phases)]
+    code = {}
+    for key, registry in (("head", HEADS), ("pooling", POOLERS), ("loss", LOSSES)):
+        for name in {section[key] for section in sections if section.get(key)}:
+            entry = registry[name]
+            if not str(entry.__module__).startswith("liminal_hf."):
+                try:
+                    code[f"{key} {name}"] = inspect.getsource(inspect.getmodule(entry) or entry)
+                except (OSError, TypeError):  # typed into a console
+                    code[f"{key} {name}"] = entry.__qualname__
+    return code

@@ -43,6 +43,8 @@ class Data(Section):
     """Decimal mark of the labels; detected when left out."""
     sheet: str | int | None = None
     """Name or position of the sheet in an Excel file; the first when left out."""
+    quotes: Literal["yes", "no"] | bool | None = None
+    """Whether quotation marks enclose the cells of a text table; decided cell by cell when left out."""
     validation_fraction: float = Field(0.1, ge=0, lt=1)
     """Share of the training texts that is held out when there is no `validation` table."""
     max_length: int = Field(128, ge=2, le=1_000_000)
@@ -51,7 +53,7 @@ class Data(Section):
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, handler: Any) -> dict[str, Any]:
         # A run is known by the hash of its recipe; a key that came later must not change those of earlier runs.
-        later = {"separator", "encoding", "decimal", "sheet", "validation_fraction"} - self.model_fields_set
+        later = {"separator", "encoding", "decimal", "sheet", "quotes", "validation_fraction"} - self.model_fields_set
         return {key: value for key, value in handler(self).items() if key not in later}
 
     @model_validator(mode="after")
@@ -274,8 +276,8 @@ class Recipe(Section):
             raise ValueError("phases: the last one must have `objective: pad`, or there is no head to keep.")
         model = dict(self.model)
         for position, phase in enumerate(self.phases):
-            if "targets" in phase.model:
-                raise ValueError(f"phases.{position}.model: the targets stay the same; write them under `model:`.")
+            if fixed := {"targets", "encoder_layers"} & set(phase.model):
+                raise ValueError(f"phases.{position}.model: `{min(fixed)}` stays the same; write it under `model:`.")
             model |= phase.model
             if phase.cache:
                 try:
@@ -295,7 +297,8 @@ class Recipe(Section):
             targets = targets or (list(DIMENSIONS) if set(labels) == set(DIMENSIONS) else list(labels))
             labels = [labels[target] for target in targets]
         elif targets is None and not names_pad(labels):
-            targets = list(labels)
+            letters = {"v": "pleasure", "p": "pleasure", "a": "arousal", "d": "dominance"}
+            targets = [letters.get(label.casefold(), label) for label in labels]
         if self.data.files is not None and len(labels) != len(targets or DIMENSIONS):
             raise ValueError(
                 f"data.labels names {len(labels)} columns ({', '.join(labels)}), but there are {len(targets)} targets "

@@ -1,0 +1,353 @@
+"""What a training reads: the splits that a recipe names, their tokens or pooled states, and the targets of a phase.
+
+Requires accelerate, datasets, torch and transformers.
+"""
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from datasets import Dataset, DatasetDict, Features, List, Value
+from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedTokenizerBase, default_data_collator
+
+from ..data import load_emobank, load_table, pooled_dataset
+from ..data.embedding_cache import COLUMN
+from ..modeling.configuration_liminal import DIMENSIONS, MISSING_LABEL, LiminalConfig
+from ..modeling.encoders import family, resolve_encoder
+from ..modeling.errors import LiminalError
+from ..modeling.modeling_liminal import LiminalForPADRegression
+from ..modeling.texts import checked_text
+from .calibration import SCALE_TEXTS, check_label_range, measure_pooled_scale, read_labels, unit_scale, update_config
+from .distillation import add_unlabelled, soft_labels
+from .recipe import Phase, Recipe, RecipeError
+from .trainer import ROW
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 32
+
+
+# ---- splits ----
+
+
+def load_splits(
+    recipe: Recipe,
+    data: Mapping[str, Any] | None = None,
+    data_dir: str | Path | None = None,
+) -> DatasetDict:
+    """The splits of a recipe, or the ones that are given, checked.
+
+    Args:
+        recipe: names the data, the targets and the columns.
+        data: the splits themselves, as in `fit`.
+        data_dir: folder with the corpora.
+
+    Returns:
+        `train`, `validation` and where there is one `test`, each with `text` and `labels` `(targets,)` in -1..1, -100
+        where one is missing.
+
+    Raises:
+        LiminalError: a split, a column, a text or a label can't be used; the message says which.
+        FileNotFoundError: a table or a corpus is missing.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "my.csv"
+        >>> _ = path.write_text("text,V,A,D\\nHello,1,3,5\\nGo away,5,3,\\n", "utf-8")
+        >>> content = {"model": {"encoder": "gpt2"}, "data": {"files": {"train": str(path)}}, "phases": [{"name": "a"}]}
+        >>> load_splits(Recipe.from_dict(content))["validation"]["labels"][:]
+        [[1.0, 0.0, -100.0]]
+    """
+    targets = recipe.targets
+    if data is not None:
+        splits = _checked_splits(data, len(targets))
+    elif recipe.data.files is None:
+        splits = _emobank(recipe, data_dir)
+    else:
+        options = {name: getattr(recipe.data, name) for name in ("separator", "encoding", "decimal", "sheet", "quotes")}
+        splits = load_table(
+            dict(recipe.data.files),
+            text=recipe.data.text,
+            labels=tuple(recipe.data.labels),
+            scale=recipe.data.scale,
+            targets=targets,
+            validation_fraction=recipe.data.validation_fraction,
+            **{name: value for name, value in options.items() if value is not None},
+        )
+    if "validation" not in splits or not len(splits["validation"]):
+        raise LiminalError(
+            "There is nothing to choose the best model by: give data.files a `validation` table, or set "
+            "data.validation_fraction above 0 and give `train` more than one text."
+        )
+    return _without_untrained_targets(splits)
+
+
+def _emobank(recipe: Recipe, data_dir: str | Path | None) -> DatasetDict:
+    splits = load_emobank(data_dir)
+    if recipe.targets == list(DIMENSIONS):
+        return splits
+    names = {"valence": 0, **{name: column for column, name in enumerate(DIMENSIONS)}}
+    unknown = [target for target in recipe.targets if target not in names]
+    if unknown:
+        raise RecipeError(
+            f"model.targets: EmoBank has labels for {', '.join(DIMENSIONS)} (or valence), not for {unknown[0]!r}."
+        )
+    columns = [names[target] for target in recipe.targets]
+    return DatasetDict(
+        {split: _with_labels(rows, np.asarray(rows["labels"][:])[:, columns]) for split, rows in splits.items()}
+    )
+
+
+def _checked_splits(data: Mapping[str, Any], targets: int) -> DatasetDict:
+    splits = {split: _as_dataset(rows) for split, rows in data.items()}
+    for split in ("train", "validation"):
+        if split not in splits or not {"text", "labels"} <= set(splits[split].column_names):
+            columns = {name: rows.column_names for name, rows in splits.items()}
+            raise LiminalError(f"data needs the split {split!r} with the columns text and labels; got {columns}.")
+    config = LiminalConfig(pooled_size=1)
+    for split, rows in splits.items():
+        for row, text in enumerate(rows["text"][:]):
+            checked_text(text, f"data[{split!r}], row {row}")
+        labels = read_labels(rows, targets)
+        check_label_range(labels, config, f"The labels of data[{split!r}]", own_model=False)
+        if not _same_numbers(rows["labels"][:], labels):
+            splits[split] = _with_labels(rows, labels)
+    return DatasetDict(splits)
+
+
+def _as_dataset(rows: Any) -> Dataset:
+    if isinstance(rows, Dataset):
+        return rows.with_format(None)
+    if isinstance(rows, Mapping):
+        return Dataset.from_dict(dict(rows))
+    if hasattr(rows, "to_dict") and hasattr(rows, "columns"):  # a DataFrame
+        return Dataset.from_dict({str(name): rows[name].tolist() for name in rows.columns})
+    return Dataset.from_list(list(rows))
+
+
+def _same_numbers(rows: Any, labels: np.ndarray) -> bool:
+    return not any(value is None for row in rows for value in row) and np.array_equal(
+        np.asarray(rows, np.float64), labels
+    )
+
+
+def _with_labels(rows: Dataset, labels: np.ndarray) -> Dataset:
+    features = Features({"labels": List(Value("float32"))})
+    column = Dataset.from_dict({"labels": labels.tolist()}, features=features)["labels"]
+    return rows.remove_columns("labels").add_column("labels", column[:], feature=features["labels"])
+
+
+def _without_untrained_targets(splits: DatasetDict) -> DatasetDict:
+    """Drops the labels of targets that have none in training: there is no answer to compare them with."""
+    labels = {split: np.asarray(rows["labels"][:], dtype=np.float64) for split, rows in splits.items()}
+    untrained = (labels["train"] == MISSING_LABEL).all(axis=0)
+    if untrained.all():
+        raise LiminalError("No row of the training split has a label. Check the columns in data.labels.")
+    for split, values in labels.items():
+        if (values[:, untrained] != MISSING_LABEL).any():
+            values[:, untrained] = MISSING_LABEL
+            splits[split] = _with_labels(splits[split], values)
+    return splits
+
+
+# ---- tokens and states ----
+
+
+def load_tokenizer(encoder: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The encoder's tokenizer, padding on the right; one without a padding token pads with its end token."""
+    source, revision = resolve_encoder(encoder, revision)
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, padding_side="right")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def tokenized(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+    """The rows as tokens, with `labels`, `length` and the row's index.
+
+    Args:
+        rows: with `text` and `labels`.
+        tokenizer: of the encoder.
+        max_length: tokens per text; longer texts are truncated.
+    """
+    rows = rows.select_columns(["text", "labels"])
+    # Hashing the tokenizer costs more than using it; these rows are never looked for in a cache.
+    name = hashlib.sha256(f"{rows._fingerprint} {max_length}".encode()).hexdigest()[:16]
+    with PartialState().main_process_first():
+        tokens = rows.map(
+            _tokens,
+            batched=True,
+            remove_columns=["text"],
+            fn_kwargs={"tokenizer": tokenizer, "max_length": max_length},
+            new_fingerprint=name,
+            load_from_cache_file=False,
+        )
+    tokens = tokens.add_column("length", [len(ids) for ids in tokens["input_ids"][:]])
+    return tokens.add_column(ROW, list(range(len(tokens))))
+
+
+def _tokens(batch: dict[str, list[str]], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Any:
+    return tokenizer(batch["text"], truncation=True, max_length=max_length)
+
+
+def readable_length(model: LiminalForPADRegression, tokenizer: PreTrainedTokenizerBase, wanted: int) -> int:
+    """How many tokens of a text the encoder can read, at most `wanted`; a smaller number is warned of.
+
+    Args:
+        model: with its encoder.
+        tokenizer: of the encoder.
+        wanted: `max_length` of the recipe.
+
+    Raises:
+        LiminalError: the encoder reads fewer tokens than its config says.
+    """
+    config = model.config.text_config
+    limit = family(config).max_tokens(config)
+    positions = getattr(config, "max_position_embeddings", None)
+    if limit is None and isinstance(positions, int) and 0 < positions < wanted + 8:
+        # A family that is not in our table: its reserved positions show when it reads.
+        lengths = range(min(positions, wanted), max(positions - 8, 1), -1)
+        limit = next((length for length in lengths if _reads(model, tokenizer, length)), None)
+        if limit is None:
+            raise LiminalError(
+                f"data.max_length is {wanted}, and this encoder can't read so many tokens (max_position_embeddings is "
+                f"{positions}). Set data.max_length to a smaller number."
+            )
+    if limit is not None and limit < wanted:
+        logger.warning(
+            "data.max_length is %d, and the encoder reads at most %d tokens: it is %d.", wanted, limit, limit
+        )
+        return limit
+    return wanted
+
+
+@torch.no_grad()
+def _reads(model: LiminalForPADRegression, tokenizer: PreTrainedTokenizerBase, length: int) -> bool:
+    token = next(index for index in range(len(tokenizer)) if index not in tokenizer.all_special_ids)
+    ids = torch.full((1, length), token)
+    try:
+        model.eval().liminal.encoder(input_ids=ids, attention_mask=torch.ones_like(ids))
+    except (IndexError, RuntimeError, ValueError):
+        return False
+    return True
+
+
+@dataclass
+class Inputs:
+    """The splits in the forms that phases read; what was computed is kept while it is true.
+
+    Args:
+        recipe: of the run.
+        splits: from `load_splits`.
+        tokenizer: of the encoder.
+        soft_targets: file that keeps the teachers' predictions.
+        data_dir: folder with the corpora.
+    """
+
+    recipe: Recipe
+    splits: DatasetDict
+    tokenizer: PreTrainedTokenizerBase
+    soft_targets: Path
+    data_dir: str | Path | None = None
+    _prepared: dict[str, DatasetDict] = field(default_factory=dict)
+
+    def for_phase(self, model: LiminalForPADRegression, phase: Phase) -> DatasetDict:
+        """The splits as the phase reads them: pooled states, or tokens."""
+        kind = "pooled" if phase.cache else "tokens"
+        if kind not in self._prepared:
+            length = model.config.max_seq_length
+            self._prepared[kind] = (
+                _pooled(model, self.tokenizer, self.splits)
+                if phase.cache
+                else DatasetDict({name: tokenized(rows, self.tokenizer, length) for name, rows in self.splits.items()})
+            )
+        return self._prepared[kind]
+
+    def forget_states(self) -> None:
+        """Drops pooled states, after a change of the encoder or the pooling."""
+        self._prepared.pop("pooled", None)
+
+    def training_rows(self, model: LiminalForPADRegression, phase: Phase) -> Dataset:
+        """The training split as the phase learns it: with soft targets where the recipe names teachers."""
+        rows, distill = self.for_phase(model, phase)["train"], self.recipe.distill
+        if distill is None:
+            return rows
+        if phase.trainable == "uncertainty":
+            labelled = np.asarray(self.splits["train"]["labels"][:]) != MISSING_LABEL
+            return rows.select(np.flatnonzero(labelled.any(axis=1)))
+        labels = soft_labels(self.splits["train"], distill, self.recipe.data.max_length, self.soft_targets)
+        return rows.remove_columns("labels").add_column("labels", labels)
+
+    def collator(self, phase: Phase) -> Any:
+        """Makes batches of the rows that the phase reads."""
+        # Given the tokenizer itself, the Trainer would write its special tokens into the encoder's config.
+        return default_data_collator if phase.cache else DataCollatorWithPadding(self.tokenizer)
+
+    def measure_scale(self, model: LiminalForPADRegression, phase: Phase) -> None:
+        """Puts the scale of the pooled states of (up to 512) training texts into the model's config."""
+        if phase.cache:  # the states are ready, or will be needed at once
+            states = np.asarray(self.for_phase(model, phase)["train"][:SCALE_TEXTS][COLUMN])
+            update_config(model, pooled_scale=unit_scale(np.square(states, dtype=np.float64).sum(), states.size))
+            return
+        texts = self.splits["train"]["text"][:SCALE_TEXTS]
+        options = {"truncation": True, "max_length": model.config.max_seq_length, "return_tensors": "pt"}
+        batches = (
+            self.tokenizer(texts[start : start + _BATCH], padding=True, **options)
+            for start in range(0, len(texts), _BATCH)
+        )
+        measure_pooled_scale(model.to(PartialState().device), batches)
+        model.to("cpu")
+
+
+def run_inputs(
+    recipe: Recipe, splits: DatasetDict, tokenizer: PreTrainedTokenizerBase, soft_targets: Path, data_dir: Any
+) -> Inputs:
+    """`Inputs` with the unlabelled texts of the recipe, and without states that its phases would make old."""
+    if not all(phase.freezes_encoder for phase in recipe.phases):
+        splits = DatasetDict({name: rows.select_columns(["text", "labels"]) for name, rows in splits.items()})
+    if recipe.distill is not None:
+        splits = DatasetDict(
+            {**splits, "train": add_unlabelled(splits["train"], recipe.distill, data_dir, recipe.targets)}
+        )
+    return Inputs(recipe, splits, tokenizer, soft_targets, data_dir)
+
+
+def _pooled(model: LiminalForPADRegression, tokenizer: PreTrainedTokenizerBase, splits: DatasetDict) -> DatasetDict:
+    processes = PartialState()
+    model.to(processes.device)
+    if model.liminal.pooler.is_learned:
+        raise RecipeError(
+            "`cache: true` keeps pooled states, but this pooling is learned in training. Set `cache: false`."
+        )
+    length = model.config.max_seq_length
+    if all(COLUMN in rows.column_names for rows in splits.values()):
+        pooled = splits
+        _check_states(model, tokenizer, pooled["train"].select(range(min(8, len(pooled["train"])))))
+    else:
+        with processes.main_process_first():
+            pooled = pooled_dataset(model, tokenizer, splits, max_length=length)
+    numbered = {
+        split: rows.select_columns([COLUMN, "labels"]).add_column(ROW, list(range(len(rows))))
+        for split, rows in pooled.items()
+    }
+    return DatasetDict(numbered).with_format("torch")
+
+
+def _check_states(model: LiminalForPADRegression, tokenizer: PreTrainedTokenizerBase, rows: Dataset) -> None:
+    """Refuses given states that are not those of the recipe's encoder and pooling, by the first few texts."""
+    states = np.asarray(rows[COLUMN][:], dtype=np.float64)
+    options = {"truncation": True, "max_length": model.config.max_seq_length, "return_tensors": "pt"}
+    batch = tokenizer(rows["text"][:], padding=True, **options)
+    with torch.no_grad():
+        own = model.eval().liminal.pool(**batch.to(model.device)).double().cpu().numpy()
+    if states.shape != own.shape or np.linalg.norm(states - own) > 0.05 * np.linalg.norm(own):
+        raise LiminalError(
+            f"The states in data[...][{COLUMN!r}], {states.shape[1]} numbers a text, are not what this recipe's "
+            f"encoder and pooling give ({own.shape[1]} numbers). Pool the texts with them, or remove the column."
+        )
