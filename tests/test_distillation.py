@@ -63,7 +63,7 @@ def test_a_plain_model_can_teach_and_one_that_is_named_twice_counts_twice(tmp_pa
         wrong = AutoConfig.from_pretrained(folder, **change)
         (tmp_path / f"wrong-{number}").mkdir()
         wrong.save_pretrained(tmp_path / f"wrong-{number}")
-        with pytest.raises(ValueError, match=r'problem_type "regression" and three labels: pleasure, arousal'):
+        with pytest.raises(ValueError, match=r'problem_type "regression" and 3 labels: pleasure, arousal'):
             fit(student.override({"distill.teachers": [str(tmp_path / f"wrong-{number}")]}), tmp_path / "refused")
 
 
@@ -122,7 +122,7 @@ def test_a_student_learns_from_texts_without_labels(tmp_path: Path, monkeypatch:
     (run / "metrics.json").unlink()
     shutil.rmtree(run / "phases")
     asked: list[str] = []
-    monkeypatch.setattr("liminal_hf.training.distillation.predict_texts", lambda *args, **kwargs: asked.append("again"))
+    monkeypatch.setattr("liminal_hf.training.distillation.read", lambda *args, **kwargs: asked.append("again"))
     assert same_weights(fit(student, run, data_dir=tmp_path).model, result.model) and not asked
     monkeypatch.undo()
     other = fit(recipe, tmp_path / "other", seed=1).output_dir / "model"

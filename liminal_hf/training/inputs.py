@@ -105,15 +105,12 @@ def _emobank(recipe: Recipe, data_dir: str | Path | None) -> DatasetDict:
 
 
 def _checked_splits(data: Mapping[str, Any], targets: int) -> DatasetDict:
-    splits = {split: _as_dataset(rows) for split, rows in data.items()}
-    for split in ("train", "validation"):
-        if split not in splits or not {"text", "labels"} <= set(splits[split].column_names):
-            columns = {name: rows.column_names for name, rows in splits.items()}
-            raise LiminalError(f"data needs the split {split!r} with the columns text and labels; got {columns}.")
+    missing = [split for split in ("train", "validation") if split not in data]
+    if missing:
+        raise LiminalError(f"data needs the split {missing[0]!r}; it has {', '.join(data) or 'none'}.")
+    splits = {split: _as_dataset(rows, split) for split, rows in data.items()}
     config = LiminalConfig(pooled_size=1)
     for split, rows in splits.items():
-        for row, text in enumerate(rows["text"][:]):
-            checked_text(text, f"data[{split!r}], row {row}")
         labels = read_labels(rows, targets)
         check_label_range(labels, config, f"The labels of data[{split!r}]", own_model=False)
         if not _same_numbers(rows["labels"][:], labels):
@@ -121,14 +118,20 @@ def _checked_splits(data: Mapping[str, Any], targets: int) -> DatasetDict:
     return DatasetDict(splits)
 
 
-def _as_dataset(rows: Any) -> Dataset:
-    if isinstance(rows, Dataset):
-        return rows.with_format(None)
-    if isinstance(rows, Mapping):
-        return Dataset.from_dict(dict(rows))
-    if hasattr(rows, "to_dict") and hasattr(rows, "columns"):  # a DataFrame
-        return Dataset.from_dict({str(name): rows[name].tolist() for name in rows.columns})
-    return Dataset.from_list(list(rows))
+def _as_dataset(rows: Any, split: str) -> Dataset:
+    if not isinstance(rows, Dataset):
+        if hasattr(rows, "to_dict") and hasattr(rows, "columns"):  # a DataFrame
+            rows = rows.to_dict("list")
+        elif not isinstance(rows, Mapping):
+            rows = list(rows)
+            rows = {name: [row.get(name) for row in rows] for name in (rows[0] if rows else ())}
+    columns = rows.column_names if isinstance(rows, Dataset) else list(rows)
+    if not {"text", "labels"} <= set(columns):
+        raise LiminalError(f"data[{split!r}] needs the columns text and labels; its columns are {sorted(columns)}.")
+    texts = rows.with_format(None)["text"][:] if isinstance(rows, Dataset) else list(rows["text"])
+    for row, text in enumerate(texts):
+        checked_text(text, f"data[{split!r}], row {row}")
+    return rows.with_format(None) if isinstance(rows, Dataset) else Dataset.from_dict(dict(rows))
 
 
 def _same_numbers(rows: Any, labels: np.ndarray) -> bool:
