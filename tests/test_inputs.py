@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
-from training_kit import encoder_with_tokenizer, phase, small_recipe, texts_and_labels
+from training_kit import encoder_with_tokenizer, phase, same_weights, small_recipe, texts_and_labels
 from transformers import CamembertConfig, ElectraConfig, PreTrainedConfig
 
 from liminal_hf.modeling.encoders import build_encoder
@@ -88,6 +88,22 @@ def test_a_target_without_labels_in_training_is_not_answered(tmp_path: Path, cap
     assert history[0]["eval_pearson_dominance"] is None and history[0]["eval_pearson_mean"] is not None
     assert "NaN" not in (tmp_path / "run" / "phases" / "01-head" / "result" / "report.json").read_text()
     assert result.metrics["phases"][0]["best_metric"] is not None, "the best epoch is chosen by the other targets"
+
+
+def test_targets_by_name_train_and_are_read_back(tmp_path: Path) -> None:
+    recipe = quick(tmp_path)
+    for path in recipe.data.files.values():
+        table = pd.read_csv(path).rename(columns={"V": "warmth", "A": "urgency"}).drop(columns="D")
+        table.to_csv(path, index=False)
+    content = recipe.to_dict()
+    content["data"]["labels"] = ["warmth", "urgency"]
+    recipe = Recipe.from_dict(content)
+    result = fit(recipe, tmp_path / "run")
+    assert result.model.config.targets == ["warmth", "urgency"]
+    loaded = LiminalForPADRegression.from_pretrained(tmp_path / "run" / "model")
+    assert loaded.config.targets == ["warmth", "urgency"] and same_weights(loaded, result.model)
+    assert "pearson_warmth" in result.metrics["test"] and "pearson_pleasure" not in result.metrics["test"]
+    assert np.asarray(load_splits(recipe)["train"]["labels"][:]).shape == (48, 2)
 
 
 def test_emobank_gives_the_targets_that_are_named(tmp_path: Path) -> None:

@@ -25,10 +25,11 @@ from ..io import atomic_write
 from ..metrics import bootstrap_intervals
 from ..modeling.errors import LiminalError
 from ..modeling.modeling_liminal import LiminalForPADRegression
-from .calibration import Predicted, calibrate, measure_labels, update_config
+from .calibration import calibrate, measure_labels, update_config
 from .callbacks import write_text
 from .inputs import Inputs, load_splits, load_tokenizer, readable_length, run_inputs
 from .phases import RESULT, PhaseSettings, rebuild, train_phase, training_arguments, uncertainty_readout
+from .processes import start_processes
 from .recipe import Recipe
 from .run_folder import PhaseResult, RunFolder, hardware, save_whole, versions, without_nan
 from .trainer import LiminalTrainer
@@ -114,7 +115,7 @@ def fit(
     recipe = _read_recipe(recipe, seed, overrides)
     if resume not in ("auto", "never"):
         raise LiminalError(f"fit: resume must be 'auto' or 'never', got {resume!r}.")
-    _start_processes()
+    _join_processes()
     folder = RunFolder(output_dir)
     with folder.locked():
         splits = load_splits(recipe, data, data_dir)
@@ -141,7 +142,7 @@ def _read_recipe(
     return recipe.override(changes) if changes else recipe
 
 
-def _start_processes() -> None:
+def _join_processes() -> None:
     for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"):
         if os.environ.get(name, "false").lower() == "true":
             raise LiminalError(
@@ -149,9 +150,7 @@ def _start_processes() -> None:
                 "hub_configs/accelerate/ddp.yaml, for a large encoder with `trainable: lora`; or use LiminalTrainer "
                 "in a script of your own."
             )
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available():
-        # Left to itself, accelerate takes processes without a GPU for as many single ones.
-        PartialState(cpu=True, backend="gloo")
+    start_processes()
 
 
 def _load(folder: RunFolder) -> FitResult:
@@ -235,7 +234,7 @@ def _finish(model: LiminalForPADRegression, inputs: Inputs, folder: RunFolder, r
         data_collator=inputs.collator(last),
     )
     update_config(model, uncertainty_scale=[1.0] * len(recipe.targets))
-    calibrate(model, _predictions(trainer, splits["validation"]), _predictions(trainer, splits["train"]))
+    calibrate(model, trainer.predict_by_name(splits["validation"]), trainer.predict_by_name(splits["train"]))
     metrics: dict[str, Any] = {"recipe": recipe.name, "seed": recipe.seed, "intervals": {}}
     for split in ("validation", "test") if recipe.evaluate_test and "test" in splits else ("validation",):
         metrics[split], metrics["intervals"][split] = _evaluate(trainer, splits[split])
@@ -274,18 +273,10 @@ def _write_low_rank(recipe: Recipe, results: list[PhaseResult], folder: RunFolde
             save_file(results[changed[0]].pairs, temporary)
 
 
-def _predictions(trainer: LiminalTrainer, rows: Dataset) -> Predicted:
-    output = trainer.predict(rows)
-    arrays = output.predictions if isinstance(output.predictions, tuple) else (output.predictions,)
-    # What `keys_to_ignore_at_inference` leaves: logits, confidences, uncertainty. No head has the third alone.
-    return Predicted(arrays[0].astype(float), arrays[2] if len(arrays) == 3 else None, output.label_ids.astype(float))
-
-
 def _evaluate(trainer: LiminalTrainer, rows: Dataset) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Metrics of a split, and their bootstrap intervals."""
     output = trainer.predict(rows, metric_key_prefix="eval")
     timing = ("runtime", "per_second", "preparation_time")
     figures = (output.metrics or {}).items()
     metrics = {name.removeprefix("eval_"): float(value) for name, value in figures if not name.endswith(timing)}
-    predictions = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
-    return metrics, bootstrap_intervals(predictions, output.label_ids)
+    return metrics, bootstrap_intervals(output.predictions, output.label_ids, targets=trainer.model.config.targets)

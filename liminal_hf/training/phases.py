@@ -14,14 +14,15 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from torch import Tensor
-from transformers import DataCollatorWithPadding, TrainingArguments, set_seed
+from transformers import DataCollatorWithPadding, set_seed
 
 from ..adapters import lora_config, low_rank_deltas
 from ..data import load_goemotions
 from ..modeling.errors import LiminalError
 from ..modeling.heads import ZeroLinear
 from ..modeling.modeling_liminal import LiminalForPADRegression
-from .callbacks import EmotionalLogCallback, is_whole, last_checkpoint
+from .args import LiminalTrainingArguments
+from .callbacks import EmotionalLogCallback, FitCallback, is_whole, last_checkpoint
 from .emotions import EmotionClassifier, macro_f1
 from .inputs import Inputs, tokenized
 from .recipe import Peft, Phase
@@ -91,6 +92,7 @@ def _train_once(
     set_seed(seed)
     adapters = _choose_trainable(model, phase, settings.inputs.recipe.peft)
     trainer = _build_trainer(model, phase, settings, training_arguments(phase, folder / _CHECKPOINTS, seed))
+    trainer.remove_callback(FitCallback)  # what it measures is measured here, once for all phases
     trainable = sum(value.numel() for value in trainer.model.parameters() if value.requires_grad)
     checkpoint = _resumable_checkpoint(folder / _CHECKPOINTS)
     if checkpoint:
@@ -141,14 +143,9 @@ def _keep_share(model: LiminalForPADRegression, start: dict[str, Tensor], share:
 
 
 def _build_trainer(
-    model: LiminalForPADRegression, phase: Phase, settings: PhaseSettings, arguments: TrainingArguments
+    model: LiminalForPADRegression, phase: Phase, settings: PhaseSettings, arguments: LiminalTrainingArguments
 ) -> LiminalTrainer:
     inputs = settings.inputs
-    common: dict[str, Any] = {
-        "ema_decay": phase.ema_decay,
-        "head_learning_rate": phase.head_learning_rate,
-        "layer_decay": phase.layer_decay,
-    }
     if phase.objective == "goemotions":
         splits = load_goemotions(inputs.data_dir)
         length = model.config.max_seq_length
@@ -160,7 +157,6 @@ def _build_trainer(
             eval_dataset=validation,
             data_collator=DataCollatorWithPadding(inputs.tokenizer),
             compute_metrics=macro_f1,
-            **common,
         )
     return settings.trainer(
         model,
@@ -169,7 +165,6 @@ def _build_trainer(
         eval_dataset=inputs.for_phase(model, phase)["validation"],
         data_collator=inputs.collator(phase),
         callbacks=[EmotionalLogCallback(settings.log, settings.epochs_before)],
-        **common,
     )
 
 
@@ -277,7 +272,7 @@ def rebuild(
     return rebuilt
 
 
-def training_arguments(phase: Phase, output_dir: str | Path, seed: int) -> TrainingArguments:
+def training_arguments(phase: Phase, output_dir: str | Path, seed: int) -> LiminalTrainingArguments:
     """The phase's `training` over our defaults: evaluate, log and save every epoch, keep the best by dev metric.
 
     Example:
@@ -310,4 +305,5 @@ def training_arguments(phase: Phase, output_dir: str | Path, seed: int) -> Train
     if (metric := settings.get("metric_for_best_model")) is not None:
         # The Trainer takes the larger of two errors for the better one.
         settings.setdefault("greater_is_better", not any(part in metric for part in ("loss", "mae", "rmse")))
-    return TrainingArguments(output_dir=str(output_dir), seed=seed, data_seed=seed, **settings)
+    own = {name: getattr(phase, name) for name in ("ema_decay", "head_learning_rate", "layer_decay")}
+    return LiminalTrainingArguments(output_dir=str(output_dir), seed=seed, data_seed=seed, **own, **settings)
