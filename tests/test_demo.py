@@ -13,11 +13,13 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pytest
 import yaml
 from gradio_client import Client, handle_file
@@ -27,7 +29,9 @@ import liminal_hf
 from liminal_hf import demo
 from liminal_hf.chat import sharp_turn, trend
 from liminal_hf.cli import main
+from liminal_hf.demo._view import _DOTS_PER_INCH, note_html, numbers_table, trajectory_html, turns_html
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS
+from liminal_hf.modeling.errors import LiminalError
 
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -93,18 +97,19 @@ def test_turns_are_those_of_the_pipeline(reader: demo.Reader, pad: Any) -> None:
     assert conversation.texts == tuple(text for _, text in TALK) and conversation.state.turns == 3
     assert conversation.rows[2]["trend"] == trend(expected[:1], expected[2])
     assert conversation.rows[2]["sharp"] == sharp_turn(expected[0], expected[2])
-    assert demo._log(conversation).count("SHARP TURN") == sum(row["sharp"] for row in conversation.rows)
+    assert turns_html(conversation).count("SHARP TURN") == sum(row["sharp"] for row in conversation.rows)
 
 
 def test_one_text_is_that_of_the_pipeline(reader: demo.Reader, pad: Any) -> None:
     row, expected = reader.read("Good morning."), pad("Good morning.")
     assert_same(row, expected)
+    assert numbers_table(row, list(DIMENSIONS))["data"][0][:2] == ["pleasure", shown(row["pleasure"])]
     assert row["pad_trajectory"][-1] == pytest.approx([expected[name] for name in DIMENSIONS])
-    steps = pad.model.config.num_outer_steps
-    assert len(row["confidences"]) == len(row["step_attentions"]) == steps and row["cut"] == 0
+    assert len(row["pad_trajectory"]) == pad.model.config.num_outer_steps and row["cut"] == 0
     long = reader.read("word " * 500)
-    assert long["cut"] == 502 - pad.model.config.max_seq_length
-    assert f"first {pad.model.config.max_seq_length} tokens" in demo._reading(long, pad.model.config.max_seq_length)
+    assert long["cut"] == 502 - pad.model.config.max_seq_length and long["truncated"]
+    turn = reader.say(demo.Conversation(), "word " * 500, "you")
+    assert "its end was left out" in turns_html(turn)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +123,7 @@ def test_one_text_is_that_of_the_pipeline(reader: demo.Reader, pad: Any) -> None
         ("Hello", "n" * 41, "The name of who speaks has 41 characters; 40 at most"),
         ("Hello", "\udfff", "half of a character"),
         (None, "you", "must be a string"),
+        ("\U0001f621", "you", "no token of this text is known to the model"),
     ],
 )
 def test_what_cannot_be_read_gets_a_sentence(reader: demo.Reader, text: Any, speaker: str, sentence: str) -> None:
@@ -133,33 +139,39 @@ def test_a_conversation_has_an_end(reader: demo.Reader) -> None:
 
 def test_a_stranger_s_text_stays_text(reader: demo.Reader) -> None:
     conversation = reader.say(demo.Conversation(), HOSTILE, "<b>Eve</b>")
-    page = demo._log(conversation) + demo._note(HOSTILE, wrong=True)
+    page = turns_html(conversation) + note_html(HOSTILE, wrong=True)
     assert "<img" not in page and "<script" not in page and "<b>Eve" not in page
     assert "&lt;img" in page and "<bdi>&lt;b&gt;Eve" in page
-    assert len(demo._log(reader.say(demo.Conversation(), "<" * 20_000, "you"))) < 6000
-    demo._trajectory(conversation, 390)
+    assert len(turns_html(reader.say(demo.Conversation(), "<" * 20_000, "you"))) < 6000
+    trajectory_html(conversation, list(DIMENSIONS), 390)
 
 
 # ---- tables ----
 
 
-def test_a_table_comes_back_with_numbers_and_errors(reader: demo.Reader, pad: Any) -> None:
-    texts = ["What a lovely surprise!", "", "Go away!", "x" * 30_000, "None"]
+def kept(folder: Path, content: bytes, name: str = "mine.csv") -> Path:
+    (folder / name).write_bytes(content)
+    return folder / name
+
+
+def test_a_table_comes_back_with_numbers_and_errors(reader: demo.Reader, pad: Any, tmp_path: Path) -> None:
+    texts = ["What a lovely surprise!", "", "Go away!", "x" * 30_000, "None", "so " * 300]
     lines = [
         "id,text,pleasure",
         *(f"{number},{text},0.5" for number, text in enumerate(texts)),
         "7,too,many,cells",
         "8",
     ]
-    scored = reader.score("\n".join(lines).encode())
-    assert (scored.rows, scored.errors) == (7, 4) and str(scored).startswith("3 of 7 rows read. The column error")
-    rows = rows_of(scored.content)
-    assert [row["id"] for row in rows] == ["0", "1", "2", "3", "4", "7", "8"]
-    assert all(row["given_pleasure"] == "0.5" for row in rows[:5])
-    assert ["empty" in row["error"] for row in rows] == [False, True, False, False, False, False, False]
-    assert "30,000 characters" in rows[3]["error"]
-    assert rows[5]["error"] == "The row has 4 cells, the first line 3."
-    assert rows[6]["error"] == "The row has 1 cell, the first line 3."
+    shares: list[float] = []
+    scored = reader.score(kept(tmp_path, "\n".join(lines).encode()), progress=shares.append)
+    assert (len(scored.columns), scored.errors, scored.truncated, shares[-1]) == (8, 4, 1, 1.0)
+    assert str(scored).startswith("4 of 8 rows read. 1 text longer than the model reads")
+    rows = rows_of(scored.save(tmp_path).read_bytes())
+    assert [row["id"] for row in rows] == ["0", "1", "2", "3", "4", "5", "7", "8"]
+    assert all(row["given_pleasure"] == "0.5" for row in rows[:6])
+    assert [row["error"] for row in rows[:3]] == ["", "empty", ""] and "30,000 characters" in rows[3]["error"]
+    assert rows[6]["error"] == "line 8 has 4 cells, the header has 3 cells" and "1 cell" in rows[7]["error"]
+    assert [row["truncated"] for row in rows] == ["FALSE"] * 5 + ["TRUE"] + ["FALSE"] * 2
     for row in (rows[0], rows[2], rows[4]):
         expected = pad(row["text"])
         assert row["error"] == "" and row["octant"] == expected["octant"]
@@ -169,40 +181,77 @@ def test_a_table_comes_back_with_numbers_and_errors(reader: demo.Reader, pad: An
     assert all(rows[1][name] == "" for name in (*DIMENSIONS, "confidence", "octant"))
 
 
-def test_a_spreadsheet_runs_nothing_of_it(reader: demo.Reader) -> None:
-    cells = ["=1+1", "+cmd", "-2", "@SUM(A1)", "\tx", " =1", "\uff1dA1", "-x", "+4.5"]
+def test_a_table_keeps_its_locale(reader: demo.Reader, tmp_path: Path) -> None:
+    """A German Excel's CSV comes back as that Excel reads it."""
+    path = kept(tmp_path, "Nr;Was f\u00e4llt dir ein?;Wert\n1;I am so glad;-1,5\n2;So sad;3,25\n".encode("cp1252"))
+    names, likely = demo.columns_of(path)
+    assert names == ["Nr", "Was f\u00e4llt dir ein?", "Wert"] and likely == names[1]
+    out = reader.score(path, likely).save(tmp_path).read_bytes().decode("utf-8-sig")
+    rows = list(csv.DictReader(io.StringIO(out), delimiter=";"))
+    assert [row["Wert"] for row in rows] == ["-1,5", "3,25"]
+    assert all(re.fullmatch(r"-?\d,\d+", row[name]) for row in rows for name in DIMENSIONS)
+
+
+def test_a_spreadsheet_goes_in_and_out(reader: demo.Reader, pad: Any, tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for row in (["id", "said"], [1, "What a lovely surprise!"], [2, None], [3, "=1+1"]):
+        book.active.append(row)
+    book.save(tmp_path / "mine.xlsx")
+    assert demo.columns_of(tmp_path / "mine.xlsx") == (["id", "said"], "said")
+    path = reader.score(tmp_path / "mine.xlsx", "said").save(tmp_path)
+    header, *rows = openpyxl.load_workbook(path).active.iter_rows(values_only=True)
+    found = [dict(zip(header, row, strict=True)) for row in rows]
+    assert path.name == "predictions.xlsx" and len(found) == 3 and found[1]["error"] == "no text (missing value)"
+    assert found[0]["pleasure"] == pytest.approx(pad("What a lovely surprise!")["pleasure"], abs=6e-5)
+
+
+def test_a_spreadsheet_runs_nothing_of_it(reader: demo.Reader, tmp_path: Path) -> None:
+    cells = ["=1+1", "+cmd", "-2", "@SUM(A1)", "\tx", " =1", "-x", "+4.5"]
     lines = ["=name,text", *(f'"{cell}",fine' for cell in cells), 'a,"=HYPERLINK(""x"")"']
-    rows = rows_of(reader.score("\n".join(lines).encode()).content)
+    rows = rows_of(reader.score(kept(tmp_path, "\n".join(lines).encode())).save(tmp_path).read_bytes())
     found = [row["'=name"] for row in rows]
-    expected = ["'=1+1", "'+cmd", "-2", "'@SUM(A1)", "'\tx", "' =1", "'\uff1dA1", "'-x", "+4.5", "a"]
-    assert found == expected and rows[-1]["text"] == '\'=HYPERLINK("x")'
+    assert found == ["'=1+1", "'+cmd", "-2", "'@SUM(A1)", "'\tx", "' =1", "'-x", "+4.5", "a"]
+    assert rows[-1]["text"] == '\'=HYPERLINK("x")'
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
-def test_tables_of_several_kinds(reader: demo.Reader, separator: str) -> None:
-    content = "\r\n".join([f"Who{separator}Message", "", f'me{separator}"one\r\n""two"""']).encode("utf-8-sig")
-    out = reader.score(content, " message ").content.decode("utf-8-sig")
-    row = next(csv.DictReader(io.StringIO(out, newline=""), delimiter=separator))
-    assert row["Message"] == 'one\r\n"two"' and row["octant"]
-    assert reader.score(b"anything\nHello\n").errors == 0, "one column needs no name"
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_tables_of_several_kinds(reader: demo.Reader, tmp_path: Path, separator: str, encoding: str) -> None:
+    lines = [f'"Who, or what"{separator}Message', "", f'me{separator}"one\r\n""two"""', f"you{separator}fine"]
+    path = kept(tmp_path, "\r\n".join(lines).encode(encoding), "mine.txt")
+    out = reader.score(path, " message ").save(tmp_path).read_bytes().decode("utf-8-sig")
+    rows = list(csv.DictReader(io.StringIO(out, newline=""), delimiter=separator))
+    assert [row["Message"].split()[-1] for row in rows if row["Message"]] == ['"two"', "fine"] and rows[-1]["octant"]
+    assert reader.score(kept(tmp_path, b"anything\nHello\n")).errors == 0, "one column needs no name"
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"),
+    ("content", "name", "sentence"),
     [
-        (b"", "no rows"),
-        (b"text\n", "no rows"),
-        (b"a,b\n1,2\n", "no column 'text'. Type the name of the one with the texts: a, b"),
-        ("text\nn\xe4\n".encode("latin-1"), r"not UTF-8 \(line 2\)"),
-        (b'id,text\n1,"never closed\n2,x\n', "no CSV that can be read"),
-        (b"text\n" + b"x\n" * 5001, "5,001 rows; this page takes 5,000"),
-        (b"x" * 5_000_001, "5,000,001 bytes"),
-        (b"PK\x03\x04\xff\xfe", "not UTF-8"),
+        (b"", "a.csv", "a.csv is empty"),
+        (b"text\n", "a.csv", "no rows"),
+        (b"a,b\n1,2\n", "a.csv", "^a.csv has no column 'text'. Its columns: 'a', 'b'"),
+        (b"text,text\n1,2\n", "a.csv", "two columns 'text'"),
+        (b"text\n" + b"x\n" * 5001, "a.csv", "more than 5,000 rows"),
+        (b"x" * 5_000_001, "a.csv", "5,000,001 bytes"),
+        (b"PK\x03\x04\xff\xfe", "a.xlsx", "no Excel file that can be read"),
+        (b"text\nx\n", "a.docx", r"ending is '.docx'; this page takes .csv"),
     ],
 )
-def test_files_that_are_no_table_get_a_sentence(reader: demo.Reader, content: bytes, sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        reader.score(content)
+def test_files_that_are_no_table_get_a_sentence(
+    reader: demo.Reader, tmp_path: Path, content: bytes, name: str, sentence: str
+) -> None:
+    with pytest.raises(LiminalError, match=sentence) as error:
+        reader.score(kept(tmp_path, content, name))
+    assert str(tmp_path) not in str(error.value), "a visitor has no use for a folder of the server"
+
+
+def test_a_packed_file_that_unpacks_to_too_much_is_refused(reader: demo.Reader, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.xlsx", "w", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr("xl/worksheets/sheet1.xml", b" " * 150_000_000)
+    assert (tmp_path / "bomb.xlsx").stat().st_size < demo.MAX_BYTES
+    with pytest.raises(LiminalError, match="bytes; this page takes"):
+        reader.score(tmp_path / "bomb.xlsx")
 
 
 # ---- the page ----
@@ -265,9 +314,9 @@ def test_its_api_gives_the_pipeline_s_numbers(address: str, pad: Any, tmp_path: 
     client.predict(api_name="/new")
     assert client.predict("Hello.", api_name="/say")["turn"] == 0
     assert other.predict("Hello.", api_name="/say")["turn"] == 3
-    (tmp_path / "mine.csv").write_text("message\nGood morning.\n \n", encoding="utf-8")
+    (tmp_path / "mine.csv").write_text("message\nGood morning.\n\"\"\n", encoding="utf-8")
     path, counts = client.predict(handle_file(tmp_path / "mine.csv"), "message", api_name="/score")
-    assert counts == {"rows": 2, "errors": 1}
+    assert counts == {"rows": 2, "errors": 1, "truncated": 0}
     row = rows_of(Path(path).read_bytes())[0]
     assert float(row["pleasure"]) == pytest.approx(pad("Good morning.")["pleasure"], abs=6e-5)
     for endpoint in ("/say", "/read"):
@@ -383,46 +432,47 @@ def test_one_text_by_keyboard_alone(browser: Any, address: str, pad: Any) -> Non
         page.keyboard.press("Enter")
         page.locator("#steps img").wait_for()
         for name in DIMENSIONS:
-            assert page.locator(f"#reading [data-name={name}]").inner_text() == shown(row[name])
+            assert f"{name} {shown(row[name])}" in " ".join(page.locator("#values").inner_text().split())
         assert row["octant"] in page.locator("#reading").inner_text()
-        assert page.locator("#steps img").get_attribute("alt").startswith("PAD after each of 5 steps")
+        assert page.locator("#steps img").get_attribute("alt").startswith("The answer after each of 5 steps")
 
 
 def test_a_csv_goes_in_and_comes_back(browser: Any, address: str, pad: Any, tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
-    path.write_text("id,text\n1,Good morning.\n2,\n=3,Go away!\n", encoding="utf-8")
+    path.write_text("id,said\n1,Good morning.\n2,\n=3,Go away!\n", encoding="utf-8")
     with visitor(browser, address) as page:
         page.get_by_role("tab", name="A table").click()
         page.get_by_role("button", name="Read the table").click()
-        page.get_by_text("There is no file yet. Choose a CSV first.").wait_for()
+        page.get_by_text("There is no file yet. Choose a table first.").wait_for()
         page.locator("input[type=file]").first.set_input_files(path)
-        # The page shows the name and its ending apart.
-        page.get_by_text("mine", exact=True).wait_for()
-        page.get_by_label("Column with the texts").fill("message")
-        page.get_by_role("button", name="Read the table").click()
-        page.get_by_text("no column 'message'").wait_for()
-        page.get_by_label("Column with the texts").fill("text")
+        column = page.get_by_label("Column with the texts")
+        # The columns are listed, and the likely one is chosen.
+        page.wait_for_function("() => document.querySelector('#column input')?.value == 'said'")
+        column.click()
+        assert [option.inner_text().strip("\u2713 \n") for option in page.get_by_role("option").all()] == ["id", "said"]
+        column.press("Escape")
         page.get_by_role("button", name="Read the table").click()
         page.get_by_text("2 of 3 rows read.").wait_for()
+        assert "Good morning." in page.locator("#preview").inner_text()
         with page.expect_download() as download:
             page.get_by_text("Download predictions.csv").click()
         assert download.value.suggested_filename == "predictions.csv"
         rows = rows_of(Path(download.value.path()).read_bytes())
     assert [row["id"] for row in rows] == ["1", "2", "'=3"] and "empty" in rows[1]["error"]
     for row in (rows[0], rows[2]):
-        assert float(row["arousal"]) == pytest.approx(pad(row["text"])["arousal"], abs=6e-5)
+        assert float(row["arousal"]) == pytest.approx(pad(row["said"])["arousal"], abs=6e-5)
 
 
 def test_a_phone_s_width_needs_no_sideways_scrolling(browser: Any, address: str) -> None:
     with visitor(browser, address, width=390, has_touch=True) as page:
         assert fits(page)
-        say(page, "n" * 40, "x" * 3000)
+        say(page, "n" * 40, "so " + "x" * 3000)
         page.locator("#trajectory img").wait_for()
         assert fits(page)
         box = page.locator("#trajectory img").bounding_box()
         width = page.locator("#trajectory img").evaluate("image => image.naturalWidth")
         # Drawn for this width: a letter of 9 points stays at least 10 pixels high.
-        assert box["x"] >= 0 and box["x"] + box["width"] <= 390 and width / demo._DOTS_PER_INCH <= 4 < box["width"] / 60
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 390 and width / _DOTS_PER_INCH <= 4 < box["width"] / 60
         for name in ("One text", "A table"):
             page.get_by_role("tab", name=name).click()
             page.get_by_role("tabpanel").filter(visible=True).first.wait_for()

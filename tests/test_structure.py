@@ -32,7 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "figures": {"modeling", "io", "metrics", "data", "training", "chat"},
     "plots": {"figures"},
     "visualization": {"figures"},
-    "demo": {"modeling", "inference", "chat", "figures"},
+    "demo": {"modeling", "inference", "data", "chat", "figures"},
     "probing": {"modeling", "inference", "io", "metrics", "data", "figures"},
 }
 # The two ends: the face offers everything (lazily), the command line opens every room.

@@ -31,8 +31,8 @@ from .formats import (
 from .table_settings import TableSettings, find_column, unique_names
 from .writing import TableWriter, write_table
 
-__all__ = ["Rows", "Table", "TableFile", "TableSettings", "TableWriter", "open_table", "read_table", "table_kind"]
-__all__ += ["write_table"]
+__all__ = ["Rows", "Table", "TableFile", "TableSettings", "TableWriter", "column_names", "open_table", "read_table"]
+__all__ += ["table_kind", "write_table"]
 
 KINDS = {
     ".csv": "delimited", ".tsv": "delimited", ".tab": "delimited", ".txt": "delimited", ".jsonl": "jsonl",
@@ -189,6 +189,24 @@ def open_table(
     file.text = file.column(settings.text)
     _check_text_type(file)
     return file
+
+
+def column_names(path: str | os.PathLike, settings: TableSettings | None = None) -> list[str]:
+    """The names of a table's columns, before it is known which of them has the texts.
+
+    Raises:
+        LiminalError: the kind is unknown, or the file is empty or damaged.
+        ImportError: Excel or SPSS without the extra `tables`.
+    """
+    path = Path(path)
+    kind = table_kind(path)
+    if kind is None or path.stat().st_size == 0:
+        raise LiminalError(f"{path.name} is empty, or its ending is none of {', '.join(sorted(KINDS))}.")
+    if kind == "parquet":
+        names = list(_parquet_schema(path).names)
+    else:
+        names = _open_source(path, kind, [], settings or TableSettings()).names
+    return unique_names(names, [], path)
 
 
 def _open_source(path: Path, kind: str, wanted: list[str], settings: TableSettings) -> Source:

@@ -1,0 +1,233 @@
+"""The page as gradio's components, and the server that shows it."""
+
+import tempfile
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from ..modeling.errors import LiminalError
+from ._reader import ENDINGS, MAX_BYTES, MAX_ROWS, Conversation, Reader, Scored, columns_of
+from ._view import (
+    INTRODUCTION,
+    STYLE,
+    cell_text,
+    note_html,
+    numbers_table,
+    steps_html,
+    trajectory_html,
+    turns_html,
+    verdict_html,
+)
+
+if TYPE_CHECKING:
+    from gradio import Blocks
+
+_HOUR = 3600
+_PREVIEW = 8
+_EXAMPLES = ["What a lovely surprise!", "I cried after the meeting and nobody noticed.", "The report has forty pages."]
+
+
+def build(pipeline: Any) -> "Blocks":
+    """The page as gradio's `Blocks`; `launch` shows it.
+
+    Args:
+        pipeline: a `pipeline("pad-regression")` of a model with an encoder.
+
+    Raises:
+        ImportError: gradio or matplotlib is missing.
+    """
+    gr = _gradio()
+    reader = Reader(pipeline)
+    targets, limit = reader.targets, pipeline.model.config.max_seq_length
+    # The last input of what draws is the window's width, which only the browser knows.
+    width_of_window = "(...inputs) => [...inputs.slice(0, -1), window.innerWidth]"
+    to_the_last_turn = (
+        "() => { const log = document.querySelector('#log [role=log]'); log.scrollTop = log.scrollHeight; }"
+    )
+    private = {"api_visibility": "private", "show_progress": "minimal"}
+
+    def for_clients(function: Callable[..., Any]) -> Callable[..., Any]:
+        """What people can put right reaches the client as the sentence that it is."""
+
+        @wraps(function)
+        def answer(*inputs: Any) -> Any:
+            try:
+                return function(*inputs)
+            except (ValueError, ImportError) as error:
+                raise gr.Error(str(error), print_exception=False) from None
+
+        return answer
+
+    def show_turn(text: str, speaker: str, conversation: Conversation, pixels: Any) -> tuple[Any, ...]:
+        try:
+            conversation = reader.say(conversation, text, speaker)
+        except ValueError as error:
+            return conversation, gr.skip(), gr.skip(), gr.skip(), note_html(str(error), wrong=True)
+        return conversation, "", turns_html(conversation), trajectory_html(conversation, targets, pixels), ""
+
+    def show_nothing() -> tuple[Any, ...]:
+        return Conversation(), turns_html(Conversation()), "", note_html("A new conversation.")
+
+    def show_reading(text: str, pixels: Any) -> tuple[Any, ...]:
+        try:
+            row = reader.read(text)
+        except ValueError as error:
+            return gr.Dataframe(visible=False), note_html(str(error), wrong=True), ""
+        cut = f"only its first {limit} tokens were read; {row['cut']:,} more were left out" if row["cut"] > 0 else ""
+        said = f'<div class="liminal"><p>{verdict_html(row, cut)}</p></div>'
+        return gr.Dataframe(numbers_table(row, targets), visible=True), said, steps_html(row, targets, pixels)
+
+    def show_columns(path: str | None) -> tuple[Any, ...]:
+        if path is None:
+            return gr.Dropdown(choices=[], value=None), ""
+        try:
+            names, likely = columns_of(path)
+        except (ValueError, ImportError) as error:
+            return gr.Dropdown(choices=[], value=None), note_html(str(error), wrong=True)
+        return gr.Dropdown(choices=names, value=likely), ""
+
+    def show_table(path: str | None, column: str | None, progress: Any = gr.Progress()) -> tuple[Any, ...]:  # noqa: B008
+        try:
+            if path is None:
+                raise LiminalError("There is no file yet. Choose a table first.")
+            scored = reader.score(path, column or "text", lambda share: progress(share, desc="Reading"))
+        except (ValueError, ImportError) as error:
+            return gr.DownloadButton(value=None, interactive=False), gr.skip(), note_html(str(error), wrong=True)
+        names = [name for name in (column, *targets, "octant", "error") if name in scored.columns.column_names]
+        first = scored.columns.select(names).slice(0, _PREVIEW)
+        cells = [[cell_text(value) for value in row.values()] for row in first.to_pylist()]
+        preview = gr.Dataframe({"headers": names, "data": cells}, visible=True)
+        button = gr.DownloadButton(f"Download predictions{scored.ending}", value=saved(scored), interactive=True)
+        return button, preview, note_html(str(scored))
+
+    def saved(scored: Scored) -> str:
+        # Straight into gradio's cache, which it clears by the hour.
+        with tempfile.TemporaryDirectory() as folder:
+            path = scored.save(folder)
+            return gr.processing_utils.save_bytes_to_cache(path.read_bytes(), path.name, result.GRADIO_CACHE)
+
+    def score(path: str, column: str) -> tuple[str, dict[str, int]]:
+        scored = reader.score(path, column)
+        counts = {"rows": len(scored.columns), "errors": scored.errors, "truncated": scored.truncated}
+        return saved(scored), counts
+
+    def say(text: str, speaker: str, conversation: Conversation) -> tuple[Conversation, dict[str, Any]]:
+        conversation = reader.say(conversation, text, speaker)
+        return conversation, conversation.rows[-1]
+
+    with gr.Blocks(title="How a text feels", analytics_enabled=False, delete_cache=(_HOUR, _HOUR)) as page:
+        gr.HTML(INTRODUCTION)
+        pixels = gr.Number(visible=False)
+        with gr.Tab("Conversation"):
+            session = gr.State(Conversation(), time_to_live=6 * _HOUR)
+            with gr.Row():
+                with gr.Column(scale=4, min_width=300):
+                    log = gr.HTML(turns_html(Conversation()), elem_id="log")
+                    text = gr.Textbox(label="Next turn", placeholder="Say something", max_lines=6, elem_id="turn")
+                    speaker = gr.Textbox("you", label="Who speaks", info="Each speaker is remembered apart.")
+                    with gr.Row():
+                        send = gr.Button("Read this turn", variant="primary", size="md", min_width=120)
+                        new = gr.Button("Start anew", size="md", min_width=120)
+                    note = gr.HTML(elem_id="note")
+                with gr.Column(scale=5, min_width=300):
+                    trajectory = gr.HTML(elem_id="trajectory")
+            gr.Examples(_EXAMPLES, text, label="Such as")
+            gr.on(
+                [send.click, text.submit],
+                show_turn,
+                [text, speaker, session, pixels],
+                [session, text, log, trajectory, note],
+                js=width_of_window,
+                **private,
+            ).then(None, js=to_the_last_turn)
+            new.click(show_nothing, None, [session, log, trajectory, note], **private)
+        with gr.Tab("One text"), gr.Row():
+            with gr.Column(scale=4, min_width=300):
+                one = gr.Textbox("What a lovely surprise!", label="Text", lines=4, max_lines=12, elem_id="one")
+                go = gr.Button("Read this text", variant="primary")
+                values = gr.Dataframe(visible=False, interactive=False, elem_id="values", show_label=False)
+                reading = gr.HTML(elem_id="reading")
+                gr.Examples(_EXAMPLES, one, label="Such as")
+            with gr.Column(scale=5, min_width=300):
+                steps = gr.HTML(elem_id="steps")
+            shown = [values, reading, steps]
+            gr.on([go.click, one.submit], show_reading, [one, pixels], shown, js=width_of_window, **private)
+        with gr.Tab("A table"):
+            gr.Markdown(
+                f"At most {MAX_ROWS:,} rows: CSV, TSV, Excel, JSON lines, Parquet or SPSS. The table comes back as it "
+                "came, with the numbers of each text; a row that can't be read says why in the column *error*."
+            )
+            file = gr.File(label="Table", file_types=list(ENDINGS), type="filepath", height=140)
+            column = gr.Dropdown([], label="Column with the texts", info="Choose a file first.", elem_id="column")
+            read_all = gr.Button("Read the table", variant="primary")
+            summary = gr.HTML(elem_id="summary")
+            result = gr.DownloadButton("Download predictions", interactive=False)
+            preview = gr.Dataframe(
+                visible=False, interactive=False, wrap=True, label="The first rows", elem_id="preview"
+            )
+            file.change(show_columns, file, [column, summary], **private)
+            read_all.click(show_table, [file, column], [result, preview, summary], **private)
+
+        # For gradio_client alone: what it says and gets is not shown on the page.
+        heard, who = gr.Textbox(visible=False), gr.Textbox("you", visible=False)
+        sent, which = gr.File(visible=False, type="filepath"), gr.Textbox("text", visible=False)
+        answer, table = gr.JSON(label="answer", visible=False), gr.File(label="table", visible=False)
+        gr.on([], for_clients(say), [heard, who, session], [session, answer], api_name="say")
+        gr.on([], Conversation, None, [session], api_name="new")
+        gr.on([], for_clients(reader.read), [heard], [answer], api_name="read")
+        gr.on([], for_clients(score), [sent, which], [table, answer], api_name="score")
+    return page
+
+
+def launch(pipeline: Any, *, host: str | None = None, port: int | None = None, block: bool = True) -> Any:
+    """Shows the page until Ctrl-C.
+
+    Args:
+        pipeline: a `pipeline("pad-regression")`.
+        host: to listen on; None is this machine alone, or what `GRADIO_SERVER_NAME` says (as on a Space).
+        port: None takes a free one from 7860 on.
+        block: wait for Ctrl-C; otherwise the page is returned, and `.close()` ends it.
+
+    Raises:
+        OSError: the port is taken.
+        ImportError: gradio or matplotlib is missing.
+    """
+    gr = _gradio()
+    page = build(pipeline)
+    # System fonts, so that none is fetched; and colours with enough contrast to read.
+    theme = gr.themes.Default(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["monospace"]).set(
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        body_text_color_subdued="*neutral_600",
+        block_info_text_color="*neutral_600",
+        input_placeholder_color="*neutral_500",
+    )
+    _, address, _ = page.queue(max_size=256, api_open=False).launch(
+        server_name=host,
+        server_port=port,
+        theme=theme,
+        css=STYLE,
+        footer_links=["api"],
+        # What visitors type is theirs: not even their browser keeps it.
+        run_history=False,
+        enable_monitoring=False,
+        max_file_size=4 * MAX_BYTES,
+        state_session_capacity=1000,
+        ssr_mode=False,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+    )
+    print(f"The page is at {address} (Ctrl-C ends it).", flush=True)
+    if block:
+        page.block_thread()
+    return page
+
+
+def _gradio() -> Any:
+    try:
+        import gradio
+        import matplotlib  # noqa: F401 (the figures need it)
+    except ImportError:
+        raise ImportError("The page needs gradio and matplotlib: pip install 'liminal_hf[demo]'") from None
+    return gradio

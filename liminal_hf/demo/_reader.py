@@ -1,0 +1,254 @@
+"""What the page asks of a pipeline: a turn, a text, a table; and what one visitor may ask of the machine."""
+
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from ..chat import sharp_turn, trend
+from ..data.tables import TableSettings, column_names, open_table, write_table
+from ..modeling.conversation import ConversationState
+from ..modeling.errors import LiminalError
+from ..modeling.texts import checked_text, is_missing
+
+# What one visitor may ask of the machine that all share.
+MAX_CHARACTERS, MAX_NAME, MAX_TURNS = 20_000, 40, 200
+MAX_ROWS, MAX_BYTES = 5_000, 5_000_000
+# An Excel file is a packed folder; unpacked, it may be so many times as large.
+_MOST_UNPACKED = 20
+_AT_ONCE = 64
+ENDINGS = (".csv", ".tsv", ".txt", ".xlsx", ".jsonl", ".parquet", ".sav")
+# What comes in by a format that goes out by another.
+_OUTPUTS = {".txt": ".csv", ".sav": ".xlsx"}
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """What one visitor's session holds; each turn makes a new one.
+
+    Args:
+        state: the memory after the last turn.
+        rows: the pipeline's row of each turn, with `trend` and `sharp`.
+        texts: what was said.
+    """
+
+    state: ConversationState = field(default_factory=ConversationState)
+    rows: tuple[dict[str, Any], ...] = ()
+    texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A table with answers.
+
+    Args:
+        columns: those of the file first (one that has the name of an added one is called `given_...`), then each
+            target, `uncertainty_<target>`, `confidence`, `octant`, `truncated` and `error`.
+        like: how the file was written: separator and decimal mark.
+        ending: of the file that goes out, such as ".csv".
+        errors, truncated: how many rows could not be read, and how many were read without their end.
+    """
+
+    columns: pa.Table
+    like: TableSettings
+    ending: str
+    errors: int
+    truncated: int
+
+    def __str__(self) -> str:
+        rows = len(self.columns)
+        cut = (
+            f" {count_of(self.truncated, 'text')} longer than the model reads: the end was left out."
+            if self.truncated
+            else ""
+        )
+        wrong = " The column error says what is wrong with the others." if self.errors else ""
+        return f"{rows - self.errors:,} of {count_of(rows, 'row')} read.{cut}{wrong}"
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes the table as the file came in: the same format, separator and decimal mark."""
+        return write_table(Path(folder) / f"predictions{self.ending}", self.columns, self.like)
+
+
+class Reader:
+    """What the page asks of a `pipeline("pad-regression")`; any number of threads may ask at once.
+
+    Args:
+        pipeline: of a model with an encoder.
+
+    Example:
+        >>> from transformers import pipeline
+        >>> import liminal_hf
+        >>> reader = Reader(pipeline("pad-regression", model=liminal_hf.DEFAULT_CHECKPOINT))
+        >>> conversation = reader.say(Conversation(), "What a lovely surprise!", "Ada")
+        >>> conversation.rows[0]["speaker"], conversation.rows[0]["sharp"]
+        ('Ada', False)
+        >>> sorted(reader.read("Good morning."))[:4]
+        ['arousal', 'confidence', 'cut', 'dominance']
+    """
+
+    def __init__(self, pipeline: Any) -> None:
+        self.pipeline = pipeline
+        self.targets: list[str] = pipeline.model.config.targets
+
+    def say(self, conversation: Conversation, text: str, speaker: str) -> Conversation:
+        """The conversation after one more turn.
+
+        Raises:
+            LiminalError: the text or the name can't be read, or the conversation is too long; a sentence for people.
+        """
+        text, speaker = _text(text), _name(speaker)
+        if len(conversation.rows) >= MAX_TURNS:
+            raise LiminalError(f"This page follows {MAX_TURNS} turns at most. Start a new conversation.")
+        answer = self.pipeline({"role": "user", "speaker": speaker, "content": text}, memory=conversation.state)
+        if answer["error"] is not None:
+            raise LiminalError(f"The text can't be read: {answer['error']}.")
+        own = [earlier for earlier in conversation.rows if earlier["speaker"] == speaker]
+        row = {
+            **answer,
+            "trend": trend(own, answer, self.targets),
+            "sharp": bool(own) and sharp_turn(own[-1], answer),
+        }
+        return Conversation(answer["memory"], (*conversation.rows, row), (*conversation.texts, text))
+
+    def read(self, text: str) -> dict[str, Any]:
+        """The pipeline's row of one text, and how it came about.
+
+        Returns:
+            The row, with `pad_trajectory` (K lists of T; None where the head has none), and `cut`: how many tokens were
+            left out at its end.
+
+        Raises:
+            LiminalError: the text can't be read.
+        """
+        text, pipeline = _text(text), self.pipeline
+        tokens = pipeline.preprocess(text)
+        whole = len(pipeline.tokenizer(text, truncation=False, padding=False, verbose=False)["input_ids"])
+        about = {name: tokens.pop(name) for name in ("truncated", "error")}
+        with torch.inference_mode():
+            output = pipeline.model(**{name: value.to(pipeline.device) for name, value in tokens.items()})
+        row = pipeline.postprocess({"logits": output.logits, "uncertainty": output.uncertainty, **about})
+        if row["error"] is not None:
+            raise LiminalError(f"The text can't be read: {row['error']}.")
+        steps = output.pad_trajectory
+        trajectory = None if steps is None else steps[0].double().tolist()
+        return {**row, "pad_trajectory": trajectory, "cut": whole - tokens["input_ids"].shape[1]}
+
+    def score(self, path: str | Path, column: str = "text", progress: Callable[[float], None] | None = None) -> Scored:
+        """A table with answers added; see `Scored`.
+
+        Args:
+            path: of a CSV, TSV, Excel, JSON-lines, Parquet or SPSS file.
+            column: with the texts. A file with a single column needs no name.
+            progress: is told the share that is done.
+
+        Raises:
+            LiminalError: the file is no table, too large, or lacks the column. A row that can't be read is no error: it
+                says why in the column `error` and has no numbers.
+        """
+        with _opened(path) as path:
+            names = column_names(path)
+            file = open_table(path, TableSettings(text=names[0] if len(names) == 1 else column or "text"))
+            parts, texts, errors = [], [], []
+            for part in file.batches():
+                parts.append(part.columns)
+                texts += part.texts
+                errors += part.errors
+                if len(texts) > MAX_ROWS:
+                    raise LiminalError(f"The file has more than {MAX_ROWS:,} rows, the most this page takes. Split it.")
+            if not texts:
+                raise LiminalError(
+                    "The file has no rows: the first line names the columns, each further line is a row."
+                )
+        for index, text in enumerate(texts):
+            if isinstance(text, str) and len(text) > MAX_CHARACTERS:
+                errors[index] = errors[index] or f"{len(text):,} characters; this page takes {MAX_CHARACTERS:,} at most"
+        rows: list[dict[str, Any]] = []
+        for start in range(0, len(texts), _AT_ONCE):
+            stop = start + _AT_ONCE
+            # What has an error already is not read.
+            some = [None if error else text for text, error in zip(texts[start:stop], errors[start:stop], strict=True)]
+            answers = self.pipeline(some, batch_size=32)
+            rows += [
+                {**row, "error": error or row["error"]} for row, error in zip(answers, errors[start:stop], strict=True)
+            ]
+            if progress is not None:
+                progress(len(rows) / len(texts))
+        added = self._added(rows)
+        given = pa.concat_tables(parts)
+        taken = {name.lower() for name in added}
+        own = [f"given_{name}" if name.strip().lower() in taken else name for name in given.column_names]
+        table = pa.table({**dict(zip(own, given.columns, strict=True)), **added})
+        unread, truncated = (sum(bool(row[name]) for row in rows) for name in ("error", "truncated"))
+        return Scored(table, file.like, _OUTPUTS.get(path.suffix.lower(), path.suffix.lower()), unread, truncated)
+
+    def _added(self, rows: list[dict[str, Any]]) -> dict[str, pa.Array]:
+        def numbers(values: list[float | None]) -> pa.Array:
+            return pa.array([None if value is None else round(value, 4) for value in values], pa.float64())
+
+        added = {name: numbers([row[name] for row in rows]) for name in self.targets}
+        for name in self.targets:
+            added[f"uncertainty_{name}"] = numbers([(row["uncertainty"] or {}).get(name) for row in rows])
+        added["confidence"] = numbers([row["confidence"] for row in rows])
+        added["octant"] = pa.array([row["octant"] for row in rows], pa.string())
+        added["truncated"] = pa.array([row["truncated"] for row in rows], pa.bool_())
+        added["error"] = pa.array([row["error"] for row in rows], pa.string())
+        return added
+
+
+def columns_of(path: str | Path) -> tuple[list[str], str]:
+    """The columns of a table, and the one that most likely has the texts: `text`, else the one with the longest cells.
+
+    Raises:
+        LiminalError: the file is no table, or too large.
+    """
+    with _opened(path) as path:
+        names = column_names(path)
+        likely = next((name for name in names if name.strip().lower() == "text"), None)
+        first = None if likely else next(iter(open_table(path, TableSettings(text=names[0])).batches(200)), None)
+    if first is None:
+        return names, likely or names[0]
+    cells = {name: [str(cell) for cell in first.columns[name].to_pylist() if not is_missing(cell)] for name in names}
+    return names, max(names, key=lambda name: sum(map(len, cells[name])))
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Path]:
+    """The path of a file that may be read; an error in the block names the file without its folder."""
+    path = Path(path)
+    if path.suffix.lower() not in ENDINGS:
+        raise LiminalError(f"The file's ending is {path.suffix!r}; this page takes {', '.join(ENDINGS)}.")
+    size = path.stat().st_size
+    if size <= MAX_BYTES and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as packed:
+            size = max(size, sum(entry.file_size for entry in packed.infolist()) // _MOST_UNPACKED)
+    if size > MAX_BYTES:
+        raise LiminalError(f"The file has {size:,} bytes; this page takes {MAX_BYTES:,} at most.")
+    try:
+        yield path
+    except LiminalError as error:
+        raise LiminalError(str(error).replace(str(path), path.name)) from error
+
+
+def _text(text: Any) -> str:
+    if isinstance(text, str) and len(text) > MAX_CHARACTERS:
+        raise LiminalError(
+            f"The text has {len(text):,} characters; this page takes {MAX_CHARACTERS:,} at most. Give it in parts."
+        )
+    return checked_text(text)
+
+
+def _name(speaker: Any) -> str:
+    name = checked_text(speaker, "The name of who speaks").strip()
+    if len(name) > MAX_NAME:
+        raise LiminalError(f"The name of who speaks has {len(name):,} characters; {MAX_NAME} at most.")
+    return name
+
+
+def count_of(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
