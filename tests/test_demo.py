@@ -314,7 +314,7 @@ def test_its_api_gives_the_pipeline_s_numbers(address: str, pad: Any, tmp_path: 
     client.predict(api_name="/new")
     assert client.predict("Hello.", api_name="/say")["turn"] == 0
     assert other.predict("Hello.", api_name="/say")["turn"] == 3
-    (tmp_path / "mine.csv").write_text("message\nGood morning.\n\"\"\n", encoding="utf-8")
+    (tmp_path / "mine.csv").write_text('message\nGood morning.\n""\n', encoding="utf-8")
     path, counts = client.predict(handle_file(tmp_path / "mine.csv"), "message", api_name="/score")
     assert counts == {"rows": 2, "errors": 1, "truncated": 0}
     row = rows_of(Path(path).read_bytes())[0]
@@ -463,7 +463,7 @@ def test_a_csv_goes_in_and_comes_back(browser: Any, address: str, pad: Any, tmp_
         assert float(row["arousal"]) == pytest.approx(pad(row["said"])["arousal"], abs=6e-5)
 
 
-def test_a_phone_s_width_needs_no_sideways_scrolling(browser: Any, address: str) -> None:
+def test_a_phone_s_width_needs_no_sideways_scrolling(browser: Any, address: str, tmp_path: Path) -> None:
     with visitor(browser, address, width=390, has_touch=True) as page:
         assert fits(page)
         say(page, "n" * 40, "so " + "x" * 3000)
@@ -473,10 +473,18 @@ def test_a_phone_s_width_needs_no_sideways_scrolling(browser: Any, address: str)
         width = page.locator("#trajectory img").evaluate("image => image.naturalWidth")
         # Drawn for this width: a letter of 9 points stays at least 10 pixels high.
         assert box["x"] >= 0 and box["x"] + box["width"] <= 390 and width / _DOTS_PER_INCH <= 4 < box["width"] / 60
-        for name in ("One text", "A table"):
-            page.get_by_role("tab", name=name).click()
-            page.get_by_role("tabpanel").filter(visible=True).first.wait_for()
-            assert fits(page)
+        page.get_by_role("tab", name="One text").click()
+        page.get_by_role("button", name="Read this text").click()
+        page.locator("#steps img").wait_for()
+        assert fits(page)
+        page.get_by_role("tab", name="A table").click()
+        page.locator("input[type=file][accept*=xlsx]").set_input_files(
+            kept(tmp_path, b"id,text\n1,Good morning.\n2,\n")
+        )
+        page.wait_for_function("() => document.querySelector('#column input')?.value == 'text'")
+        page.get_by_role("button", name="Read the table").click()
+        page.locator("#preview").get_by_text("exuberant").first.wait_for()
+        assert fits(page)
         small = page.evaluate(
             "[...document.querySelectorAll('.liminal *, label, button')].filter(e => e.innerText && "
             "parseFloat(getComputedStyle(e).fontSize) < 11).map(e => e.innerText)"

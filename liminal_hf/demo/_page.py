@@ -129,9 +129,9 @@ def build(pipeline: Any) -> "Blocks":
                         send = gr.Button("Read this turn", variant="primary", size="md", min_width=120)
                         new = gr.Button("Start anew", size="md", min_width=120)
                     note = gr.HTML(elem_id="note")
+                    gr.Examples(_EXAMPLES, text, label="Such as")
                 with gr.Column(scale=5, min_width=300):
                     trajectory = gr.HTML(elem_id="trajectory")
-            gr.Examples(_EXAMPLES, text, label="Such as")
             gr.on(
                 [send.click, text.submit],
                 show_turn,

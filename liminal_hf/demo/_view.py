@@ -16,7 +16,8 @@ _WIDE, _NARROW, _PHONE = 6.4, 3.7, 640
 _ARROWS = {"rising": "\u25b2", "falling": "\u25bc"}
 
 STYLE = """
-.gradio-container { max-width: 1200px !important; margin: 0 auto !important; }
+.gradio-container { max-width: min(1200px, 100vw) !important; margin: 0 auto !important; }
+.gradio-container :is(.app, .app > .wrap, .contain, .tabs, .tabitem, .column, .row) { min-width: 0; max-width: 100%; }
 footer .divider { display: none; }
 .liminal { line-height: 1.45; overflow-wrap: anywhere; }
 .liminal h1 { font-size: 1.5rem; margin: 0 0 .2rem; }
@@ -59,9 +60,9 @@ def numbers_table(row: dict[str, Any], targets: list[str]) -> dict[str, Any]:
     names = [name for name in targets if row[name] is not None]
     columns = {"": names, "value": [_signed(row[name]) for name in names]}
     if doubts:
-        columns["give or take"] = [f"{doubts[name]:.2f}" for name in names]
+        columns["\u00b1"] = [f"{doubts[name]:.2f}" for name in names]
     if percentiles:
-        columns["higher than"] = [f"{percentiles[name]:.0f}% of its training texts" for name in names]
+        columns["higher than"] = [f"{percentiles[name]:.0f}% of texts" for name in names]
     return {"headers": list(columns), "data": [list(cells) for cells in zip(*columns.values(), strict=True)]}
 
 
