@@ -53,7 +53,7 @@ from liminal_hf.metrics import pearson
 from liminal_hf.modeling.encoders import resolve_encoder
 from liminal_hf.scoring import Scorer, score_table
 from liminal_hf.scoring.scorer import load
-from liminal_hf.scoring.shards import ScoreSettings, ShardReader, make_plan, open_files
+from liminal_hf.scoring.shards import ScoreSettings, make_plan, open_files, read_shard
 from liminal_hf.training.run_folder import hardware, versions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -475,12 +475,11 @@ def scaling(setting: Setting) -> list[Line]:
         # From the first shards on: starting Ray and loading the model happen once, however many rows follow.
         (start, before), (end, done) = told[workers - 1], told[-1]
         speed[workers] = (done - before) / max(end - start, 1e-9)
-    plan = make_plan(open_files([path], ScoreSettings()), ScoreSettings(), setting.folder)
     start = time.process_time()
-    for number, shard in enumerate(plan.shards):
-        pq.write_table(
-            ShardReader(plan).read(shard).kept, setting.folder / f"copy-{number}.parquet", compression="zstd"
-        )
+    plan = make_plan(open_files([path], ScoreSettings()), ScoreSettings(), setting.folder)
+    for number in range(len(plan.shards)):
+        kept = read_shard(plan, setting.folder, number).kept
+        pq.write_table(kept, setting.folder / f"copy-{number}.parquet", compression="zstd")
     copied = len(texts) / (time.process_time() - start)
     size = sum(len(text.encode()) for text in setting.texts) / len(setting.texts)
     return [

@@ -132,9 +132,14 @@ class TableFile:
                     self.schema.names
                 )
                 texts, errors = parquet_texts(table[self.text])
-                yield Rows(
-                    table.replace_schema_metadata(None), texts, list(range(start + 1, start + len(table) + 1)), errors
-                )
+                if any(errors):  # bytes that are no characters could not be written anywhere else
+                    cells = table[self.text].cast(pa.large_binary()).to_pylist()
+                    whole = [None if value is None else value.decode("utf-8", "replace") for value in cells]
+                    index = self.schema.names.index(self.text)
+                    field = self.schema.field(index)
+                    table = table.set_column(index, field, pa.array(whole, field.type))
+                lines = list(range(start + 1, start + len(table) + 1))
+                yield Rows(table.replace_schema_metadata(None), texts, lines, errors)
                 start += len(table)
 
 
@@ -243,13 +248,19 @@ def table_kind(path: str | os.PathLike) -> str | None:
 
 def _check_text_type(file: TableFile) -> None:
     kind = file.schema.field(file.text).type
-    if file.kind == "parquet" and not _holds_text(kind):
-        texts = [field.name for field in file.schema if _holds_text(field.type)]
+    if file.kind == "parquet" and not holds_text(kind):
+        texts = [field.name for field in file.schema if holds_text(field.type)]
         hint = f" Columns with texts: {', '.join(map(repr, texts))}." if texts else ""
         raise LiminalError(f"{file.path}: column {file.text!r} holds {kind}, which is no text.{hint}")
 
 
-def _holds_text(kind: pa.DataType) -> bool:
+def holds_text(kind: pa.DataType) -> bool:
+    """Whether a column of a type holds texts.
+
+    Example:
+        >>> holds_text(pa.string()), holds_text(pa.list_(pa.string()))
+        (True, False)
+    """
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return any(word in str(kind).split("<")[0] for word in ("string", "binary", "null"))
 

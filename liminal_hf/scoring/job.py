@@ -11,7 +11,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,12 @@ from .shards import (
     STAGED,
     Plan,
     ScoreSettings,
-    Shard,
-    ShardReader,
     ShardRows,
     find_files,
     fingerprint,
     make_plan,
     open_files,
-    stage,
+    read_shard,
 )
 
 _MANIFEST = "_manifest.json"
@@ -146,7 +144,7 @@ def score_table(
 
     Example:
         >>> import liminal_hf
-        >>> _ = Path("mine.csv").write_text("id,text\n1,What a lovely surprise!\n2,\n", encoding="utf-8")
+        >>> _ = Path("mine.csv").write_text("id,text\\n1,What a lovely surprise!\\n2,\\n", encoding="utf-8")
         >>> report = score_table("mine.csv", "mine.parquet", liminal_hf.DEFAULT_CHECKPOINT, threads=1)
         >>> report.rows, report.errors
         (2, {'empty': 1})
@@ -185,7 +183,7 @@ def score_table(
             job = Job(str(folder.absolute()), checkpoint, plan, settings)
             if output.suffix.lower() == ".xlsx" and plan.rows > _EXCEL_ROWS:
                 raise LiminalError(f"{output}: an Excel sheet takes {_EXCEL_ROWS:,} rows. Give .csv or .parquet.")
-            report = _run(job, scorer, output, progress)
+            report = _run(job, scorer, files, output, progress)
             if single:
                 _concatenate([job.part(number) for number in range(len(plan.shards))], job, output, facts)
     except Timeout:
@@ -232,11 +230,13 @@ def _look_at(checkpoint: str, settings: ScoreSettings) -> tuple[pa.Schema, str]:
     return columns_of(model.config), checkpoint_identity(model, tokenizer)
 
 
-def _run(job: Job, scorer: Scorer | None, output: Path, progress: Progress | None) -> Report:
+def _run(job: Job, scorer: Scorer | None, files: list[Path], output: Path, progress: Progress | None) -> Report:
     """Does the shards that are not done yet."""
     plan = job.plan
     left = [number for number in range(len(plan.shards)) if not _is_done(job, number)]
-    done_before = plan.rows - sum(plan.shards[number].rows for number in left)
+    if left and not (Path(job.folder) / STAGED).is_file():  # a part of a finished run is damaged
+        make_plan(open_files(files, job.settings), job.settings, Path(job.folder))
+    done_before = plan.rows - sum(plan.shards[number] for number in left)
     done = done_before
 
     def on_rows(rows: int) -> None:
@@ -271,19 +271,17 @@ class ShardWorker:
     def __init__(self, job: Job, scorer: Scorer | None = None, on_rows: Callable[[int], None] | None = None) -> None:
         self.job = job
         self.on_rows = on_rows
-        self.reader = ShardReader(job.plan)
         self.scorer = scorer or job.scorer()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """As Ray Data wants it: numbers of shards in, the rows that each had out."""
         for number in batch["shard"]:
             self.do(int(number))
-        return {"rows": np.array([self.job.plan.shards[int(number)].rows for number in batch["shard"]])}
+        return {"rows": np.array([self.job.plan.shards[int(number)] for number in batch["shard"]])}
 
     def do(self, number: int) -> None:
         """Scores a shard and puts it in place."""
-        rows = self.reader.read(Shard(*self.job.plan.shards[number]))
-        table = self.scored(rows)
+        table = self.scored(read_shard(self.job.plan, Path(self.job.folder), number))
         with atomic_write(self.job.part(number)) as temporary:
             pq.write_table(table, temporary, compression=COMPRESSION)
 
@@ -334,11 +332,7 @@ def _begin(folder: Path, facts: dict[str, Any], files: list[Path], settings: Sco
         _check_same(content["facts"], facts, folder)
         for leftover in folder.glob(".*.part"):
             leftover.unlink()
-        plan = Plan(**{**content["plan"], "shards": [Shard(*one) for one in content["plan"]["shards"]]})
-        plan.files = [str(folder.absolute() / STAGED)] if plan.staged else [str(file) for file in files]
-        if plan.staged and not Path(plan.files[0]).is_file():
-            stage(open_files(files, settings), Path(plan.files[0]))
-        return plan
+        return Plan(**content["plan"])
     others = sorted(path.name for path in folder.iterdir() if path.name != "_lock" and not path.name.startswith("."))
     if others and others != [STAGED]:
         raise LiminalError(f"{folder} is not empty ({', '.join(others[:3])}). Give another -o, or an empty folder.")
@@ -350,10 +344,9 @@ def _begin(folder: Path, facts: dict[str, Any], files: list[Path], settings: Sco
             f"The input has a column {settings.prefix + taken[0]!r} already. Put something before the new names, such "
             "as --prefix pad_, or choose what to keep: --keep COLUMN,COLUMN"
         )
-    plan = make_plan(tables, settings, folder.absolute())
-    described = {item.name: getattr(plan, item.name) for item in fields(plan)}
+    plan = make_plan(tables, settings, folder)
     with atomic_write(manifest) as temporary:
-        temporary.write_text(json.dumps({"facts": facts, "plan": described}), encoding="utf-8")
+        temporary.write_text(json.dumps({"facts": facts, "plan": asdict(plan)}), encoding="utf-8")
     return plan
 
 
@@ -374,7 +367,7 @@ def _check_same(before: dict[str, Any], now: dict[str, Any], output: Path) -> No
 
 def _is_done(job: Job, number: int) -> bool:
     try:
-        return pq.read_metadata(job.part(number)).num_rows == job.plan.shards[number].rows
+        return pq.read_metadata(job.part(number)).num_rows == job.plan.shards[number]
     except (OSError, pa.ArrowInvalid):
         return False
 

@@ -1,17 +1,15 @@
 """A table of any size as shards that can be read one by one, in any order and by any process.
 
-Requires numpy and pyarrow. Parquet files are read where they are; any other table is first read through the one reader
-into a Parquet file beside the output, with the error of each row. A shard is a run of rows of one file.
+Requires numpy and pyarrow. The one reader reads the table once, and it is written as a Parquet file beside the output,
+with the error of each row. A shard is a row group of that file.
 """
 
-import itertools
-import math
 import os
 from array import array
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +17,7 @@ import pyarrow.parquet as pq
 
 from ..data.cells import OrderColumn, is_no_value
 from ..data.formats import as_text
-from ..data.tables import TableFile, TableSettings, open_table, parquet_texts, table_kind
+from ..data.tables import Rows, TableFile, TableSettings, holds_text, open_table, parquet_texts, table_kind
 from ..data.writing import COMPRESSION
 from ..io import atomic_write, file_sha256
 from ..modeling.errors import LiminalError
@@ -31,7 +29,7 @@ SHARD_BYTES = 64 << 20
 LONGEST_CONVERSATION = 65_536
 STAGED = "_table.parquet"
 _ERROR = "__liminal_error__"
-_SAMPLE = 1 << 20
+_BATCH = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,30 +83,19 @@ class ScoreSettings(TableSettings):
         return {item.name: getattr(self, item.name) for item in fields(self) if item.name not in left_out}
 
 
-class Shard(NamedTuple):
-    """A run of rows: `rows` of file number `file`, from row `start` on."""
-
-    file: int
-    start: int
-    rows: int
-
-
 @dataclass
 class Plan:
     """A table that has been looked through; plain data, so that it can be stored and sent to other processes.
 
     Args:
-        files: Parquet files, in order.
-        staged: whether they were written by the one reader, with the errors of the rows.
+        shards: how many rows each has; shard i is row group i of `STAGED`.
         keep: columns that go to the output.
         text, conversation, order, speaker: names of columns, as the table has them.
         date_order, order_decimal: how the order's dates and numbers are written.
         separator, decimal: of the table that came in, for a CSV that goes out.
-        shards: the runs of rows.
     """
 
-    files: list[str]
-    staged: bool
+    shards: list[int]
     keep: list[str]
     text: str
     conversation: str | None = None
@@ -118,12 +105,18 @@ class Plan:
     order_decimal: str | None = None
     separator: str | None = None
     decimal: str | None = None
-    shards: list[Shard] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
         """How many there are."""
-        return sum(shard.rows for shard in self.shards)
+        return sum(self.shards)
+
+    @property
+    def named(self) -> list[str]:
+        """The columns that have to be read."""
+        return list(
+            dict.fromkeys([*self.keep, self.text, *filter(None, (self.conversation, self.order, self.speaker))])
+        )
 
     @property
     def like(self) -> TableSettings:
@@ -200,114 +193,98 @@ def open_files(files: Sequence[Path], settings: ScoreSettings) -> list[TableFile
 
 
 def make_plan(tables: Sequence[TableFile], settings: ScoreSettings, folder: Path) -> Plan:
-    """Looks through the tables, and writes `STAGED` into the folder where they are no plain Parquet files.
+    """Reads the tables once, and writes them as `STAGED` into the folder: a row group per shard, no row left out.
 
     Raises:
-        LiminalError: a table can't be read, the rows of a conversation are scattered or too many, or the order column
-            orders nothing.
+        LiminalError: a table can't be read, the tables have columns of different types, the rows of a conversation are
+            scattered or too many, or the order column orders nothing.
     """
     first = tables[0]
-    staged = not all(table.kind == "parquet" and table.schema.names == _names(table.path) for table in tables)
-    like = first.like
     plan = Plan(
-        files=[str(folder / STAGED)] if staged else [str(table.path) for table in tables],
-        staged=staged,
+        shards=[],
         keep=list(first.schema.names) if settings.keep is None else list(map(first.column, settings.keep)),
         text=first.text,
         conversation=settings.conversation and first.column(settings.conversation),
         order=settings.order and first.column(settings.order),
         speaker=settings.speaker and first.column(settings.speaker),
-        separator=like.separator,
-        decimal=like.decimal,
+        separator=first.like.separator,
+        decimal=first.like.decimal,
     )
-    if staged:
-        stage(tables, folder / STAGED)
-    schemas = [pq.read_schema(file) for file in plan.files]
-    if any(schema.remove_metadata() != schemas[0].remove_metadata() for schema in schemas):
-        raise LiminalError(f"The files beside {first.path} have columns of other types than it.")
-    _cut(plan, settings)
-    return plan
-
-
-def stage(tables: Sequence[TableFile], target: Path) -> None:
-    """Writes tables as one Parquet file, with a column for the error of each row; no row is left out.
-
-    Raises:
-        LiminalError: a table can't be read, or the tables have columns of different types.
-    """
     try:
         schema = pa.unify_schemas([table.schema for table in tables], promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise LiminalError(f"The files beside {tables[0].path} have columns of other types than it: {error}") from error
-    schema = schema.remove_metadata()
-    count = 0
-    with atomic_write(target) as temporary:
-        with pq.ParquetWriter(
-            temporary, schema.append(pa.field(_ERROR, pa.string())), compression=COMPRESSION
-        ) as writer:
-            for table in tables:
-                for rows in table.batches():
-                    errors = [error or text_error(text) for error, text in zip(rows.errors, rows.texts, strict=True)]
-                    columns = rows.columns.cast(schema)
-                    writer.write_table(columns.append_column(_ERROR, pa.array(errors, pa.string())))
-                    count += len(errors)
-        if pq.read_metadata(temporary).num_rows != count:
-            raise RuntimeError(f"{tables[0].path}: {count} rows were read, and another number was written.")
-
-
-def _names(path: Path) -> list[str]:
-    return pq.read_schema(path).names
-
-
-def _cut(plan: Plan, settings: ScoreSettings) -> None:
+        raise LiminalError(f"The files beside {first.path} have columns of other types than it: {error}") from error
+    schema = pa.schema([schema.field(name) for name in plan.named])
     order = OrderColumn(plan.order, settings.date_order, settings.decimal) if plan.order else None
-    # A hash of each run of rows with one conversation: 8 bytes, however long its name.
-    runs = array("q")
-    for index, file in enumerate(plan.files):
-        rows, size = _parquet_size(file)
-        most = max(1, min(settings.shard_rows, SHARD_BYTES * rows // max(size, 1)))
-        if plan.conversation is None:
-            plan.shards += [Shard(index, start, min(most, rows - start)) for start in range(0, rows, most)]
-        else:
-            plan.shards += _cut_by_conversation(plan, index, most, runs, order)
-    _check_contiguous(plan, runs)
-    plan.shards = plan.shards or [Shard(0, 0, 0)]
+    with atomic_write(folder / STAGED) as temporary:
+        stager = _Stager(temporary, schema, plan, settings.shard_rows)
+        with stager.writer:
+            for table in tables:
+                for rows in table.batches(_BATCH):
+                    if order is not None:
+                        for line, value in zip(rows.lines, rows.columns[plan.order].to_pylist(), strict=True):
+                            order.add(value, f"{table.unit} {line}")
+                    stager.add(rows)
+            stager.finish()
+        _check_contiguous(plan, stager.runs, temporary)
     if order is not None:
         plan.date_order, plan.order_decimal = order.decide(), order.decimal
+    return plan
 
 
-def _cut_by_conversation(plan: Plan, index: int, most: int, runs: array, order: OrderColumn | None) -> list[Shard]:
-    """Shards that end before the conversation which would be too much."""
-    shards: list[Shard] = []
-    start = begin = turns = number = 0  # of the shard, and of the conversation in it
-    before: str | None = None
-    for number, (conversation, moment) in enumerate(_turns(plan, plan.files[index]), start=1):
-        if order is not None:
-            order.add(moment, f"row {number}")
-        if conversation is None or conversation != before:
-            begin, turns, before = number - 1, 0, conversation
+class _Stager:
+    """Cuts rows into shards, as they come: never within a conversation."""
+
+    def __init__(self, path: Path, schema: pa.Schema, plan: Plan, most: int) -> None:
+        self.schema, self.plan, self.most = schema, plan, most
+        self.writer = pq.ParquetWriter(path, schema.append(pa.field(_ERROR, pa.string())), compression=COMPRESSION)
+        self.rows = self.writer.schema.empty_table()  # not written yet
+        self.starts: list[int] = []  # where a conversation begins in them
+        self.runs = array("q")  # a hash of each conversation: 8 bytes, however long its name
+        self.turns, self.before = 0, None
+
+    def add(self, rows: Rows) -> None:
+        """Takes some rows, and writes the shards that are full."""
+        errors = [error or text_error(text) for error, text in zip(rows.errors, rows.texts, strict=True)]
+        columns = rows.columns.select(self.schema.names).cast(self.schema)
+        if self.plan.conversation:
+            for index, value in enumerate(columns[self.plan.conversation].to_pylist(), start=len(self.rows)):
+                self._turn(_identity(value), index)
+        columns = columns.append_column(_ERROR, pa.array(errors, pa.string()))
+        self.rows = pa.concat_tables([self.rows, columns])
+        most = max(1, min(self.most, SHARD_BYTES * len(self.rows) // max(self.rows.nbytes, 1)))
+        while len(self.rows) > most:
+            end = most
+            if self.plan.conversation:
+                ends = [start for start in self.starts if start]
+                end = max((start for start in ends if start <= most), default=min(ends, default=0))
+            if not end:
+                return
+            self._write(end)
+
+    def _turn(self, conversation: str | None, index: int) -> None:
+        if conversation is None or conversation != self.before:
+            self.starts.append(index)
+            self.turns, self.before = 0, conversation
             if conversation is not None:
-                runs.append(hash(conversation))
-        turns += 1
-        if turns > LONGEST_CONVERSATION:
+                self.runs.append(hash(conversation))
+        self.turns += 1
+        if self.turns > LONGEST_CONVERSATION:
             raise LiminalError(
                 f"Conversation {conversation!r} has more than {LONGEST_CONVERSATION:,} rows. Cut it into several, for "
                 "example by day."
             )
-        if begin > start and number - start > most:
-            shards.append(Shard(index, start, begin - start))
-            start = begin
-    return [*shards, Shard(index, start, number - start)] if number > start else shards
 
+    def _write(self, end: int) -> None:
+        self.writer.write_table(self.rows.slice(0, end).combine_chunks(), row_group_size=max(end, 1))
+        self.plan.shards.append(end)
+        self.rows = self.rows.slice(end)
+        self.starts = [start - end for start in self.starts if start >= end]
 
-def _turns(plan: Plan, file: str) -> Iterator[tuple[str | None, Any]]:
-    """Conversation and order of each row."""
-    names = [name for name in (plan.conversation, plan.order) if name]
-    for batch in _open(file).iter_batches(columns=list(dict.fromkeys(names)), use_threads=False):
-        conversations = batch.column(plan.conversation).to_pylist()
-        orders = batch.column(plan.order).to_pylist() if plan.order else itertools.repeat(None)
-        for conversation, moment in zip(conversations, orders, strict=False):
-            yield _identity(conversation), moment
+    def finish(self) -> None:
+        """Writes what is left; a table without rows is one shard without rows."""
+        if len(self.rows) or not self.plan.shards:
+            self._write(len(self.rows))
 
 
 def _identity(value: Any) -> str | None:
@@ -315,7 +292,7 @@ def _identity(value: Any) -> str | None:
     return None if is_no_value(value) or value == "" else as_text(value)
 
 
-def _check_contiguous(plan: Plan, runs: array) -> None:
+def _check_contiguous(plan: Plan, runs: array, path: Path) -> None:
     """Raises when a conversation begins twice."""
     hashes, counts = np.unique(np.frombuffer(runs, dtype=np.int64), return_counts=True)
     if len(hashes) == len(runs):
@@ -323,9 +300,10 @@ def _check_contiguous(plan: Plan, runs: array) -> None:
     # Perhaps two names with one hash: look again, at these alone.
     again = set(hashes[counts > 1].tolist())
     seen: set[str] = set()
-    for file in plan.files:
-        before = None
-        for row, (conversation, _) in enumerate(_turns(plan, file), start=1):
+    before, row = None, 0
+    for batch in pq.ParquetFile(path).iter_batches(columns=[plan.conversation], use_threads=False):
+        for conversation in map(_identity, batch.column(0).to_pylist()):
+            row += 1
             if conversation is not None and conversation != before and hash(conversation) in again:
                 if conversation in seen:
                     raise LiminalError(
@@ -336,89 +314,26 @@ def _check_contiguous(plan: Plan, runs: array) -> None:
             before = conversation
 
 
-# ---- reading ----
-
-
-def _open(file: str) -> pq.ParquetFile:
-    # Through a small buffer: otherwise the chunk of a whole row group is in memory.
-    return pq.ParquetFile(file, buffer_size=_SAMPLE, pre_buffer=False)
-
-
-def _parquet_size(file: str) -> tuple[int, int]:
-    """Rows and uncompressed bytes."""
-    metadata = pq.read_metadata(file)
-    groups = range(metadata.num_row_groups)
-    return metadata.num_rows, sum(metadata.row_group(group).total_byte_size for group in groups)
-
-
-class ShardReader:
-    """Reads shards. One that follows the one before goes on in the open file; any other is looked up.
+def read_shard(plan: Plan, folder: Path, number: int) -> ShardRows:
+    """The rows of a shard.
 
     Args:
         plan: what `make_plan` returned.
+        folder: where it wrote the table.
+        number: of the shard, from 0 on.
     """
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self._next: tuple[int, int] | None = None
-        self._file: pq.ParquetFile | None = None
-        self._batches: Iterator[pa.RecordBatch] = iter(())
-        named = [plan.text, plan.conversation, plan.order, plan.speaker, _ERROR if plan.staged else None]
-        self._wanted = list(dict.fromkeys([*plan.keep, *(name for name in named if name)]))
-        self._order = OrderColumn(plan.order, plan.date_order, plan.order_decimal) if plan.order else None
-
-    def read(self, shard: Shard) -> ShardRows:
-        """The rows of a shard."""
-        if self._next != (shard.file, shard.start):
-            if self._file is not None:
-                self._file.close()
-            self._file = _open(self.plan.files[shard.file])
-            self._batches = self._from(self._file, shard.start)
-        pieces, missing = [], shard.rows
-        while missing:
-            batch = next(self._batches, None)
-            if batch is None:
-                raise LiminalError(f"{self.plan.files[shard.file]} has changed: it has fewer rows than before.")
-            if len(batch) > missing:
-                # What is left belongs to the next shard.
-                self._batches = itertools.chain([batch.slice(missing)], self._batches)
-                batch = batch.slice(0, missing)
-            pieces.append(batch)
-            missing -= len(batch)
-        self._next = (shard.file, shard.start + shard.rows)
-        schema = pq.read_schema(self.plan.files[shard.file]).remove_metadata()
-        empty = pa.schema([schema.field(name) for name in self._wanted]).empty_table()
-        return self._rows(pa.Table.from_batches(pieces).replace_schema_metadata(None) if pieces else empty)
-
-    def _from(self, file: pq.ParquetFile, start: int) -> Iterator[pa.RecordBatch]:
-        counts = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
-        ends = list(itertools.accumulate(counts))
-        groups = [group for group, end in enumerate(ends) if end > start]
-        skip = start - (ends[groups[0]] - counts[groups[0]]) if groups else 0
-        for batch in file.iter_batches(4096, row_groups=groups, columns=self._wanted, use_threads=False):
-            if skip < len(batch):
-                yield batch.slice(skip)
-            skip = max(0, skip - len(batch))
-
-    def _rows(self, table: pa.Table) -> ShardRows:
-        plan = self.plan
-        if plan.staged:
-            errors = table[_ERROR].to_pylist()
-            texts = [
-                value if value is None or isinstance(value, str) else as_text(value)
-                for value in table[plan.text].to_pylist()
-            ]
-        else:
-            texts, errors = parquet_texts(table[plan.text])
-        rows = ShardRows(table.select(plan.keep), texts, errors)
-        if plan.conversation:
-            rows.conversations = list(map(_identity, table[plan.conversation].to_pylist()))
-        if self._order:
-            rows.orders = [self._key(value) for value in table[plan.order].to_pylist()]
-        if plan.speaker:
-            rows.speakers = ["" if is_no_value(value) else as_text(value) for value in table[plan.speaker].to_pylist()]
-        return rows
-
-    def _key(self, value: Any) -> Any:
-        key = self._order.key(value)
-        return None if isinstance(key, float) and math.isnan(key) else key
+    with pq.ParquetFile(folder / STAGED) as file:
+        table = file.read_row_group(number, columns=[*plan.named, _ERROR], use_threads=False)
+    if holds_text(table.schema.field(plan.text).type):
+        texts = parquet_texts(table[plan.text])[0]
+    else:  # Excel and SPSS make a number of a text that looks like one
+        texts = [None if value is None else as_text(value) for value in table[plan.text].to_pylist()]
+    rows = ShardRows(table.select(plan.keep), texts, table[_ERROR].to_pylist())
+    if plan.conversation:
+        rows.conversations = list(map(_identity, table[plan.conversation].to_pylist()))
+    if plan.order:
+        order = OrderColumn(plan.order, plan.date_order, plan.order_decimal)
+        rows.orders = list(map(order.key, table[plan.order].to_pylist()))
+    if plan.speaker:
+        rows.speakers = ["" if is_no_value(value) else as_text(value) for value in table[plan.speaker].to_pylist()]
+    return rows
