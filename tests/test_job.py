@@ -270,7 +270,7 @@ def test_days_order_as_days_and_what_is_unclear_is_a_question(checkpoint: str, t
         assert arousal(september, order="when", date_order=order) == numbered
     assert arousal("c,30/9/2024,w3 w4\nc,1/10/2024,w9 w8 w7\n", order="when") == numbered
     assert arousal("c,2024-10-01,w3 w4\nc,2024-09-30,w9 w8 w7\n", order="when") == swapped
-    with pytest.raises(LiminalError, match=r"'second' .row 2., which is neither a number nor a date"):
+    with pytest.raises(LiminalError, match=r"'second' .line 3., which is neither a number nor a date"):
         arousal("c,1,w3 w4\nc,second,w9 w8 w7\n", order="when")
     frame = pa.table({"text": ["w3 w4", "w9 w8 w7"], "conv": ["c", "c"], "when": [Decimal("1.9"), Decimal("1.1")]})
     pq.write_table(frame, tmp_path / "d.parquet")
