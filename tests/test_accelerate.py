@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from conftest import FAMILIES, tiny_model
 from safetensors.torch import load_file
 from training_kit import phase, small_recipe
 
+from liminal_hf.training.callbacks import MANIFEST, is_whole
 from liminal_hf.training.fit import fit
 
 CONFIGS = Path(__file__).parents[1] / "hub_configs" / "accelerate"
@@ -108,7 +110,7 @@ def work(output: Path) -> None:
 def launch(folder: Path) -> dict[int, dict[str, Any]]:
     """The results of `work` in this process and in two, by the number of processes."""
     work(folder / "1.json")
-    run_two([__file__, str(folder / "2.json")])
+    run_two([__file__, str(folder / "2.json"), "work"])
     return {processes: json.loads((folder / f"{processes}.json").read_text()) for processes in (1, 2)}
 
 
@@ -151,11 +153,10 @@ def test_a_recipe_with_adapters_trains_on_two_processes_as_on_one(tmp_path: Path
     """`liminal train` as the README launches it for a large decoder, on CPU: one folder, one checkpoint, one result."""
     metrics, weights = {}, {}
     for processes in (1, 2):
-        settings = {"per_device_train_batch_size": 16 // processes, "ddp_backend": "gloo" if processes > 1 else None}
         recipe = small_recipe(
             tmp_path,
             "qwen3",
-            phases=[phase("adapt", epochs=2, trainable="lora", training=settings)],
+            phases=[phase("adapt", epochs=2, trainable="lora", training=shared_by(processes))],
             model__head_dropout=0.0,  # each process draws its own
             peft__dropout=0.0,
         )
@@ -174,6 +175,62 @@ def test_a_recipe_with_adapters_trains_on_two_processes_as_on_one(tmp_path: Path
         torch.testing.assert_close(weights[2][name], value, atol=1e-4, rtol=0, msg=name)
     for name in ("pearson_mean", "ccc_mean", "mae_mean"):
         assert metrics[2]["test"][name] == pytest.approx(metrics[1]["test"][name], abs=1e-4)
+
+
+def shared_by(processes: int) -> dict[str, Any]:
+    """Training settings without a word on processes: the launcher's wish is enough."""
+    return {"per_device_train_batch_size": 16 // processes, "use_cpu": False}
+
+
+def test_every_launch_on_two_processes_ends_with_the_same_whole_weights(tmp_path: Path) -> None:
+    recipe = small_recipe(
+        tmp_path,
+        phases=[phase("head", epochs=2, trainable="head", cache=True, training=shared_by(2))],
+        model__head_dropout=0.0,
+    )
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe.to_yaml(), encoding="utf-8")
+    found = []
+    for repetition in range(3):
+        folder = tmp_path / f"run-{repetition}"
+        run_two(["-m", "liminal_hf.cli", "train", str(path), "-o", str(folder)])
+        about = json.loads((folder / "metrics.json").read_text())
+        assert about["hardware"].endswith("2 processes") and about["phases"][0]["steps"] == 6
+        found.append(load_file(folder / "model" / "model.safetensors"))
+    for other in found[1:]:
+        assert all(torch.equal(other[name], value) for name, value in found[0].items())
+
+
+def save_slowly(output: Path) -> None:
+    """What each process runs: saves checkpoints, the second process its own part half a second late."""
+    from liminal_hf import LiminalTrainer, LiminalTrainingArguments
+
+    class SlowTrainer(LiminalTrainer):
+        def _save_rng_state(self, folder: str) -> None:
+            time.sleep(0.5 * self.args.process_index)
+            super()._save_rng_state(folder)
+
+    arguments = LiminalTrainingArguments(
+        str(output.parent / "run"),
+        max_steps=2,
+        save_steps=1,
+        save_strategy="steps",
+        per_device_train_batch_size=4,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    assert arguments.world_size == 2
+    SlowTrainer(tiny_model("bert"), arguments, collate, rows(16, seed=1)).train()
+
+
+def test_a_checkpoint_of_two_processes_is_whole(tmp_path: Path) -> None:
+    run_two([__file__, str(tmp_path / "any"), "save_slowly"])
+    checkpoints = sorted((tmp_path / "run").glob("checkpoint-*"))
+    assert len(checkpoints) == 2
+    for checkpoint in checkpoints:
+        listed = json.loads((checkpoint / MANIFEST).read_text())
+        assert {"rng_state_0.pth", "rng_state_1.pth"} <= set(listed)
+        assert set(listed) == {path.name for path in checkpoint.iterdir()} - {MANIFEST} and is_whole(checkpoint)
 
 
 @pytest.mark.parametrize(("steps", "modules"), [(3, set()), (2, set()), (1, {"liminal.head.rinse"})])
@@ -232,4 +289,4 @@ def test_deepspeed_config_is_read_and_its_options_exist() -> None:
 
 
 if __name__ == "__main__":
-    work(Path(sys.argv[1]))
+    {"work": work, "save_slowly": save_slowly}[sys.argv[2]](Path(sys.argv[1]))
