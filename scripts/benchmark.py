@@ -61,7 +61,7 @@ from transformers import AutoConfig
 
 from liminal_hf import metrics
 from liminal_hf.data import human_ceiling, load_emobank, load_table, pooled_dataset
-from liminal_hf.data.embedding_cache import COLUMN
+from liminal_hf.data.pooled_cache import COLUMN
 from liminal_hf.modeling.encoders import resolve_encoder
 from liminal_hf.modeling.modeling_liminal import MISSING_LABEL, LiminalForPADRegression
 from liminal_hf.training.callbacks import write_text

@@ -48,7 +48,7 @@ from report import (
 
 from liminal_hf import metrics
 from liminal_hf.data import load_emobank
-from liminal_hf.data.embedding_cache import COLUMN
+from liminal_hf.data.pooled_cache import COLUMN
 from liminal_hf.training.recipe import Recipe
 
 GRID = Path(__file__).parent / "grids" / "cross_validation.yaml"

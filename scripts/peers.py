@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from liminal_hf import LiminalConfig, LiminalForPADRegression
-from liminal_hf.data.embedding_cache import COLUMN
+from liminal_hf.data.pooled_cache import COLUMN
 from liminal_hf.metrics import compute_metrics, pearson
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS
 from liminal_hf.modeling.encoders import resolve_encoder

@@ -33,7 +33,7 @@ from transformers.utils import logging as transformers_logging
 
 import liminal_hf
 from liminal_hf import LiminalConfig, LiminalForPADRegression
-from liminal_hf.data.embedding_cache import pooled_dataset
+from liminal_hf.data.pooled_cache import pooled_dataset
 
 
 def batch(rows: int = 4, length: int = 9) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from grid import Grid  # noqa: E402
 
 from liminal_hf import metrics  # noqa: E402
 from liminal_hf.data import load_emobank, load_emoita  # noqa: E402
-from liminal_hf.data.embedding_cache import COLUMN  # noqa: E402
+from liminal_hf.data.pooled_cache import COLUMN  # noqa: E402
 from liminal_hf.modeling.configuration_liminal import LiminalConfig  # noqa: E402
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression  # noqa: E402
 from liminal_hf.training.fit import FitResult, _Run, fit  # noqa: E402

@@ -3,11 +3,11 @@
 Requires datasets, pandas, torch and transformers.
 """
 
-from .embedding_cache import pooled_dataset
 from .emobank import human_ceiling, load_emobank, load_emoita
 from .goemotions import GOEMOTIONS_LABELS, load_goemotions
 from .labelled import cross_split_duplicates, load_table
 from .meld import EMOTION_PAD, load_meld
+from .pooled_cache import pooled_dataset
 from .tables import TableSettings, open_table, read_table, table_kind, write_table
 
 __all__ = [

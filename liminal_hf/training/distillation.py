@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from ..data import load_goemotions
-from ..data.embedding_cache import COLUMN
+from ..data.pooled_cache import COLUMN
 from ..inference import TextBatch, read
 from ..io import atomic_write, file_sha256
 from ..modeling.configuration_liminal import DIMENSIONS, MISSING_LABEL, LiminalConfig

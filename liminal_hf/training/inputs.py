@@ -17,7 +17,7 @@ from datasets import Dataset, DatasetDict, Features, List, Value
 from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedTokenizerBase, default_data_collator
 
 from ..data import load_emobank, load_table, pooled_dataset
-from ..data.embedding_cache import COLUMN
+from ..data.pooled_cache import COLUMN
 from ..modeling.configuration_liminal import DIMENSIONS, MISSING_LABEL, LiminalConfig
 from ..modeling.encoders import family, resolve_encoder
 from ..modeling.errors import LiminalError
