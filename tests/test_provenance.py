@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from conftest import tiny_model
+from datasets import Dataset
+from transformers import Trainer, TrainingArguments
 
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression
 from liminal_hf.modeling.provenance import PROVENANCE_FILE, known_facts, read_facts, remember_facts
@@ -45,8 +47,23 @@ def test_a_model_that_was_trained_further_names_its_base(checkpoint: Path, tmp_p
     optimizer.step()
     model.save_pretrained(tmp_path / "further")
     assert read_facts(tmp_path / "further") == {"base_model": "tiny", "base": FACTS}
-    model.trained_on = {"rows": {"train": 4}}
+    model.base_model.trained_on = {"rows": {"train": 4}}
     assert known_facts(model)["trained_on"] == {"rows": {"train": 4}}
     # It is a checkpoint of its own from then on.
     again = LiminalForPADRegression.from_pretrained(tmp_path / "further")
     assert known_facts(again) == {"base_model": "tiny", "base": FACTS}
+
+
+def test_the_stock_trainer_says_what_it_trained_on(checkpoint: Path, tmp_path: Path) -> None:
+    model = LiminalForPADRegression.from_pretrained(checkpoint)
+    tokens = {"input_ids": [5, 6, 7], "attention_mask": [1, 1, 1]}
+    rows = Dataset.from_list([{**tokens, "labels": [0.1 * index, 0.0, -0.5]} for index in range(4)])
+    rows.info.dataset_name = "reviews"
+    arguments = TrainingArguments(
+        str(tmp_path / "run"), max_steps=1, use_cpu=True, report_to="none", learning_rate=0.01
+    )
+    trainer = Trainer(model, arguments, train_dataset=rows)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "trained"))
+    facts = read_facts(tmp_path / "trained")
+    assert facts == {"base_model": "tiny", "base": FACTS, "trained_on": {"name": "reviews", "rows": {"train": 4}}}

@@ -58,7 +58,7 @@ def known_facts(model: PreTrainedModel) -> dict[str, Any]:
 
     Returns:
         The facts that were remembered. Where the weights have changed since, they are those of the base: `base` holds
-        them, `base_model` names it, and `trained_on` says what is known of the training (`model.trained_on`).
+        them, `base_model` names it, and `trained_on` (`model.base_model.trained_on`) says what the training was on.
     """
     facts = getattr(model, "provenance", None)
     if facts is not None and _checksum(model) == model.provenance_checksum:
@@ -68,7 +68,7 @@ def known_facts(model: PreTrainedModel) -> dict[str, Any]:
         changed["base_model"] = name
     if facts:
         changed["base"] = facts
-    if trained_on := getattr(model, "trained_on", None):
+    if trained_on := getattr(model.base_model, "trained_on", None):
         changed["trained_on"] = trained_on
     return changed
 

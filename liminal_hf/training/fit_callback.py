@@ -141,6 +141,7 @@ class FitCallback(TrainerCallback, ExportableState):
             if getattr(model, "liminal", None) is base:
                 raise
             return  # a wrapper with a task of its own, whose labels are not the model's
+        base.trained_on = _description(train=loader, validation=kwargs.get("eval_dataloader"))
         check_label_range(labels, config, "The training labels")
         evaluated = self.evaluated() if self.evaluated is not None else None
         if evaluated is not None:
@@ -165,3 +166,11 @@ class FitCallback(TrainerCallback, ExportableState):
             return
         parts = [None if one is None else Rows(one) for one in (loader, kwargs.get("train_dataloader"))]
         calibrate(model, *(part and predict(model, part.batches(self.MOST_ROWS, spread=True)) for part in parts))
+
+
+def _description(**loaders: Any) -> dict[str, Any]:
+    """What a card says of the data of a training: its name, where it has one, and the count of its rows."""
+    datasets = {split: loader.dataset for split, loader in loaders.items() if hasattr(loader, "dataset")}
+    names = [getattr(getattr(dataset, "info", None), "dataset_name", None) for dataset in datasets.values()]
+    rows = {split: len(dataset) for split, dataset in datasets.items() if hasattr(dataset, "__len__")}
+    return {**({"name": names[0]} if names and names[0] else {}), "rows": rows}
