@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import FAMILIES, VOCABULARY, padded, tiny_model, tokens
-from transformers import ConvBertConfig, FNetConfig
+from transformers import CanineConfig, ConvBertConfig, FNetConfig, XLNetConfig, YosoConfig
 
 from liminal_hf import LiminalConfig, LiminalForPADRegression
 from liminal_hf.modeling.errors import LiminalError
@@ -18,6 +18,8 @@ from liminal_hf.modeling.padding import justified_index, justify, restore_output
 SIZE = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 37}
 MIXING = {
     "fnet": FNetConfig(**SIZE, max_position_embeddings=64, tpu_short_seq_length=16),
+    "canine": CanineConfig(**SIZE, num_attention_heads=4, max_position_embeddings=512),
+    "yoso": YosoConfig(**SIZE, num_attention_heads=4, max_position_embeddings=64),
     "convbert": ConvBertConfig(**SIZE, num_attention_heads=4, embedding_size=32, max_position_embeddings=64),
 }
 
@@ -37,6 +39,16 @@ def test_a_row_does_not_depend_on_its_neighbours(family: str, layers: str) -> No
         shuffled = model(**{name: value[order] for name, value in batch.items()}).logits
         torch.testing.assert_close(shuffled, alone[order], atol=1e-5, rtol=0)
     assert torch.equal(model(**batch).logits, model(**batch).logits)
+
+
+@torch.no_grad()
+def test_an_encoder_without_a_limit_is_no_damaged_one() -> None:
+    """XLNet says so by a limit of -1."""
+    torch.manual_seed(0)
+    encoder = XLNetConfig(vocab_size=VOCABULARY, d_model=32, n_layer=2, n_head=4, d_inner=37)
+    model = LiminalForPADRegression(LiminalConfig(text_config=encoder, latent_size=16)).eval()
+    left, right = (model(**padded(tokens(), side, 12, 0)).logits for side in ("left", "right"))
+    torch.testing.assert_close(left, right, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
@@ -160,6 +172,8 @@ def test_bad_tokens_are_named() -> None:
         ({"input_ids": ids, "attention_mask": torch.ones(2, 5)}, "attention_mask must have the shape"),
         ({"input_ids": torch.tensor([[5, 6, 0, 0]])}, "there is no attention_mask"),
         ({"input_ids": torch.full((1, 65), 5)}, "takes at most 64"),
+        ({"input_ids": ["hello"]}, r"got list. For texts: model\(\*\*tokenizer"),
+        ({"input_ids": ids[0]}, r"got a tensor of shape \(4,\)"),
         ({"input_ids": ids + VOCABULARY}, "the tokenizer is that of another model"),
         ({"pooled_embeds": torch.rand(2, 31)}, re.escape("pooled_embeds must have shape (batch, 32)")),
     ]

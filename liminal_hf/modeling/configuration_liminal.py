@@ -372,8 +372,9 @@ class LiminalConfig(PreTrainedConfig):
         """What would fill the memory is an error before anything is built."""
         for name, most in _ENCODER_LIMITS.items():
             value = getattr(self.text_config, name, None)
-            if isinstance(value, int) and not 0 <= value <= most:
-                raise LiminalError(f"LiminalConfig: text_config.{name} must be in 0..{most}, got {value}.")
+            lowest = -1 if name == "max_position_embeddings" else 0  # XLNet has -1 for "no limit"
+            if isinstance(value, int) and not lowest <= value <= most:
+                raise LiminalError(f"LiminalConfig: text_config.{name} must be in {lowest}..{most}, got {value}.")
         width, layers = self.hidden_size, self.num_hidden_layers
         pooled = width * (layers + 1 if self.pooled_layers == "all" else 1)
         weights = {

@@ -69,9 +69,12 @@ FAMILIES: dict[str, EncoderFamily] = {
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
     "gemma3_text": _LLAMA,
-    # The Fourier transform, and the convolution, run over the padding, too.
+    # What mixes tokens here (a Fourier transform, convolutions, hashes, landmarks) runs over the padding, too.
     "fnet": EncoderFamily("mean", ("dense",), reserved_positions=0, mixes_padding=True),
     "convbert": EncoderFamily("mean", _BERT_LAYERS, reserved_positions=0, mixes_padding=True),
+    "canine": EncoderFamily("mean", _BERT_LAYERS, mixes_padding=True),
+    "yoso": EncoderFamily("mean", _BERT_LAYERS, reserved_positions=0, mixes_padding=True),
+    "nystromformer": EncoderFamily("mean", _BERT_LAYERS, reserved_positions=0, mixes_padding=True),
 }
 
 

@@ -35,6 +35,13 @@ def checked_mask(
     tokens = input_ids if input_ids is not None else inputs_embeds
     if tokens is None or (input_ids is not None and inputs_embeds is not None):
         raise LiminalError("Give exactly one of input_ids, inputs_embeds and pooled_embeds.")
+    dimensions = 2 if input_ids is not None else 3
+    if not isinstance(tokens, Tensor) or tokens.dim() != dimensions:
+        kind = f"a tensor of shape {tuple(tokens.shape)}" if isinstance(tokens, Tensor) else type(tokens).__name__
+        raise LiminalError(
+            f"The model takes tokens as a tensor (batch, length), and embeddings as (batch, length, hidden); got {kind}. "
+            "For texts: model(**tokenizer(texts, padding=True, return_tensors='pt')), or pipeline('pad-regression')."
+        )
     limit = family(config.text_config).max_tokens(config.text_config)
     if limit is not None and tokens.shape[1] > limit:
         raise LiminalError(
