@@ -73,6 +73,32 @@ class CheckpointedModel(PreTrainedModel):
         finally:
             self.config = before
 
+    @property
+    def peft_config(self) -> dict[str, Any]:
+        """The adapters in this model, by name; PEFT sets it when it has put them in."""
+        if "_adapters" not in self.__dict__:
+            raise AttributeError("peft_config: there are no adapters in this model.")
+        adapters: dict[str, Any] = self.__dict__["_adapters"]
+        return adapters
+
+    @peft_config.setter
+    def peft_config(self, adapters: dict[str, Any]) -> None:
+        self.__dict__["_adapters"] = adapters
+        # An adapter that was trained on labels of its own brings their scale along: PEFT saves no config of the model.
+        measured = {
+            name: value
+            for adapter in adapters.values()
+            for name, value in ((getattr(adapter, "auto_mapping", None) or {}).get("liminal") or {}).items()
+        }
+        for module in self.modules():  # PEFT trains a copy of the head, which has a copy of the config
+            if isinstance(getattr(module, "config", None), LiminalConfig):
+                for name, value in measured.items():
+                    setattr(module.config, name, value)
+
+    @peft_config.deleter
+    def peft_config(self) -> None:
+        self.__dict__.pop("_adapters", None)
+
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:  # type: ignore[override]
         """Writes the full weights (safetensors), the config with the whole `auto_map`, and the code.
 

@@ -14,13 +14,10 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto import CONFIG_MAPPING
 
 from .errors import LiminalError
+from .targets import DIMENSIONS as DIMENSIONS
+from .targets import MISSING_LABEL as MISSING_LABEL
+from .targets import checked_names, find_pad, target_names
 
-# The default targets, in this order.
-DIMENSIONS = ("pleasure", "arousal", "dominance")
-# Marks a missing label, as in the Trainer.
-MISSING_LABEL = -100
-# A row of answers and a table of metrics have columns of these names.
-_RESERVED = ("confidence", "error", "mean", "octant", "percentile", "text", "truncated", "uncertainty")
 CONFIG_VERSION = 1
 # The published heads refine the latent four times between answers; ours was measured to need one.
 _INNER_STEPS = {"v1": 4, "v2": 4, "v3": 4, "v4": 4, "v6": 4}
@@ -208,7 +205,7 @@ class LiminalConfig(PreTrainedConfig):
         self.deep_supervision = deep_supervision
         self.uncertainty_weight = uncertainty_weight
         self.confidence_weight = confidence_weight
-        names = _target_names(targets, kwargs)
+        names = target_names(targets, kwargs)
         self.label_mean = [0.0] * len(names) if label_mean is None else list(label_mean)
         self.label_std = [1.0] * len(names) if label_std is None else list(label_std)
         given = label_mean is not None or label_std is not None
@@ -269,7 +266,7 @@ class LiminalConfig(PreTrainedConfig):
 
     @targets.setter
     def targets(self, names: list[str]) -> None:
-        names = _checked_names(names)
+        names = checked_names(names)
         if len(names) != self.num_labels:
             raise LiminalError(
                 f"This model has {self.num_labels} targets ({', '.join(self.targets)}) and can't get the {len(names)} "
@@ -293,11 +290,7 @@ class LiminalConfig(PreTrainedConfig):
     @property
     def pad_indices(self) -> tuple[int, int, int] | None:
         """Columns of pleasure (or valence), arousal and dominance; None where one of the three is no target."""
-        names = [name.casefold() for name in self.targets]
-        pleasure = "pleasure" if "pleasure" in names else "valence"
-        if not {pleasure, "arousal", "dominance"} <= set(names):
-            return None
-        return names.index(pleasure), names.index("arousal"), names.index("dominance")
+        return find_pad(self.targets)
 
     @classmethod
     def get_config_dict(  # type: ignore[override]
@@ -348,7 +341,7 @@ class LiminalConfig(PreTrainedConfig):
             raise LiminalError(f"LiminalConfig: {name} must be {wanted}, got {getattr(self, name)!r}.")
 
     def _check_targets(self) -> None:
-        names = _checked_names(self.targets)
+        names = checked_names(self.targets)
         per_target = f"a list of finite numbers, one per target ({', '.join(names)})"
         for name in ("label_mean", "label_std", "uncertainty_scale"):
             value = getattr(self, name)
@@ -441,52 +434,6 @@ def _is_rising(values: object) -> bool:
         and all(map(_is_number, values))
         and all(low <= high for low, high in itertools.pairwise(values))
     )
-
-
-def _checked_names(names: Any) -> list[str]:
-    """The names of the targets as a list; an error says what is wrong with them."""
-    wanted = 'Give a list of different names, for example targets=["valence", "arousal"].'
-    if isinstance(names, str) or not isinstance(names, list | tuple) or not names:
-        raise LiminalError(f"targets must be a list of one or more names, got {names!r}. {wanted}")
-    if wrong := [name for name in names if not isinstance(name, str) or not name.strip()]:
-        raise LiminalError(f"targets: {wrong[0]!r} is no name. {wanted}")
-    if len(set(names)) < len(names):
-        raise LiminalError(f"targets has a name twice: {list(names)}. {wanted}")
-    if taken := [name for name in names if name in _RESERVED]:
-        raise LiminalError(f"targets: the answers have a column {taken[0]!r} of their own. Use another name for it.")
-    return list(names)
-
-
-def _target_names(targets: list[str] | None, fields: dict[str, Any]) -> list[str]:
-    """The targets' names from `targets`, else from transformers' fields; takes those out of `fields`."""
-    count, by_index, by_name = (fields.pop(name, None) for name in ("num_labels", "id2label", "label2id"))
-    if not by_index and by_name:
-        by_index = {index: name for name, index in by_name.items()}
-    labels = None
-    if by_index:
-        in_order = sorted((int(index), name) for index, name in by_index.items())
-        if [index for index, _ in in_order] != list(range(len(in_order))):
-            raise LiminalError(f"id2label must number the targets 0, 1, 2, ..., got {by_index}.")
-        labels = [name for _, name in in_order]
-        if by_name and by_name != {name: index for index, name in in_order}:
-            raise LiminalError(f"id2label and label2id contradict each other: {by_index} and {by_name}.")
-    unnamed = labels is None or labels == [f"LABEL_{index}" for index in range(len(labels))]
-    if targets is not None:
-        names = _checked_names(targets)
-    elif labels is not None and not unnamed:
-        names = _checked_names(labels)
-    else:
-        names = list(DIMENSIONS)
-    counts = {"num_labels": count, "id2label": None if labels is None else len(labels)}
-    for name, number in counts.items():
-        if number is not None and number != len(names):
-            raise LiminalError(
-                f"{name} asks for {number} targets and there are {len(names)} names ({', '.join(names)}). Name your "
-                'targets, and leave num_labels and id2label out: targets=["first", "second", ...].'
-            )
-    if not unnamed and labels != names:
-        raise LiminalError(f"targets {names} and id2label {labels} contradict each other. Give targets alone.")
-    return names
 
 
 def _fields() -> list[str]:

@@ -39,7 +39,7 @@ def checked_mask(
     if not isinstance(tokens, Tensor) or tokens.dim() != dimensions:
         kind = f"a tensor of shape {tuple(tokens.shape)}" if isinstance(tokens, Tensor) else type(tokens).__name__
         raise LiminalError(
-            f"The model takes tokens as a tensor (batch, length), and embeddings as (batch, length, hidden); got {kind}. "
+            f"The model takes tokens (batch, length), or embeddings (batch, length, hidden), as a tensor; got {kind}. "
             "For texts: model(**tokenizer(texts, padding=True, return_tensors='pt')), or pipeline('pad-regression')."
         )
     limit = family(config.text_config).max_tokens(config.text_config)
