@@ -149,12 +149,12 @@ def heard(name: str) -> Iterator[list[str]]:
 def test_an_encoder_that_reads_padding_says_so_once(family: str) -> None:
     torch.manual_seed(0)
     model = LiminalForPADRegression(LiminalConfig(text_config=MIXING[family], latent_size=16)).eval()
-    short, long = torch.tensor([[5, 6, 7]]), torch.tensor([[8, 9, 10, 11, 12, 13]])
+    short, long = torch.arange(5, 10)[None], torch.arange(10, 22)[None]
     with heard("liminal_hf.modeling.padding") as messages:
         alone = model(input_ids=short).logits
         assert model(input_ids=short.repeat(2, 1)).logits.shape == (2, 3)
         assert not messages
-        batch = padded([short[0], long[0]], "right", 6, 0)
+        batch = padded([short[0], long[0]], "right", 12, 0)
         beside = model(**batch).logits[:1]
         model(**batch)
     assert (beside - alone).abs().max() > 1e-5  # it is true
