@@ -1,16 +1,22 @@
 """What teachers say: a student follows them, also on texts without labels; what can't teach is refused at the door."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import tiny_model
 from safetensors.torch import load_file
-from training_kit import WORDS, predict_texts, same_weights, small_recipe, texts_and_labels
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from training_kit import WORDS, encoder_with_tokenizer, predict_texts, same_weights, small_recipe, texts_and_labels
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+from liminal_hf.inference import read
+from liminal_hf.modeling.errors import LiminalError
+from liminal_hf.training import distillation
 from liminal_hf.training.fit import fit
 from liminal_hf.training.run_folder import RunMismatchError
 from liminal_hf.training.trainer import LiminalTrainer
@@ -136,3 +142,92 @@ def test_a_student_learns_from_texts_without_labels(tmp_path: Path, monkeypatch:
         nobody = {"distill.teachers": [str(tmp_path / "nobody")]}
         fit(student, tmp_path / "alone", data_dir=tmp_path, overrides=nobody)
     assert not (tmp_path / "alone" / "phases").exists(), "before anything was trained"
+
+
+def plain_teacher(folder: Path) -> str:
+    encoder = encoder_with_tokenizer(folder / "encoder")
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=3, problem_type="regression")
+    model.save_pretrained(folder / "plain")
+    AutoTokenizer.from_pretrained(encoder).save_pretrained(folder / "plain")
+    return str(folder / "plain")
+
+
+def test_reading_is_told_and_goes_on_where_it_was_interrupted(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    teacher, texts = plain_teacher(tmp_path), [text for text, _ in texts_and_labels(100, 0)]
+    monkeypatch.setattr(distillation, "_SHARD", 30)
+    monkeypatch.setattr(distillation, "_LOG_SECONDS", 0)
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)
+    whole = distillation.teach([teacher], texts, 32, tmp_path / "whole.safetensors")
+    counts: list[int] = []
+
+    def counted(model: Any, tokenizer: Any, rows: list[str], **options: Any) -> Any:
+        counts.append(len(rows))
+        if len(counts) == 3:
+            raise KeyboardInterrupt
+        return read(model, tokenizer, rows, **options)
+
+    monkeypatch.setattr(distillation, "read", counted)
+    path = tmp_path / "taught.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        distillation.teach([teacher], texts, 32, path)
+    assert counts == [30, 30, 30] and not path.exists()
+    damaged = next((tmp_path / ".taught.shards").rglob("*0000*"))
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    with caplog.at_level("INFO"):
+        again = distillation.teach([teacher], texts, 32, path)
+    assert counts[3:] == [30, 30, 10], "the damaged one, the interrupted one and the last"
+    assert np.array_equal(again, whole) and not (tmp_path / ".taught.shards").exists()
+    assert "Soft targets of" in capsys.readouterr().err and "of 70 texts" in caplog.text
+    assert np.array_equal(distillation.teach([teacher], texts, 32, path), whole) and len(counts) == 6
+    distillation.teach([teacher], texts[:-1], 32, path)
+    assert len(counts) > 6, "other texts are read"
+
+
+TWO_PROCESSES = """
+import sys, time
+from pathlib import Path
+from accelerate import PartialState
+processes = PartialState(cpu=True, backend="gloo")
+from liminal_hf.training import distillation
+distillation._SHARD = 8
+read, counts = distillation.read, []
+def counted(model, tokenizer, rows, **options):
+    counts.append(len(rows))
+    return read(model, tokenizer, rows, **options)
+distillation.read = counted
+texts, path = Path(sys.argv[2]).read_text().split("\\n"), Path(sys.argv[3])
+for late in (1, 0):
+    if processes.process_index == late:
+        time.sleep(2)  # the other has gone ahead
+    values = distillation.teach([sys.argv[1]], texts, 32, path)
+print(f"RANK {processes.process_index} READ {sum(counts)} SUM {values.sum():.6f}", flush=True)
+"""
+
+
+def test_two_processes_share_the_reading_and_none_waits_for_ever(tmp_path: Path) -> None:
+    teacher, texts = plain_teacher(tmp_path), [text for text, _ in texts_and_labels(40, 0)]
+    (tmp_path / "script.py").write_text(TWO_PROCESSES)
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    arguments = ["script.py", teacher, "texts.txt", "taught.safetensors"]
+    done = subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=250)
+    lines = sorted(line for line in done.stdout.splitlines() if line.startswith("RANK"))
+    expected = distillation.teach([teacher], texts, 32, tmp_path / "alone.safetensors")
+    assert [line.split()[3] for line in lines] == ["24", "16"], done.stderr[-2000:]
+    assert all(float(line.split()[5]) == pytest.approx(expected.sum(), abs=1e-4) for line in lines)
+
+
+@pytest.mark.parametrize("targets", [["warmth"], ["arousal", "valence", "dominance"]])
+def test_a_teacher_has_the_students_targets(tmp_path: Path, targets: list[str]) -> None:
+    tiny_model("bert").save_pretrained(tmp_path / "teacher")
+    distillation.check_teacher(str(tmp_path / "teacher"))
+    with pytest.raises(LiminalError, match="pleasure, arousal, dominance, and the student learns"):
+        distillation.check_teacher(str(tmp_path / "teacher"), targets)

@@ -12,8 +12,9 @@ import pytest
 import torch
 from datasets import Dataset, DatasetDict
 from training_kit import encoder_with_tokenizer, phase, same_weights, small_recipe, texts_and_labels
-from transformers import CamembertConfig, ElectraConfig, PreTrainedConfig
+from transformers import CamembertConfig, ElectraConfig, PreTrainedConfig, pipeline
 
+from liminal_hf.export.model_card import build_card, run_facts
 from liminal_hf.modeling.encoders import build_encoder
 from liminal_hf.modeling.errors import LiminalError
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression
@@ -88,6 +89,9 @@ def test_a_target_without_labels_in_training_is_not_answered(tmp_path: Path, cap
     assert history[0]["eval_pearson_dominance"] is None and history[0]["eval_pearson_mean"] is not None
     assert "NaN" not in (tmp_path / "run" / "phases" / "01-head" / "result" / "report.json").read_text()
     assert result.metrics["phases"][0]["best_metric"] is not None, "the best epoch is chosen by the other targets"
+    assert pipeline("pad-regression", model=result.model, tokenizer=result.tokenizer)("w1 w2")["dominance"] is None
+    card = str(build_card(result.model.config, run_facts(tmp_path / "run")))
+    assert "`dominance` had no labels in training and is not answered" in card and "nan" not in card.lower()
 
 
 def test_targets_by_name_train_and_are_read_back(tmp_path: Path) -> None:
