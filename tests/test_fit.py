@@ -18,6 +18,7 @@ from liminal_hf.data import load_table, pooled_dataset
 from liminal_hf.export.model_card import build_card, run_facts
 from liminal_hf.metrics import mean_pearson
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression
+from liminal_hf.modeling.provenance import read_facts
 from liminal_hf.training.fit import FitResult, fit, training_arguments
 from liminal_hf.training.recipe import Phase, Recipe
 from liminal_hf.training.run_folder import RunInProgressError, RunMismatchError
@@ -44,7 +45,8 @@ def test_a_run_leaves_a_finished_folder(tmp_path: Path) -> None:
         assert set(intervals) == {n for n in result.metrics[split] if re.match("pearson|ccc|mae|rmse", n)}
         for name, (low, high) in intervals.items():
             assert low < result.metrics[split][name] < high
-    card = build_card(result.model.config, run_facts(folder))
+    assert read_facts(folder / "model") == run_facts(folder), "what the run recorded travels with the checkpoint"
+    card = build_card(result.model.config, read_facts(folder / "model"))
     assert card.data.eval_results[0].metric_args["confidence_interval_95"]
     assert result.metrics["hardware"] in card.content and platform.node() not in result.metrics["hardware"]
 

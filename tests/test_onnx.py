@@ -127,7 +127,7 @@ def test_a_folder_says_how_it_is_read_and_what_it_is(minilm_onnx: Path, monkeypa
     np.testing.assert_array_equal(without, names["outputs"]["logits"])
 
 
-@pytest.mark.parametrize("part", ["uncertainty", "soul_kernel"])
+@pytest.mark.parametrize("part", ["spread_head", "soul_kernel"])
 def test_every_output_is_compared(part: str, tmp_path: Path) -> None:
     model = tiny_model("bert", num_outer_steps=2)
     path = export_onnx(model, tmp_path, memory=True)

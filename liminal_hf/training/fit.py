@@ -21,10 +21,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
+from ..export.model_card import portable_facts
 from ..io import atomic_write
 from ..metrics import bootstrap_intervals
 from ..modeling.errors import LiminalError
 from ..modeling.modeling_liminal import LiminalForPADRegression
+from ..modeling.provenance import remember_facts
 from .calibration import calibrate, measure_labels, update_config
 from .callbacks import write_text
 from .inputs import Inputs, load_splits, load_tokenizer, readable_length, run_inputs
@@ -254,6 +256,7 @@ def _finish(model: LiminalForPADRegression, inputs: Inputs, folder: RunFolder, r
     model.to("cpu").eval()
     # The Trainer sets it on any config; ours generates nothing.
     model.config.__dict__.pop("use_cache", None)
+    remember_facts(model, portable_facts({"recipe": recipe.to_dict(), "metrics": metrics}))
     if processes.is_main_process:
         save_whole(model, inputs.tokenizer, folder.model)
         _write_low_rank(recipe, results, folder)
