@@ -127,7 +127,9 @@ def turn_line(
     return line
 
 
-def converse(reader: Any, state: Any, memory: Path | None = None, speaker: str = "you") -> None:
+def converse(  # noqa: C901  (one loop over what can be typed)
+    reader: Any, state: Any, memory: Path | None = None, speaker: str = "you"
+) -> None:
     """Reads turns from the terminal or a pipe until /quit or the end of the input, and shows each with its numbers.
 
     Args:

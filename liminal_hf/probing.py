@@ -1,5 +1,4 @@
-"""`liminal probe`: how much pleasure, arousal and dominance a ridge reads from each layer of an encoder, and where
-encoders place the same phrases.
+"""`liminal probe`: what a ridge reads from each layer of an encoder, and where encoders place the same phrases.
 
 Requires torch, transformers and datasets; scikit-learn fits the ridges, matplotlib draws (`pip install
 'liminal_hf[probe]'`).

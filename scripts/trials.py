@@ -200,7 +200,7 @@ class TrialTrainer(LiminalTrainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         trial, inputs = self.trial, dict(inputs)
         if trial.mixup:
-            share = float(np.random.beta(trial.mixup, trial.mixup))
+            share = float(np.random.beta(trial.mixup, trial.mixup))  # noqa: NPY002  (what `set_seed` seeds)
             order = torch.randperm(len(inputs["labels"]))
             inputs = {name: torch.lerp(value[order], value, share) for name, value in inputs.items()}
         if trial.r_drop:

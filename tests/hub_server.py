@@ -251,7 +251,7 @@ class _HubHandler(_Handler):
     ]
 
     def role(self) -> str | None:
-        """ "write", "read", or None for a request without a token (`utils/_headers.py: build_hf_headers`)."""
+        """One of "write", "read", and None for a request without a token (`utils/_headers.py: build_hf_headers`)."""
         header = self.headers.get("Authorization")
         if header is None:
             return None

@@ -1,5 +1,7 @@
-"""What a training takes (its settings) and how many processes it becomes; the callback that measures is in
-`test_trainer_route.py`."""
+"""What a training takes (its settings) and how many processes it becomes.
+
+The callback that measures is in `test_trainer_route.py`.
+"""
 
 import json
 import os

@@ -66,6 +66,8 @@ def progress(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:
 
 
 def print_json(value: dict[str, Any]) -> None:
+    """Prints one line of JSON."""
+
     def plain(item: Any) -> Any:
         if isinstance(item, dict):
             return {key: plain(inner) for key, inner in item.items()}
@@ -76,4 +78,5 @@ def print_json(value: dict[str, Any]) -> None:
 
 
 def figure(value: float | None, digits: int = 4) -> str:
+    """A number for a table; a hyphen where there is none."""
     return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"

@@ -27,7 +27,7 @@ _PREVIEW = 8
 _EXAMPLES = ["What a lovely surprise!", "I cried after the meeting and nobody noticed.", "The report has forty pages."]
 
 
-def build(pipeline: Any) -> "Blocks":
+def build(pipeline: Any) -> "Blocks":  # noqa: C901  (the page from top to bottom; its events are functions inside)
     """The page as gradio's `Blocks`; `launch` shows it.
 
     Args:

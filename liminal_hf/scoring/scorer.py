@@ -169,7 +169,7 @@ class Scorer:
             self._pool = ThreadPoolExecutor(self._threads)
         self._largest_batch = 1 if backend == "int8" else None
 
-    def score(
+    def score(  # noqa: C901  (checks, batches and columns share all their variables)
         self,
         texts: Iterable[Any],
         conversations: Iterable[Hashable] | None = None,
