@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
-from .modeling.encoders import family
-from .modeling.texts import as_list, checked_max_length, checked_text, tokenize, with_padding
+from .modeling.texts import as_list, checked_max_length, checked_text, mixes_padding, tokenize, with_padding
 
 __all__ = ["TextBatch", "batches_by_length", "encode_batches", "mixes_padding", "read", "with_padding"]
 
@@ -67,16 +66,6 @@ def batches_by_length(
         batch.append(index)
     if batch:
         yield batch
-
-
-def mixes_padding(config: Any) -> bool:
-    """Whether the answers of this encoder depend on padding, so that its texts are read one length at a time.
-
-    Args:
-        config: of the model, or of an encoder.
-    """
-    text_config = getattr(config, "text_config", None) or config
-    return bool(getattr(family(text_config), "mixes_padding", False))
 
 
 def encode_batches(

@@ -6,12 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import tiny_model
-from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    ConvBertConfig,
+    FNetConfig,
+    pipeline,
+)
 
 from liminal_hf import LiminalConfig, LiminalForPADRegression
 from liminal_hf.inference import batches_by_length, encode_batches, read
-from liminal_hf.modeling import encoders
 from liminal_hf.modeling.errors import LiminalError
 
 # More characters, fewer tokens: sorted by characters, these two would change places.
@@ -79,24 +84,20 @@ def test_batches_hold_no_more_than_asked_for() -> None:
     assert [len(batch) for batch in batches_by_length(lengths, 3)] == [3, 3, 1]
 
 
-def test_a_family_that_mixes_padding_is_read_one_length_at_a_time(
-    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Mixes(encoders.EncoderFamily):
-        mixes_padding = True
-
-    model = tiny_model("bert")
-    model.resize_token_embeddings(len(tokenizer))
-    seen: list[bool] = []
-    model.register_forward_pre_hook(
-        lambda _, args, kwargs: seen.append(bool(kwargs["attention_mask"].all())), with_kwargs=True
-    )
-    read(model, tokenizer, TEXTS)
-    assert not all(seen), "this family is read with padding"
-    seen.clear()
-    monkeypatch.setitem(encoders.FAMILIES, "bert", Mixes("mean", reserved_positions=0))
-    read(model, tokenizer, TEXTS)
-    assert seen and all(seen)
+@pytest.mark.parametrize("config_class", [FNetConfig, ConvBertConfig])
+def test_a_family_that_mixes_padding_is_read_one_length_at_a_time(tokenizer: Any, config_class: Any) -> None:
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 37}
+    sizes = {name: value for name, value in size.items() if hasattr(config_class(), name)}
+    text_config = config_class(vocab_size=len(tokenizer), pad_token_id=0, **sizes)
+    model = LiminalForPADRegression(LiminalConfig(text_config=text_config, latent_size=16, max_seq_length=16)).eval()
+    pad = pipeline("pad-regression", model=model, tokenizer=tokenizer)
+    texts = [text for text in TEXTS if text != "\U0001f600"]
+    expected = [pad(text)["pleasure"] for text in texts]
+    assert read(model, tokenizer, texts)["logits"][:, 0] == pytest.approx(expected, abs=1e-5)
+    assert [row["pleasure"] for row in pad(texts, batch_size=4)] == pytest.approx(expected, abs=1e-5)
+    talks = [[{"role": "user", "content": text}] for text in texts]
+    assert [rows[0]["pleasure"] for rows in pad(talks)] == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_stock_model_and_a_half_precision_model_are_read(tokenizer: Any, model: LiminalForPADRegression) -> None:

@@ -17,7 +17,6 @@ from transformers import Pipeline, TextClassificationPipeline
 
 from .configuration_liminal import LiminalConfig
 from .conversation import ConversationState, Turn, TurnRow, looks_like_chat, read_message, stack
-from .encoders import family
 from .errors import LiminalError
 from .memory import ConversationMemory
 from .texts import (
@@ -28,6 +27,7 @@ from .texts import (
     checked_max_length,
     checked_text,
     is_container,
+    mixes_padding,
     text_error,
     tokenize,
     with_padding,
@@ -259,7 +259,7 @@ class PADRegressionPipeline(Pipeline):
                     f"{name}= goes with chat messages, so that it is known who speaks: "
                     f'pad({{"role": "user", "content": text}}, {name}={name})'
                 )
-        if _mixes_padding(self.model.config):
+        if mixes_padding(self.model.config):
             kwargs["batch_size"] = 1
         return super().__call__(inputs, **kwargs)
 
@@ -309,7 +309,7 @@ class PADRegressionPipeline(Pipeline):
         states = self._states(memory, len(turns), several)
         preprocess, forward, _ = self._sanitize_parameters(**kwargs)
         preprocess, forward = {**self._preprocess_params, **preprocess}, {**self._forward_params, **forward}
-        size = 1 if _mixes_padding(self.model.config) else batch_size or self._batch_size or 32
+        size = 1 if mixes_padding(self.model.config) else batch_size or self._batch_size or 32
         rows: list[list[Any]] = []
         for start in range(0, len(turns), size):
             rows += self._read(turns[start : start + size], states[start : start + size], preprocess, forward)
@@ -515,10 +515,6 @@ class TargetClassificationPipeline(PADRegressionPipeline):
             entries, key=lambda entry: -math.inf if entry["score"] is None else entry["score"], reverse=True
         )
         return largest[:top_k]
-
-
-def _mixes_padding(config: Any) -> bool:
-    return bool(getattr(family(config.text_config), "mixes_padding", False))
 
 
 def _bare(item: Any) -> Any:

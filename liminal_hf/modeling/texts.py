@@ -211,6 +211,15 @@ def checked_max_length(max_length: Any, config: Any, tokenizer: Any) -> int:
     return length
 
 
+def mixes_padding(config: Any) -> bool:
+    """Whether the answers of this encoder depend on padding, so that its texts are read one length at a time.
+
+    Args:
+        config: of the model, or of an encoder.
+    """
+    return family(getattr(config, "text_config", None) or config).mixes_padding
+
+
 def unreadable(tokenizer: Any, ids: list[int]) -> bool:
     """Whether tokens hold nothing that the model knows: no token, or only unknown and special ones.
 
