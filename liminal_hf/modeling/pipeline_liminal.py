@@ -233,9 +233,10 @@ class PADRegressionPipeline(Pipeline):
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """See the class."""
         check_no_table(inputs)
+        has_indices = isinstance(inputs, Dataset) and not isinstance(inputs, IterableDataset)
         if not is_container(inputs):
             first = inputs
-        elif isinstance(inputs, Dataset) and not isinstance(inputs, IterableDataset):
+        elif has_indices:
             first = [inputs[0]] if len(inputs) else []
         elif hasattr(inputs, "__len__"):
             inputs = first = as_list(inputs)
