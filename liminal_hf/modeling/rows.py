@@ -1,0 +1,123 @@
+"""One row of an answer from one row of the model's numbers, in words that people can use.
+
+Requires transformers.
+"""
+
+import bisect
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from .configuration_liminal import LiminalConfig
+from .texts import NOT_FINITE
+
+# Mehrabian (1996), Pleasure-arousal-dominance: A general framework, Current Psychology 14(4), table of octants.
+OCTANTS = {
+    (True, True, True): "exuberant",
+    (True, True, False): "dependent",
+    (True, False, True): "relaxed",
+    (True, False, False): "docile",
+    (False, True, True): "hostile",
+    (False, True, False): "anxious",
+    (False, False, True): "disdainful",
+    (False, False, False): "bored",
+}
+
+
+def octant(pad: tuple[float, float, float] | list[float], midpoint: float = 0.0) -> str:
+    """Mehrabian's name for the octant of PAD space that a point lies in; the midpoint counts as high.
+
+    Example:
+        >>> octant((-0.4, 0.3, -0.2))
+        'anxious'
+    """
+    return OCTANTS[(pad[0] >= midpoint, pad[1] >= midpoint, pad[2] >= midpoint)]
+
+
+def percentile(value: float, quantiles: list[float]) -> float:
+    """Where a value lies among evenly spaced quantiles, 0..100, linear in between.
+
+    Example:
+        >>> percentile(0.25, [0.0, 0.5, 1.0])
+        25.0
+    """
+    last = len(quantiles) - 1
+    right = bisect.bisect_left(quantiles, value)
+    if right == 0:
+        return 0.0
+    if right > last:
+        return 100.0
+    low, high = quantiles[right - 1], quantiles[right]
+    return 100.0 * (right - 1 + (value - low) / (high - low)) / last
+
+
+def overall_confidence(uncertainty: Sequence[float], config: LiminalConfig) -> float:
+    """One number in 0..1 that falls as the expected error grows: exp(-mean of uncertainty / spread of the labels).
+
+    A model that knows no more than the mean of its labels has 0.37. Targets that were not trained do not count.
+
+    Example:
+        >>> round(overall_confidence([0.0, 0.0, 0.0], LiminalConfig(pooled_size=8)), 3)
+        1.0
+    """
+    rows = zip(uncertainty, config.label_std, config.trained_targets, strict=True)
+    relative = [value / spread for value, spread, is_trained in rows if is_trained]
+    return math.exp(-sum(relative) / len(relative))
+
+
+def describe(
+    logits: Sequence[float] | None,
+    uncertainty: Sequence[float] | None,
+    config: LiminalConfig,
+    *,
+    truncated: bool = False,
+    error: str | None = None,
+) -> dict[str, Any]:
+    """One row of the task's result from one row of the model's.
+
+    Args:
+        logits: a number per target in label units; clamped to the config's `label_range`. None with an `error`.
+        uncertainty: standard deviation per target, or None.
+        config: the model's config.
+        truncated: whether the end of the text was left out.
+        error: why there are no numbers.
+
+    Returns:
+        See `PADRegressionPipeline`. A target that was not trained is None; so is everything where there is an `error`.
+
+    Example:
+        >>> row = describe([0.2, 2.0, -0.1], None, LiminalConfig(pooled_size=8))
+        >>> row["arousal"], row["octant"]
+        (1.0, 'dependent')
+        >>> describe([float("nan"), 0.0, 0.0], None, LiminalConfig(pooled_size=8))["error"]
+        'the model gave a number that is not finite'
+    """
+    targets, trained = config.targets, config.trained_targets
+    low, high = config.label_range
+    numbers = [
+        *((value for value, is_trained in zip(logits or (), trained, strict=False) if is_trained)),
+        *((value for value, is_trained in zip(uncertainty or (), trained, strict=False) if is_trained)),
+    ]
+    if error is None and not all(map(math.isfinite, numbers)):
+        error = NOT_FINITE
+    if error is not None or logits is None or not any(trained):
+        empty = dict.fromkeys([*targets, "confidence", "octant", "uncertainty", "percentile"])
+        return {**empty, "truncated": truncated, "error": error}
+
+    def per_target(values: Iterable[float]) -> dict[str, float | None]:
+        rows = zip(targets, values, trained, strict=True)
+        return {name: value if is_trained else None for name, value, is_trained in rows}
+
+    clamped = [min(max(value, low), high) for value in logits]
+    quantiles = config.prediction_quantiles
+    indices = config.pad_indices
+    has_octant = indices is not None and all(trained[index] for index in indices)
+    return {
+        **per_target(clamped),
+        "confidence": None if uncertainty is None else overall_confidence(uncertainty, config),
+        "octant": octant([clamped[index] for index in indices], (low + high) / 2) if has_octant else None,
+        "uncertainty": None if uncertainty is None else per_target(uncertainty),
+        "percentile": None if quantiles is None else per_target(map(percentile, clamped, quantiles)),
+        "truncated": truncated,
+        "error": None,
+    }
