@@ -54,13 +54,14 @@ from report import (
     weighted_figures,
     with_sd,
 )
+from research.emobank import human_ceiling
 from research.metrics import affine_calibrated_ccc
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from transformers import AutoConfig
 
 from liminal_hf import metrics
-from liminal_hf.data import human_ceiling, load_emobank, load_table, pooled_dataset
+from liminal_hf.data import load_emobank, load_table, pooled_dataset
 from liminal_hf.data.pooled_cache import COLUMN
 from liminal_hf.modeling.encoders import resolve_encoder
 from liminal_hf.modeling.modeling_liminal import MISSING_LABEL, LiminalForPADRegression

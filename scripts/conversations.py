@@ -22,19 +22,19 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
+from research.conversations import ConversationTraining, Turns, read_turns, train_conversations
+from research.meld import EMOTION_PAD, load_meld
 from research.metrics import paired_bootstrap
 from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 from transformers import AutoTokenizer
 
-from liminal_hf.data import EMOTION_PAD, load_meld, pooled_dataset
-from liminal_hf.data.conversations import Turns
+from liminal_hf.data import pooled_dataset
 from liminal_hf.metrics import Array, ccc, mae, mean_pearson, pearson
 from liminal_hf.modeling.configuration_liminal import MISSING_LABEL, LiminalConfig
 from liminal_hf.modeling.encoders import resolve_encoder
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression, LiminalModel
-from liminal_hf.training.conversations import ConversationTraining, read_turns, train_conversations
 
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 SPLITS = ("train", "validation", "test")
@@ -291,7 +291,7 @@ def table(report: dict[str, Any]) -> str:
         "# Conversations: what a memory is worth",
         "",
         f"MELD, its own splits (test: {report['turns']} turns in {report['dialogues']} dialogues); emotions as points "
-        f"in PAD space (Russell & Mehrabian 1977, `liminal_hf/data/meld.py`). Frozen MiniLM, 7 layers, "
+        f"in PAD space (Russell & Mehrabian 1977, `scripts/research/meld.py`). Frozen MiniLM, 7 layers, "
         f"{report['seeds']} seeds, {report['epochs']} epochs, everything chosen on the development split. r is "
         "Pearson's, mean of the three dimensions and of the seeds ± their standard deviation. Made by "
         "`python scripts/conversations.py`.",

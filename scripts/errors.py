@@ -23,11 +23,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from report import Array, add_folders, line, number, rounded, save, three
+from research.emobank import PERSPECTIVES, read_ratings
 from scipy.stats import rankdata
 
 from liminal_hf import metrics
 from liminal_hf.data import load_emobank
-from liminal_hf.data.emobank import PERSPECTIVES, read_ratings
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS
 from liminal_hf.training.run_folder import hardware
 

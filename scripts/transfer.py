@@ -13,7 +13,7 @@ that also stand elsewhere are left out of training.
 
 `emotions`: a finished CHECKPOINT beside ridge on the frozen encoder's states and VADER, which are fitted on EmoBank's
 training split; the texts are MELD's test turns and those of GoEmotions' test comments that have a single label, one for
-which `liminal_hf.data.EMOTION_PAD` has a position. r is that of predicted PAD with the positions of the emotions
+which `research.meld.EMOTION_PAD` has a position. r is that of predicted PAD with the positions of the emotions
 (Russell & Mehrabian 1977): all texts with one emotion share one position, so it can't come near 1. A checkpoint whose
 encoder was trained on GoEmotions has seen such comments, though none of these. Nothing is trained or chosen on either
 corpus. EmoITA, EmoBank in Italian, needs a multilingual encoder; none is at hand here, so it is not measured.
@@ -49,8 +49,9 @@ from report import (
     save,
     weighted_figures,
 )
+from research.meld import EMOTION_PAD, load_meld
 
-from liminal_hf.data import EMOTION_PAD, GOEMOTIONS_LABELS, load_emobank, load_goemotions, load_meld
+from liminal_hf.data import GOEMOTIONS_LABELS, load_emobank, load_goemotions
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS
 from liminal_hf.training.run_folder import hardware
 

@@ -1,4 +1,4 @@
-"""EmoBank and EmoITA, on the real files."""
+"""EmoBank, on the real files."""
 
 from pathlib import Path
 
@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from liminal_hf.data import cross_split_duplicates, human_ceiling, load_emobank, load_emoita
-from liminal_hf.data.emobank import read_ratings
+from liminal_hf.data import cross_split_duplicates, load_emobank
 
 
 def test_the_official_split(data_dir: Path) -> None:
@@ -58,28 +57,6 @@ def test_extras(data_dir: Path) -> None:
     assert np.abs((counts * both).sum(1) / counts.sum(1) - np.stack(train["labels"])).max() < 0.006
 
 
-def test_label_std_is_that_of_the_single_ratings(data_dir: Path) -> None:
-    rows = load_emobank(data_dir, extras=True)["test"]
-    ratings = pd.concat([read_ratings(perspective, data_dir) for perspective in ("reader", "writer")])
-    expected = ratings.groupby("id")[["V", "A", "D"]].std(ddof=0).loc[rows["id"][:]].to_numpy() / 2
-    assert np.abs(np.array(rows["label_std"][:]) - expected).max() < 0.006  # the published figures have two decimals
-
-
-@pytest.mark.parametrize("perspective", ["reader", "writer"])
-def test_cleaned_ratings_reproduce_the_published_tables(perspective: str, data_dir: Path) -> None:
-    found = read_ratings(perspective, data_dir).groupby("id")[["V", "A", "D"]].mean()
-    published = pd.read_csv(data_dir / "emobank" / f"{perspective}.csv").set_index("id")
-    assert set(found.index) == set(published.index)
-    assert np.abs(found - published.loc[found.index, ["V", "A", "D"]]).to_numpy().max() < 0.0051
-
-
-def test_human_ceiling(data_dir: Path) -> None:
-    found = human_ceiling(data_dir, repeats=3)
-    assert found == human_ceiling(data_dir, repeats=3)
-    expected = {"pleasure": 0.895, "arousal": 0.680, "dominance": 0.642, "mean": 0.739}
-    assert found == pytest.approx(expected, abs=0.01)
-
-
 def test_texts_that_cross_the_splits(data_dir: Path) -> None:
     corpus = load_emobank(data_dir)
     assert len(cross_split_duplicates(corpus)) == 34
@@ -88,18 +65,9 @@ def test_texts_that_cross_the_splits(data_dir: Path) -> None:
     assert repeated.sum() == 156 and pd.Series(texts)[repeated].nunique() == 92
 
 
-def test_emoita_is_split_by_the_shared_id(data_dir: Path) -> None:
-    italian, english = load_emoita(data_dir), load_emobank(data_dir)
-    for split in english:
-        assert set(italian[split]["id"]) == set(english[split]["id"])
-        assert np.abs(np.array(italian[split]["labels"][:])).max() <= 1
-
-
 def test_a_folder_without_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"emobank\.csv"):
         load_emobank(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"EmoITA\.csv.*GiovanniGafa/EmoITA"):
-        load_emoita(tmp_path)
     (tmp_path / "emobank.csv").write_text("id,text\n1,Hello\n")
     with pytest.raises(ValueError, match=r"lacks the columns \['A', 'D', 'V', 'split'\]"):
         load_emobank(tmp_path)

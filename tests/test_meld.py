@@ -1,11 +1,13 @@
 """MELD, on the real files."""
 
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from liminal_hf.data import EMOTION_PAD, load_meld
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+from research.meld import EMOTION_PAD, load_meld
 
 pytestmark = pytest.mark.nightly
 

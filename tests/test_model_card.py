@@ -15,7 +15,6 @@ from huggingface_hub import ModelCard
 from test_hub import tokenizer
 
 from liminal_hf import DEFAULT_CHECKPOINT
-from liminal_hf.data import human_ceiling
 from liminal_hf.export.hub import verify_weights
 from liminal_hf.export.model_card import CORPORA, build_card, plugins, run_facts
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS, LiminalConfig
@@ -264,11 +263,6 @@ def test_the_card_of_the_package_is_built_from_its_facts() -> None:
     card = build_card(LiminalConfig.from_pretrained(folder), known)
     assert card.content == (folder / "README.md").read_text(encoding="utf-8")
     assert check_card(card.content) == ([], [])
-
-
-def test_the_ceiling_is_what_the_ratings_give(data_dir: Path) -> None:
-    ceiling = human_ceiling(data_dir / "emobank" if (data_dir / "emobank").is_dir() else data_dir)
-    assert {name: round(value, 3) for name, value in ceiling.items()} == CORPORA["emobank"].ceiling
 
 
 def test_own_tables() -> None:

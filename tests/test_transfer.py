@@ -18,9 +18,10 @@ import checkpoint as checkpoints  # noqa: E402
 import transfer  # noqa: E402
 from cross_validation import Sentences  # noqa: E402
 from grid import Grid  # noqa: E402
+from research.meld import EMOTION_PAD  # noqa: E402
 
 from liminal_hf import metrics  # noqa: E402
-from liminal_hf.data import EMOTION_PAD, GOEMOTIONS_LABELS  # noqa: E402
+from liminal_hf.data import GOEMOTIONS_LABELS  # noqa: E402
 from liminal_hf.training.recipe import Recipe  # noqa: E402
 
 pytestmark = pytest.mark.nightly

@@ -17,9 +17,10 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import trials  # noqa: E402
 from grid import Grid  # noqa: E402
+from research.emobank import load_emoita  # noqa: E402
 
 from liminal_hf import metrics  # noqa: E402
-from liminal_hf.data import load_emobank, load_emoita  # noqa: E402
+from liminal_hf.data import load_emobank  # noqa: E402
 from liminal_hf.data.pooled_cache import COLUMN  # noqa: E402
 from liminal_hf.modeling.configuration_liminal import LiminalConfig  # noqa: E402
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression  # noqa: E402

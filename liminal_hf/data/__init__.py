@@ -3,23 +3,18 @@
 Requires datasets, pandas, torch and transformers.
 """
 
-from .emobank import human_ceiling, load_emobank, load_emoita
+from .emobank import load_emobank
 from .goemotions import GOEMOTIONS_LABELS, load_goemotions
 from .labelled import cross_split_duplicates, load_table
-from .meld import EMOTION_PAD, load_meld
 from .pooled_cache import pooled_dataset
 from .tables import TableSettings, open_table, read_table, table_kind, write_table
 
 __all__ = [
-    "EMOTION_PAD",
     "GOEMOTIONS_LABELS",
     "TableSettings",
     "cross_split_duplicates",
-    "human_ceiling",
     "load_emobank",
-    "load_emoita",
     "load_goemotions",
-    "load_meld",
     "load_table",
     "open_table",
     "pooled_dataset",

@@ -11,7 +11,7 @@ import os
 import pandas as pd
 from datasets import Dataset, DatasetDict, Features, List, Value
 
-from ..io import require_file
+from liminal_hf.io import require_file
 
 SOURCE = "https://github.com/declare-lab/MELD (data/MELD)"
 _SPLITS = {"train": "train", "validation": "dev", "test": "test"}
