@@ -69,7 +69,9 @@ import sys
 import torch
 from conftest import tiny_config
 from transformers import AutoModelForSequenceClassification
-from liminal_hf import LiminalConfig, LiminalForPADRegression
+from liminal_hf import HEADS, LiminalConfig, LiminalForPADRegression
+assert "forecast" in HEADS and "forecast" in list(HEADS) and HEADS.get("forecast").__module__ == "weather"
+assert "snow" not in HEADS and HEADS.get("snow") is None
 folder = sys.argv[1]
 torch.manual_seed(0)
 config = LiminalConfig(text_config=tiny_config("bert"), head="forecast", pooling="gated", loss="absolute")

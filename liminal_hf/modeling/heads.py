@@ -323,6 +323,13 @@ class RecursiveHead(Head):
     latent_rate = 0.3
     affect_weight = 0.3
     answer_rate = 0.4
+    ln_latent: nn.Module
+    latent: nn.Module
+    ln_z: nn.Module
+    affect_proj: nn.Module
+    affect_gate: nn.Module
+    ln_answer: nn.Module
+    answer: nn.Module
 
     def forward(self, inputs: HeadInput) -> HeadOutput:
         """As in `Head`."""

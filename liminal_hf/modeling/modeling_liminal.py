@@ -418,7 +418,9 @@ class LiminalForPADRegression(LiminalPreTrainedModel):
             **{name: value for name, value in output.items() if name not in _ONLY_OF_THE_BASE_MODEL},
         )
         if torch.jit.is_tracing():  # takes nothing but tensors and tuples of them
-            return tuple(value if isinstance(value, Tensor) else value.to_tuple() for value in prediction.to_tuple())
+            values = prediction.to_tuple()
+            traced: Any = tuple(value if isinstance(value, Tensor) else value.to_tuple() for value in values)
+            return traced
         return prediction
 
     def _uncertainty(self, log_variance: Tensor | None) -> Tensor | None:
