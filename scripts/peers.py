@@ -25,9 +25,8 @@ from transformers import (
 from liminal_hf import LiminalConfig, LiminalForPADRegression
 from liminal_hf.data.pooled_cache import COLUMN
 from liminal_hf.metrics import compute_metrics, pearson
-from liminal_hf.modeling.configuration_liminal import DIMENSIONS
+from liminal_hf.modeling.configuration_liminal import DIMENSIONS, MISSING_LABEL
 from liminal_hf.modeling.encoders import resolve_encoder
-from liminal_hf.modeling.modeling_liminal import MISSING_LABEL
 from liminal_hf.training.callbacks import ManifestCallback, last_checkpoint
 from liminal_hf.training.distillation import add_unlabelled, soft_labels
 from liminal_hf.training.fit import training_arguments

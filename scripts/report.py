@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from liminal_hf import metrics
 from liminal_hf.io import atomic_write
-from liminal_hf.modeling.configuration_liminal import DIMENSIONS
-from liminal_hf.modeling.modeling_liminal import MISSING_LABEL
+from liminal_hf.modeling.configuration_liminal import DIMENSIONS, MISSING_LABEL
 
 Array = NDArray[np.float64]
 RESAMPLES = 2000
