@@ -61,7 +61,7 @@ def test_the_decimal_mark_is_that_of_all_cells() -> None:
     for cells, scale in ((["1,234"], None), (["1,234", "2"], (0, 5000)), (["1.234"], (0, 5000))):
         with pytest.raises(LiminalError, match=r"1234 with a decimal .*--decimal ',' .*--decimal \."):
             find_decimal(cells, scale)
-    with pytest.raises(LiminalError, match=r"'5,5', with one decimal mark, and '5\.5', with another"):
+    with pytest.raises(LiminalError, match=r"'5,5' has one decimal mark and '5\.5' another"):
         find_decimal(["5,5", "3", "5.5"])
     for value in (True, np.True_, "high", [1]):
         with pytest.raises(LiminalError, match="in row 1, which is no number"):

@@ -68,6 +68,13 @@ def test_no_quotation_mark_swallows_rows(name, content, texts, errors, tmp_path:
         assert f"line {line} " in marked[line] and message in marked[line]
 
 
+def test_lines_of_one_text_need_no_question(tmp_path: Path) -> None:
+    content = 'text,author\n"Dear John,\nhow are you,\nbest",Ann\n"Roses are red,\nviolets are blue",Bob\nfine,Eve\n'
+    texts = ["Dear John,\nhow are you,\nbest", "Roses are red,\nviolets are blue", "fine"]
+    assert [cells[0] for cells in rows(tmp_path, content)] == texts
+    assert rows(tmp_path, 'id,text\n1,"a\nb, c\nd, e"\n') == [["1", "a\nb, c\nd, e"]]
+
+
 def test_lines_that_may_be_rows_or_one_text_are_a_question(tmp_path: Path) -> None:
     content = 'id,text\n1,"No way\n2,fine\n3,ok"\n4,bye\n'
     with pytest.raises(LiminalError, match=r"mark in line 2 is closed in line 4 only.*--quotes no.*--quotes yes"):
@@ -152,6 +159,11 @@ def test_rows_of_another_width_are_marked(tmp_path: Path) -> None:
         (2, "line 2 has 1 cell, the header has 4 cells"), (3, None), (4, "line 4 has 3 cells, the header has 4 cells"),
         (6, "line 6 has 5 cells, the header has 4 cells"),
     ]  # fmt: skip
+
+
+def test_two_quoted_cells_are_not_one_text(tmp_path: Path) -> None:
+    (record,) = read(tmp_path, 'text\n"a","b"\n')
+    assert record.error == "line 2 has 2 cells, the header has 1 cell"
 
 
 def test_a_separator_is_a_character(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_own_column_names(tmp_path: Path) -> None:
         (HEADER + "a,0.2,0.9,0.1\n", {}, r"'V' holds values from 0.2 to 0.2.*would fit scale=\(0, 1\) or"),
         (HEADER + "a,1,inf,3\n", {}, r"'A' holds values from inf to inf"),
         (HEADER + "a,1,2,3\nb,1,high,3\n", {}, r"'A' holds 'high' in line 3.*no number"),
-        (HEADER + 'a,1.5,"2,5",3\n', {}, r"'1.5', with one decimal mark, and '2,5', with another"),
+        (HEADER + 'a,1.5,"2,5",3\n', {}, r"'1.5' has one decimal mark and '2,5' another"),
         (HEADER + "a,1,1_000,3\n", {}, r"'1_000' in line 2.*no number"),
         (HEADER + "a,1,True,3\n", {}, r"'True'.*no number"),
         (

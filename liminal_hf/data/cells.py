@@ -114,8 +114,7 @@ def find_decimal(cells: Sequence[str], scale: tuple[float, float] | None = None,
             if mark not in left:
                 other = next(iter(left.values()))
                 raise LiminalError(
-                    f"{what} holds {other!r}, with one decimal mark, and {cell!r}, with another. Write all numbers in "
-                    "one way."
+                    f"{what}: {other!r} has one decimal mark and {cell!r} another. Write all numbers in one way."
                 )
             left = {mark: left[mark] or cell}
         elif len(values) == 2 and values["."] != values[","]:
@@ -136,7 +135,7 @@ def find_decimal(cells: Sequence[str], scale: tuple[float, float] | None = None,
         return "."
     both = readings(unclear)
     raise LiminalError(
-        f"{what} holds {unclear!r}, which is {both[',']:g} with a decimal comma and {both['.']:g} with a decimal "
+        f"{what}: {unclear!r} is {both[',']:g} with a decimal comma and {both['.']:g} with a decimal "
         f"point, and no other cell says which. Type {option('decimal', ',')} or {option('decimal', '.')}."
     )
 

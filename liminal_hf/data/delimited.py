@@ -76,6 +76,7 @@ class Dialect:
         quotes: True: quotation marks enclose cells; False: they are letters; None: decided cell by cell.
         numeric: by column, whether all cells of the first rows are numbers.
         spaced: by column, whether a cell of the first rows begins with a blank.
+        gaps: by column, whether a cell of the first rows is empty.
         decimal: the decimal mark of the first rows, or what goes with the separator.
     """
 
@@ -86,6 +87,7 @@ class Dialect:
     quotes: bool | None
     numeric: tuple[bool, ...] = ()
     spaced: tuple[bool, ...] = ()
+    gaps: tuple[bool, ...] = ()
     decimal: str = "."
 
 
@@ -291,7 +293,7 @@ def _try_separator(
     except csv.Error:
         pass
     if not rows:
-        return (0, False, 0.0, 0), first
+        return (0, False, False, 0.0, 0), first
     hits = [len(wanted & set(map(fold, cells))) for _, cells in rows[:_HEADER_WITHIN]]
     index = hits.index(max(hits))
     # Title lines have fewer cells than the header.
@@ -301,25 +303,29 @@ def _try_separator(
     width = len(rows[index][1])
     below = [len(cells) for _, cells in rows[index + 1 :]]
     share = sum(count == width for count in below) / len(below) if below else 1.0
-    return (hits[index], width > 1 and share >= 0.5, share, width), rows[index][0]
+    between_quotes = any(f'"{separator}"' in line for line in sample)
+    return (hits[index], between_quotes, width > 1 and share >= 0.5, share, width), rows[index][0]
 
 
 def _with_profile(dialect: Dialect, sample: list[str]) -> Dialect:
     """With what the cells of the rows look like that stand on one line."""
     width = len(dialect.header)
-    rows = [
-        cells
-        for line in sample[dialect.start :]
-        if '"' not in line and len(cells := line.rstrip("\r\n").split(dialect.separator)) == width
-    ]
-    columns = list(zip(*rows, strict=True)) or [()] * width
+    rows: list[list[str]] = []
+    inside: list[list[str]] = []  # perhaps lines of a quoted cell
+    is_open = False
+    for line in sample[dialect.start :]:
+        if '"' not in line and len(cells := _literal(line, dialect.separator)) == width:
+            (inside if is_open else rows).append(cells)
+        is_open ^= line.count('"') % 2 == 1
+    columns, trusted = (list(zip(*some, strict=True)) or [()] * width for some in (rows or inside, rows))
     numeric = tuple(bool(cells) and all(readings(cell) or not cell for cell in cells) for cells in columns)
     found = [readings(cell) for cells, is_number in zip(columns, numeric, strict=True) if is_number for cell in cells]
     marks = [next(iter(values)) for values in found if len(values) == 1]
     usual = "," if dialect.separator == ";" else "."  # what Excel writes
     decimal = max((".", ","), key=marks.count) if marks else usual
-    spaced = tuple(any(cell.startswith(" ") for cell in cells) for cells in columns)
-    return replace(dialect, numeric=numeric, spaced=spaced, decimal=decimal)
+    spaced = tuple(any(cell.startswith(" ") for cell in cells) for cells in trusted)
+    gaps = tuple(not all(map(str.strip, cells)) for cells in trusted)
+    return replace(dialect, numeric=numeric, spaced=spaced, gaps=gaps, decimal=decimal)
 
 
 # ---- records ----
@@ -460,8 +466,9 @@ def _like_rows(taken: Sequence[str], dialect: Dialect) -> float:
     def fits(line: str) -> bool:
         cells = _literal(line, dialect.separator)
         return len(cells) == len(dialect.header) and all(
-            (not numeric or not cell or bool(readings(cell.strip(' "')))) and (spaced or not cell.startswith(" "))
-            for cell, numeric, spaced in zip(cells, dialect.numeric, dialect.spaced, strict=True)
+            (gap if not cell.strip() else not numeric or bool(readings(cell.strip(' "'))))
+            and (spaced or not cell.startswith(" "))
+            for cell, numeric, spaced, gap in zip(cells, dialect.numeric, dialect.spaced, dialect.gaps, strict=True)
         )
 
     return sum(map(fits, taken[1:])) / (len(taken) - 1) if fits(taken[0]) else 0.0

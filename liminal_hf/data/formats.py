@@ -106,6 +106,8 @@ def _parsed_lines(path: Path, encoding: str) -> Iterator[tuple[int, Any]]:
             continue
         try:
             yield number, json.loads(line)
+        except json.JSONDecodeError as error:
+            yield number, ValueError(f"{error.msg}, column {error.colno}")
         except (ValueError, RecursionError) as error:
             yield number, ValueError(str(error))
 

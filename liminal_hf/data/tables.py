@@ -349,8 +349,8 @@ class Table:
             texts = [
                 cell for column in cells.values() for cell in column if isinstance(cell, str) and not is_missing(cell)
             ]
-            shown = " and ".join(map(repr, names)) if len(names) < 4 else f"{len(names)} columns"
-            decimal = find_decimal(texts, scale, f"{self.file.path}: column {shown}")
+            shown = ", ".join(map(repr, names))
+            decimal = find_decimal(texts, scale, f"{self.file.path}, column{'s' if len(names) > 1 else ''} {shown}")
         columns = [
             numbers(column, decimal, f"{self.file.path}: column {name!r}", self.where) for name, column in cells.items()
         ]
