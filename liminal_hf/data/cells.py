@@ -329,8 +329,8 @@ def _parts(cell: str) -> tuple | None:
             return int(first), int(second), int(third), tuple(time), zone, "ymd"
         if len(first) > 2 or len(third) not in (2, 4):
             return None
-        year = int(third) if len(third) == 4 else 2000 + int(third) - (100 if int(third) > 68 else 0)
-        return int(first), int(second), year, tuple(time), zone, mark
+        whole = int(third) if len(third) == 4 else 2000 + int(third) - (100 if int(third) > 68 else 0)
+        return int(first), int(second), whole, tuple(time), zone, mark
     if match := _NAMED.fullmatch(cell):
         day, month, early, late, year, *time, zone = match.groups()
         name = (month or early).casefold()[:3]

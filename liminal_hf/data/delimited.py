@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import pyarrow as pa
 
@@ -190,7 +190,7 @@ def read_lines(path: Path, encoding: str, newline: str = "") -> Iterator[str]:
     errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
     with damage_named(path), open_binary(path) as raw:
         # A small buffer of its own: those of pyarrow lack what a TextIOWrapper asks for.
-        stream = io.TextIOWrapper(io.BufferedReader(raw), encoding, errors, newline=newline)  # type: ignore[arg-type]
+        stream = io.TextIOWrapper(io.BufferedReader(cast(Any, raw)), encoding, errors, newline=newline)
         try:
             yield from stream
         except UnicodeError as error:

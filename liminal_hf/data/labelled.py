@@ -76,7 +76,7 @@ def load_table(
         >>> corpus["test"][:]
         {'text': ['Well; hello!', 'Go away.'], 'labels': [[0.875, 0.5], [-1.0, -100.0]]}
     """
-    settings = settings or TableSettings(text=text, labels=labels, scale=scale, **options)
+    settings = settings or TableSettings(**{"text": text, "labels": labels, "scale": scale, **options})
     columns = settings.label_columns(targets)
     if not 0 <= validation_fraction < 1:
         raise LiminalError(f"validation_fraction must be at least 0 and below 1, got {validation_fraction}.")

@@ -241,7 +241,8 @@ class _Stager:
         self.rows = self.writer.schema.empty_table()  # not written yet
         self.starts: list[int] = []  # where a conversation begins in them
         self.runs = array("q")  # a hash of each conversation: 8 bytes, however long its name
-        self.turns, self.before = 0, None
+        self.turns = 0
+        self.before: str | None = None
 
     def add(self, rows: Rows) -> None:
         """Takes some rows, and writes the shards that are full."""
