@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from .modeling.configuration_liminal import LiminalConfig
-from .modeling.encoders import family
+from .modeling.errors import LiminalError
 from .modeling.modeling_liminal import LiminalForPADRegression, LiminalPreTrainedModel
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ def lora_config(
     r: int = 16,
     alpha: int | None = None,
     dropout: float = 0.05,
-    target_modules: list[str] | None = None,
+    target_modules: str | list[str] | None = None,
+    modules_to_save: list[str] | None = None,
 ) -> LoraConfig:
     """The `LoraConfig` that adapts the encoder and trains our head (and a learned pooler) whole.
 
@@ -43,11 +44,14 @@ def lora_config(
         r: rank of the change of each weight.
         alpha: the change is scaled by alpha / r; default r, a scale of 1.
         dropout: probability on the adapter's input.
-        target_modules: last names of the encoder's linear layers to adapt, such as `["query", "value"]`; default all
-            that the encoder's family lists.
+        target_modules: linear layers of the encoder to adapt, by the end of their names, such as
+            `["query", "attention.output.dense"]`; default "all-linear", all of them.
+        modules_to_save: more modules to train and save whole, by their names in the model, such as
+            `["liminal.encoder.embeddings"]`; the head and a learned pooler always are.
 
     Raises:
-        ValueError: the model has no encoder, r is below 1, or a name is not that of a linear layer of the encoder.
+        LiminalError: the model has no encoder, r is below 1, or a name is not that of a linear layer of the encoder or
+            of a module.
 
     Example:
         >>> from peft import get_peft_model
@@ -61,30 +65,27 @@ def lora_config(
     from peft import LoraConfig, TaskType
 
     if not isinstance(model, LiminalPreTrainedModel) or not hasattr(model, "liminal"):
-        raise ValueError(
+        raise LiminalError(
             f"lora_config takes a LiminalForPADRegression, got {type(model).__name__}. Call it before get_peft_model."
         )
     if model.liminal.encoder is None:
-        raise ValueError(
+        raise LiminalError(
             "This model has no encoder (text_config=None), so there is nothing to adapt: train it as it is."
         )
     if r < 1:
-        raise ValueError(f"r, the rank of the adapter, must be at least 1, got {r}.")
+        raise LiminalError(f"r, the rank of the adapter, must be at least 1, got {r}.")
     layers = {
         name: module for name, module in model.liminal.encoder.named_modules() if isinstance(module, nn.Linear | Conv1D)
     }
-    names = {name.rpartition(".")[2] for name in layers}
-    if target_modules is None:
-        listed = family(model.config.text_config).lora_targets
-        wanted = names if listed == "all-linear" else names & set(listed)
-        # A table that fits nothing would train the head alone, without a word.
-        wanted = wanted or names
-    else:
-        wanted = set(target_modules)
-        if unknown := sorted(wanted - names):
-            raise ValueError(
-                f"target_modules: {unknown} are not linear layers of this encoder. Its linear layers: {sorted(names)}."
-            )
+    wanted = [target_modules] if isinstance(target_modules, str) else target_modules
+    if wanted is None or wanted == ["all-linear"]:
+        wanted = sorted({name.rpartition(".")[2] for name in layers})
+    adapted = {name for name in layers for ending in wanted if f".{name}".endswith(f".{ending}")}
+    if unknown := [ending for ending in wanted if not any(f".{name}".endswith(f".{ending}") for name in adapted)]:
+        names = sorted({name.rpartition(".")[2] for name in layers})
+        raise LiminalError(
+            f"target_modules: {unknown} are not linear layers of this encoder. Its linear layers: {names}."
+        )
     if not (model.name_or_path or model.config._name_or_path):
         logger.warning(
             "This model was not loaded from a checkpoint, so a saved adapter will not know what it belongs on. To load "
@@ -93,15 +94,19 @@ def lora_config(
     saved = ["liminal.head"]
     if any(True for _ in model.liminal.pooler.parameters()):
         saved.append("liminal.pooler")
-    transposed = [isinstance(module, Conv1D) for name, module in layers.items() if name.rpartition(".")[2] in wanted]
+    modules = dict(model.named_modules())
+    for name in modules_to_save or []:
+        if name not in modules:
+            raise LiminalError(f"modules_to_save: the model has no module {name!r}. Its parts: liminal.encoder. ...")
+    saved += [name for name in modules_to_save or [] if name not in saved]
     return LoraConfig(
         task_type=TaskType.SEQ_CLS,
         r=r,
         lora_alpha=r if alpha is None else alpha,
         lora_dropout=dropout,
-        target_modules=rf"{re.escape(_ENCODER)}(.*\.)?({'|'.join(map(re.escape, sorted(wanted)))})",
+        target_modules=rf"{re.escape(_ENCODER)}(.*\.)?({'|'.join(map(re.escape, wanted))})",
         modules_to_save=saved,
-        fan_in_fan_out=all(transposed),
+        fan_in_fan_out=all(isinstance(layers[name], Conv1D) for name in adapted),
     )
 
 
@@ -121,7 +126,7 @@ def low_rank_deltas(
         in the orientation in which the encoder keeps the weight (GPT-2's is transposed); PEFT's scale is folded into B.
 
     Raises:
-        ValueError: nothing is adapted, or an adapter's change is not the product of two factors (DoRA and kin).
+        LiminalError: nothing is adapted, or an adapter's change is not the product of two factors (DoRA and kin).
 
     Example:
         >>> from peft import get_peft_model
@@ -141,7 +146,7 @@ def low_rank_deltas(
             continue
         (adapter, *more) = module.active_adapters
         if more or adapter not in module.lora_A or adapter in module.lora_variant or module.lora_bias.get(adapter):
-            raise ValueError(
+            raise LiminalError(
                 f"The adapter on {name!r} is not one plain pair of factors (several adapters, DoRA, or a bias), so a "
                 "head-only checkpoint can't hold it: merge it and use save_pretrained."
             )
@@ -151,7 +156,7 @@ def low_rank_deltas(
             a, b = b.T, a.T
         deltas[f"{name.removeprefix(_ENCODER)}.weight"] = (a.contiguous(), b.contiguous())
     if not deltas:
-        raise ValueError(
+        raise LiminalError(
             "No weight of this encoder is adapted. Take the deltas from get_peft_model(model, lora_config(model)) "
             "before merge_and_unload."
         )

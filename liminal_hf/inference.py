@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
-from .modeling.texts import as_list, checked_max_length, checked_text, mixes_padding, tokenize, with_padding
+from .modeling.encoders import mixes_padding
+from .modeling.texts import as_list, checked_max_length, checked_text, tokenize, with_padding
 
 __all__ = ["TextBatch", "batches_by_length", "encode_batches", "mixes_padding", "read", "with_padding"]
 

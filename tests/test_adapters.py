@@ -8,10 +8,12 @@ from conftest import FAMILIES, MINILM, tiny_model
 from peft import AutoPeftModelForSequenceClassification, LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BitsAndBytesConfig
+from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from liminal_hf import LiminalForPADRegression, lora_config
 from liminal_hf.adapters import low_rank_deltas, quantization_skip_modules
+from liminal_hf.modeling.errors import LiminalError
 
 LEARNED = {"pooled_layers": "mix"}
 
@@ -169,17 +171,33 @@ def test_target_modules_of_the_callers_choice() -> None:
     assert adapted_names == [f"liminal.encoder.encoder.layer.{layer}.attention.self.query" for layer in range(2)]
 
 
-def test_an_unknown_family_adapts_all_linears_of_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    from liminal_hf.modeling import encoders
+@pytest.mark.parametrize("targets", [None, "all-linear", ["all-linear"]])
+@pytest.mark.parametrize("family", [*FAMILIES, "electra"])
+def test_all_linear_layers_of_the_encoder_are_adapted_and_none_of_the_head(family: str, targets: object) -> None:
+    from test_families import tiny_of
 
-    monkeypatch.delitem(encoders.FAMILIES, "llama")
-    model = tiny_model("llama")
+    model = tiny_of(family)
     linears = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and name.startswith("liminal.encoder.")
+        if isinstance(module, torch.nn.Linear | Conv1D) and name.startswith("liminal.encoder.")
     ]
-    assert sorted(get_peft_model(model, lora_config(model)).base_model.targeted_module_names) == sorted(linears)
+    wrapped = get_peft_model(model, lora_config(model, target_modules=targets))
+    assert sorted(wrapped.base_model.targeted_module_names) == sorted(linears)
+
+
+def test_more_modules_are_trained_whole_and_saved(base_folder: Path, tmp_path: Path) -> None:
+    model = LiminalForPADRegression.from_pretrained(base_folder)
+    modules = model.liminal.encoder.named_modules()
+    norm = next(name for name, module in modules if "norm" in type(module).__name__.lower())
+    wrapped = get_peft_model(model, lora_config(model, r=2, modules_to_save=[f"liminal.encoder.{norm}"]))
+    train(wrapped)
+    expected = wrapped(**batch()).logits
+    wrapped.save_pretrained(tmp_path)
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert torch.equal(again(**batch()).logits, expected)
+    with pytest.raises(LiminalError, match="has no module 'nothing'"):
+        lora_config(LiminalForPADRegression.from_pretrained(base_folder), modules_to_save=["nothing"])
 
 
 def test_what_cannot_be_adapted_is_said(caplog: pytest.LogCaptureFixture) -> None:

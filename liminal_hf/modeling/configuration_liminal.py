@@ -18,7 +18,9 @@ from .targets import DIMENSIONS as DIMENSIONS
 from .targets import MISSING_LABEL as MISSING_LABEL
 from .targets import checked_names, find_pad, target_names
 
-CONFIG_VERSION = 1
+CONFIG_VERSION = 2
+# Version 1 read these decoders by their last token where a config names no pooler; since then it is the mean.
+_LAST_TOKEN_IN_VERSION_1 = ("bloom", "gemma3_text", "gpt2", "llama", "mistral", "qwen2", "qwen3")
 # The published heads refine the latent four times between answers; ours was measured to need one.
 _INNER_STEPS = {"v1": 4, "v2": 4, "v3": 4, "v4": 4, "v6": 4}
 # v6 as published remembers 100 outer steps; ours remembers turns.
@@ -65,8 +67,7 @@ class LiminalConfig(PreTrainedConfig):
             `pooled_size` means a model with no encoder, fed with `pooled_embeds`; None alone means the shape of
             all-MiniLM-L6-v2.
         head: name in `HEADS`: "v1", "v2", "v3", "v4", "v6" (as published), "v7" (ours), "linear", "mlp", or a plugin's.
-        pooling: name in `POOLERS`: "mean", "cls", "max", "last_token", "attention"; None takes the default of the
-            encoder's family.
+        pooling: name in `POOLERS`: "mean", "cls", "max", "last_token", "attention"; None is "mean".
         pooled_layers: "last", "mix" (a learned weighted mean of all layers) or "all" (all layers concatenated).
         pooled_size: width of `pooled_embeds`; only for a model with no encoder.
         pooled_scale: one global factor on the pooled states, so that their root mean square is near 1.
@@ -182,6 +183,12 @@ class LiminalConfig(PreTrainedConfig):
             encoder_config = CONFIG_MAPPING["bert"](
                 hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
             )
+        if encoder_config is not None:
+            check_encoder_config(encoder_config)
+        if config_version == 1:
+            if pooling is None and getattr(encoder_config, "model_type", None) in _LAST_TOKEN_IN_VERSION_1:
+                pooling = "last_token"
+            config_version = CONFIG_VERSION
         # Set before super().__init__, which reads attributes that pass through to it.
         self.text_config = encoder_config
         self.head = head
@@ -401,7 +408,8 @@ class LiminalConfig(PreTrainedConfig):
     @property
     def vocab_size(self) -> int:
         """Size of the encoder's vocabulary; 0 without an encoder."""
-        return 0 if self.text_config is None else self.text_config.vocab_size
+        # CANINE has no vocabulary: it reads every code point of Unicode.
+        return 0 if self.text_config is None else getattr(self.text_config, "vocab_size", 0x110000)
 
     @vocab_size.setter
     def vocab_size(self, value: int) -> None:
@@ -417,6 +425,17 @@ class LiminalConfig(PreTrainedConfig):
     def pad_token_id(self, value: int | None) -> None:
         if self.text_config is not None:
             self.text_config.pad_token_id = value
+
+
+def check_encoder_config(text_config: PreTrainedConfig) -> None:
+    """Raises a LiminalError for the config of a model that is no encoder of texts, or that only holds one."""
+    missing = [name for name in ("hidden_size", "num_hidden_layers") if not hasattr(text_config, name)]
+    if missing:
+        raise LiminalError(
+            f"The family {text_config.model_type!r} can't be an encoder here: its config has no {missing[0]}. Allowed: "
+            "encoders and decoders of text, such as BERT, ModernBERT, T5, GPT-2 or Qwen; of a model with several parts "
+            "give the text part (config.text_config)."
+        )
 
 
 def _is_number(value: object) -> bool:

@@ -1,92 +1,124 @@
-"""What differs between encoder families, a row each, and where an encoder's weights are found.
+"""Building and loading encoders of any family, their limits, their tokenizers, and the copies that packages carry.
 
-Requires torch and transformers. An unknown family takes the default row, so that any `AutoModel` works.
+Requires torch and transformers. What differs between families is measured on the encoder itself; only what can't be
+seen there is in a table.
 """
 
+import copy
 import importlib.util
 import inspect
+import json
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTrainedConfig, PreTrainedModel
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForTextEncoding,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
+from .configuration_liminal import check_encoder_config
 from .errors import LiminalError
 from .files import file_sha256
 
 logger = logging.getLogger(__name__)
 
+# Families whose answer for a text depends on the padding beside it: a Fourier transform, a convolution or an
+# approximation of attention runs over the padding, too. Measured: the padded text against the text alone.
+MIXES_PADDING = frozenset({"canine", "convbert", "fnet", "nystromformer", "yoso"})
+# Families that the test suite reads in every way; others are tried with a few tokens when a model is put together.
+_TESTED = frozenset(
+    {"bert", "bloom", "deberta-v2", "distilbert", "gemma3_text", "gpt2", "llama", "mistral", "modernbert", "mpnet"}
+    | {"qwen2", "qwen3", "roberta", "t5", "xlm-roberta"}
+)
+_POSITION_TABLE = re.compile(r"(^wpe|pos_encoding|embed_positions|positions?_embed(ding)?s?)$")
+_limits: dict[str, int | None] = {}
 
-@dataclass(frozen=True)
-class EncoderFamily:
-    """The conventions of one encoder family.
+
+def mixes_padding(config: PreTrainedConfig | None) -> bool:
+    """Whether answers depend on padding, so that texts are read one length at a time.
 
     Args:
-        pooling: name of the pooler that suits the family when nothing else is asked for.
-        lora_targets: names of the linear layers that a low-rank adapter goes on.
-        reserved_positions: how many of its learned absolute positions can't hold a token, "padding" where they are
-            counted from the padding token's id; None where positions are relative or rotary, and a longer text is slow
-            but not an error.
-        mixes_padding: whether padding changes the states of the real tokens in spite of the mask, so that only texts of
-            one length can be read together.
-    """
-
-    pooling: str = "mean"
-    lora_targets: tuple[str, ...] | str = "all-linear"
-    reserved_positions: int | Literal["padding"] | None = None
-    mixes_padding: bool = False
-
-    def max_tokens(self, text_config: PreTrainedConfig | None) -> int | None:
-        """The longest text that the encoder can take; None where nothing breaks."""
-        positions = getattr(text_config, "max_position_embeddings", None)
-        if self.reserved_positions is None or positions is None:
-            return None
-        if self.reserved_positions == "padding":
-            return positions - text_config.pad_token_id - 1
-        return positions - self.reserved_positions
-
-
-_BERT_LAYERS = ("query", "key", "value", "dense")
-_ROBERTA = EncoderFamily("mean", _BERT_LAYERS, reserved_positions="padding")
-_LLAMA = EncoderFamily("last_token", ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"))
-FAMILIES: dict[str, EncoderFamily] = {
-    "bert": EncoderFamily("mean", _BERT_LAYERS, reserved_positions=0),
-    "roberta": _ROBERTA,
-    "xlm-roberta": _ROBERTA,
-    "mpnet": EncoderFamily("mean", ("q", "k", "v", "o", "dense"), reserved_positions=2),
-    "distilbert": EncoderFamily("mean", ("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"), reserved_positions=0),
-    "modernbert": EncoderFamily("mean", ("Wqkv", "Wo", "Wi")),
-    "deberta-v2": EncoderFamily("mean", ("query_proj", "key_proj", "value_proj", "dense")),
-    "t5": EncoderFamily("mean", ("q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo")),
-    "gpt2": EncoderFamily("last_token", ("c_attn", "c_proj", "c_fc"), reserved_positions=0),
-    "bloom": EncoderFamily("last_token", ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")),
-    "llama": _LLAMA,
-    "mistral": _LLAMA,
-    "qwen2": _LLAMA,
-    "qwen3": _LLAMA,
-    "gemma3_text": _LLAMA,
-    # What mixes tokens here (a Fourier transform, convolutions, hashes, landmarks) runs over the padding, too.
-    "fnet": EncoderFamily("mean", ("dense",), reserved_positions=0, mixes_padding=True),
-    "convbert": EncoderFamily("mean", _BERT_LAYERS, reserved_positions=0, mixes_padding=True),
-    "canine": EncoderFamily("mean", _BERT_LAYERS, mixes_padding=True),
-    "yoso": EncoderFamily("mean", _BERT_LAYERS, reserved_positions=0, mixes_padding=True),
-    "nystromformer": EncoderFamily("mean", _BERT_LAYERS, reserved_positions=0, mixes_padding=True),
-}
-
-
-def family(text_config: PreTrainedConfig | None) -> EncoderFamily:
-    """The row of an encoder's family; the default row (mean pooling) for one that is not in the table.
+        config: of a model or of an encoder; None is no encoder.
 
     Example:
-        >>> from transformers import GPT2Config
-        >>> family(GPT2Config()).pooling
-        'last_token'
+        >>> from transformers import FNetConfig
+        >>> mixes_padding(FNetConfig())
+        True
     """
-    return FAMILIES.get(getattr(text_config, "model_type", ""), EncoderFamily())
+    return getattr(_text_config(config), "model_type", None) in MIXES_PADDING
+
+
+def max_tokens(config: PreTrainedConfig | None) -> int | None:
+    """The longest text that an encoder can take, special tokens included; None where nothing breaks.
+
+    A family is not looked up: an encoder of one layer is built without memory, and its tables of positions are read.
+
+    Args:
+        config: of a model or of an encoder; None is no encoder.
+
+    Example:
+        >>> from transformers import GPT2Config, RobertaConfig, XLNetConfig
+        >>> max_tokens(RobertaConfig()), max_tokens(GPT2Config()), max_tokens(XLNetConfig())
+        (512, 1024, None)
+    """
+    text_config = _text_config(config)
+    if text_config is None:
+        return None
+    described = text_config.to_json_string()
+    if described not in _limits:
+        with torch.device("meta"):
+            try:
+                encoder = build_encoder(cut(copy.deepcopy(text_config), 1))
+            except (AssertionError, AttributeError, NotImplementedError, ValueError):
+                # A family that says its number of layers in another way, or in several fields.
+                encoder = build_encoder(copy.deepcopy(text_config))
+        _limits[described] = position_limit(encoder)
+    return _limits[described]
+
+
+def position_limit(encoder: PreTrainedModel) -> int | None:
+    """The smallest number of tokens that the encoder's tables of absolute positions have room for; None without any.
+
+    Args:
+        encoder: the encoder, on any device.
+
+    Example:
+        >>> from transformers import BertConfig
+        >>> size = {'hidden_size': 8, 'num_hidden_layers': 1, 'num_attention_heads': 2, 'intermediate_size': 8}
+        >>> position_limit(build_encoder(BertConfig(vocab_size=9, max_position_embeddings=64, **size)))
+        64
+    """
+    limits = []
+    for name, module in encoder.named_modules():
+        weight = getattr(module, "weight", None)
+        is_table = isinstance(weight, Tensor) and weight.dim() == 2 and not isinstance(module, nn.Linear)
+        if is_table and _POSITION_TABLE.search(name.rpartition(".")[2]):
+            padding = getattr(module, "padding_idx", None)
+            # Either the module says how many rows are left out at the start, or positions follow the padding token's.
+            reserved = getattr(module, "offset", 0 if padding is None else padding + 1)
+            limits.append(weight.shape[0] - reserved)
+    buffers = [(name.rpartition(".")[2], buffer) for name, buffer in encoder.named_buffers()]
+    limits += [buffer.shape[0] for name, buffer in buffers if _POSITION_TABLE.search(name)]
+    if limits:  # without a table, the numbers of the positions are there and not used
+        limits += [buffer.shape[-1] for name, buffer in buffers if name == "position_ids"]
+    return min(limits, default=None)
+
+
+def _text_config(config: Any) -> Any:
+    return config.text_config if getattr(config, "model_type", None) == "liminal" else config
 
 
 def encoder_class(text_config: PreTrainedConfig) -> Any:
@@ -101,6 +133,9 @@ def build_encoder(text_config: PreTrainedConfig) -> PreTrainedModel:
     Args:
         text_config: config of the encoder.
 
+    Raises:
+        LiminalError: the family does not read texts.
+
     Example:
         >>> from transformers import BertConfig
         >>> size = {'hidden_size': 8, 'num_hidden_layers': 1, 'num_attention_heads': 2, 'intermediate_size': 8}
@@ -108,20 +143,68 @@ def build_encoder(text_config: PreTrainedConfig) -> PreTrainedModel:
         True
     """
     auto = encoder_class(text_config)
-    return auto.from_config(text_config, **_without_pooling_layer(auto, text_config))
+    return auto.from_config(text_config, **_options(auto, text_config))
+
+
+def check_encoder(encoder: PreTrainedModel, all_layers: bool) -> None:
+    """Tries an encoder of an untested family with a few tokens, so that what it can't do is said before any work.
+
+    Args:
+        encoder: the encoder; one without weights yet (on the meta device) is passed over.
+        all_layers: whether the states of every layer are needed.
+
+    Raises:
+        LiminalError: the family gives no states for token ids alone, or not those of every layer.
+    """
+    config, family = encoder.config, encoder.config.model_type
+    if family in _TESTED or encoder.device.type == "meta":
+        return
+    tokens = torch.full((1, 8), min(3, getattr(config, "vocab_size", 4) - 1), device=encoder.device)
+    was_training = encoder.training
+    problem = None
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            output = encoder.eval()(
+                input_ids=tokens,
+                attention_mask=torch.ones_like(tokens),
+                output_hidden_states=all_layers,
+                return_dict=True,
+                **({"use_cache": False} if "use_cache" in inspect.signature(encoder.forward).parameters else {}),
+            )
+        shape, layers = tuple(output.last_hidden_state.shape), output.get("hidden_states") or ()
+        if shape != (*tokens.shape, config.hidden_size):
+            problem = f"the last layer has the shape {shape} and not {(*tokens.shape, config.hidden_size)}"
+        elif all_layers and len(layers) != config.num_hidden_layers + 1:
+            raise LiminalError(
+                f"The encoder family {family!r} does not give the states of every layer. Allowed for it: "
+                "pooled_layers='last'."
+            )
+    except LiminalError:
+        raise
+    except Exception as error:
+        problem = f"{type(error).__name__}: {error}"
+    finally:
+        encoder.train(was_training)
+    if problem is not None:
+        raise LiminalError(
+            f"The encoder family {family!r} can't be read: token ids alone give no states ({problem}). Allowed: "
+            "encoders and decoders of text (BERT, ModernBERT, GPT-2, Qwen, ...) and the encoder half of T5."
+        )
 
 
 def collect_layers_from_the_start(encoder: PreTrainedModel) -> None:
     """Puts the hooks on that collect an encoder's hidden states; transformers does so at the first call otherwise.
 
-    `torch.compile` takes the whole model as one graph only if they are there before.
+    `torch.compile` takes the whole model as one graph only if they are there before. Unlike those of transformers, they
+    can be pickled.
 
     Example:
+        >>> import pickle
         >>> from transformers import BertConfig
         >>> size = {'hidden_size': 8, 'num_hidden_layers': 1, 'num_attention_heads': 2, 'intermediate_size': 8}
         >>> encoder = build_encoder(BertConfig(vocab_size=9, **size))
         >>> collect_layers_from_the_start(encoder)
-        >>> len(encoder.encoder.layer[0]._forward_hooks)
+        >>> len(pickle.loads(pickle.dumps(encoder)).encoder.layer[0]._forward_hooks)
         1
     """
     try:
@@ -131,6 +214,57 @@ def collect_layers_from_the_start(encoder: PreTrainedModel) -> None:
     for module in encoder.modules():
         if isinstance(module, PreTrainedModel) and module._can_record_outputs:
             maybe_install_capturing_hooks(module)
+    for module in encoder.modules():
+        for key, hook in module._forward_hooks.items():
+            if "output_capturing_hook" in getattr(hook, "__qualname__", ""):
+                module._forward_hooks[key] = CapturingHook(**_settings_of(hook))
+
+
+def remember_layers_again(encoder: PreTrainedModel) -> None:
+    """Tells transformers what an unpickled encoder's hooks collect: it notes that where a model is built."""
+    try:
+        from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
+    except ImportError:
+        return
+    for module in encoder.modules():
+        if isinstance(module, PreTrainedModel):
+            dict.__setitem__(_CAN_RECORD_REGISTRY, str(type(module)), module._can_record_outputs)
+
+
+class CapturingHook:
+    """A hook of transformers that collects a layer's output, made anew from its settings when it is unpickled.
+
+    Args:
+        settings: what transformers' `install_output_capuring_hook` takes beside the module.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        from transformers.utils.output_capturing import install_output_capuring_hook
+
+        probe = nn.Identity()
+        install_output_capuring_hook(probe, **settings)
+        self.settings = settings
+        (self.hook,) = probe._forward_hooks.values()
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """What transformers' hook does."""
+        return self.hook(module, args, output)
+
+    def __reduce__(self) -> Any:
+        return _capturing_hook, (self.settings,)
+
+
+def _capturing_hook(settings: dict[str, Any]) -> CapturingHook:
+    return CapturingHook(**settings)
+
+
+def _settings_of(hook: Any) -> dict[str, Any]:
+    """The arguments that transformers made a hook from, out of its closure."""
+    from transformers.utils.output_capturing import install_output_capuring_hook
+
+    closure = dict(zip(hook.__code__.co_freevars, (cell.cell_contents for cell in hook.__closure__), strict=True))
+    names = inspect.signature(install_output_capuring_hook).parameters
+    return {name: closure[name] for name in names if name in closure}
 
 
 def load_encoder(
@@ -155,7 +289,7 @@ def load_encoder(
         auto = encoder_class(config)
         if layers is not None:
             kwargs["config"] = cut(config, layers)
-        kwargs = {**kwargs, **_without_pooling_layer(auto, config), "revision": revision, "output_loading_info": True}
+        kwargs = {**kwargs, **_options(auto, config), "revision": revision, "output_loading_info": True}
         with _quiet():
             encoder, report = auto.from_pretrained(source, **kwargs)
     except OSError as error:
@@ -194,7 +328,7 @@ def cut(text_config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
     if not isinstance(layers, int) or not 1 <= layers <= whole:
         raise LiminalError(f"encoder_layers must be a whole number in 1..{whole} for this encoder, got {layers!r}.")
     text_config.num_hidden_layers = layers
-    if getattr(text_config, "layer_types", None):
+    if vars(text_config).get("layer_types"):
         text_config.layer_types = text_config.layer_types[:layers]
     return text_config
 
@@ -210,12 +344,77 @@ def _quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(before)
 
 
-def _without_pooling_layer(auto: Any, text_config: PreTrainedConfig) -> dict[str, bool]:
+def _options(auto: Any, text_config: PreTrainedConfig) -> dict[str, bool]:
+    """What the family's class is built with, once it is clear that it reads texts."""
+    check_encoder_config(text_config)
+    family = text_config.model_type
+    if type(text_config) not in auto._model_mapping:
+        raise LiminalError(f"transformers has no AutoModel for the family {family!r}: it can't be an encoder.")
     model_class = auto._model_mapping[type(text_config)]
     if isinstance(model_class, tuple | list):
         model_class = model_class[0]
+    if model_class.main_input_name != "input_ids":
+        raise LiminalError(
+            f"The encoder family {family!r} reads {model_class.main_input_name} (images or sounds), not text. Allowed: "
+            "encoders and decoders of text, such as BERT, ModernBERT, T5, GPT-2 or Qwen."
+        )
     accepts = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
     return {"add_pooling_layer": False} if accepts else {}
+
+
+def load_tokenizer(
+    source: str | Path | PreTrainedModel, revision: str | None = None, **kwargs: Any
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint, an adapter, an encoder, or a model in memory.
+
+    Args:
+        source: a folder or Hub id; or a model, whose checkpoint's tokenizer is taken, else its encoder's.
+        revision: branch, tag or commit on the Hub.
+        kwargs: handed to `AutoTokenizer.from_pretrained` (token, cache_dir, padding_side, ...).
+
+    Raises:
+        LiminalError: there is a model and no tokenizer; the message says what to type.
+        OSError: there is nothing of that name.
+
+    Example:
+        >>> load_tokenizer("sentence-transformers/all-MiniLM-L6-v2").tokenize("Good morning")
+        ['good', 'morning']
+    """
+    if not isinstance(source, str | Path):
+        return _tokenizer_of_model(source, **kwargs)
+    name, folder = str(source), Path(source)
+    if folder.is_dir() and not _has_tokenizer(folder) and (folder / "adapter_config.json").is_file():
+        adapter = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        return load_tokenizer(adapter.get("base_model_name_or_path") or name, adapter.get("revision"), **kwargs)
+    if folder.is_dir() and (folder / "config.json").is_file() and not _has_tokenizer(folder):
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        encoder = content.get("encoder_name_or_path") or "ITS ENCODER"
+        raise LiminalError(
+            f"{name} holds a model and no tokenizer. Save the one that it was trained with beside it: "
+            f"AutoTokenizer.from_pretrained({encoder!r}).save_pretrained({name!r})"
+        )
+    place, revision = resolve_encoder(name, revision)
+    return AutoTokenizer.from_pretrained(place, revision=revision, **kwargs)
+
+
+def _tokenizer_of_model(model: PreTrainedModel, **kwargs: Any) -> PreTrainedTokenizerBase:
+    config = model.config
+    sources = [(model.name_or_path, None)] if model.name_or_path else []
+    if getattr(config, "encoder_name_or_path", None):
+        sources.append((config.encoder_name_or_path, config.encoder_revision))
+    for name, revision in sources:
+        try:
+            return load_tokenizer(name, revision, **kwargs)
+        except (OSError, ValueError):
+            continue  # a checkpoint, or an encoder from scratch, without a tokenizer
+    raise LiminalError(
+        "The tokenizer of this model is not at hand. Give it: tokenizer=AutoTokenizer.from_pretrained(NAME)"
+    )
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    patterns = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "merges.txt")
+    return any(True for pattern in patterns for _ in folder.glob(pattern))
 
 
 @dataclass(frozen=True)

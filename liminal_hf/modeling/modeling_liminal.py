@@ -17,7 +17,13 @@ from transformers.utils.generic import can_return_tuple
 
 from .checkpointing import CheckpointedModel
 from .configuration_liminal import LiminalConfig
-from .encoders import build_encoder, collect_layers_from_the_start
+from .encoders import (
+    build_encoder,
+    check_encoder,
+    collect_layers_from_the_start,
+    position_limit,
+    remember_layers_again,
+)
 from .errors import LiminalError
 from .heads import HEADS, HeadInput, HeadOutput, heads_that_read
 from .heads_published import LiminalV1 as LiminalV1  # transformers copies what is imported here to the Hub
@@ -172,8 +178,11 @@ class LiminalModel(LiminalPreTrainedModel):
         has_encoder = config.text_config is not None
         self.encoder = (build_encoder(config.text_config) if encoder is None else encoder) if has_encoder else None
         self.pooler = LayerPooler(config) if has_encoder else None
-        if has_encoder and config.pooled_layers != "last":
+        self.max_tokens = None
+        if has_encoder:
             collect_layers_from_the_start(self.encoder)
+            check_encoder(self.encoder, all_layers=config.pooled_layers != "last")
+            self.max_tokens = position_limit(self.encoder)
         pooled_size = self.pooler.output_size if has_encoder else config.pooled_size
         self._encoder_takes = set(inspect.signature(self.encoder.forward).parameters) if has_encoder else set()
         self.head = HEADS.entry_for(config, config.head)(config, pooled_size)
@@ -181,6 +190,11 @@ class LiminalModel(LiminalPreTrainedModel):
         if has_encoder and any(True for _ in self.pooler.parameters()):
             self._keep_in_fp32_modules_strict = ["head", "pooler"]
         self.post_init()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self.encoder is not None:
+            remember_layers_again(self.encoder)
 
     def get_input_embeddings(self) -> nn.Module:
         """The encoder's token embeddings."""
@@ -224,7 +238,9 @@ class LiminalModel(LiminalPreTrainedModel):
         """Checks, justifies and encodes; returns the encoder's output, the mask, both justified, and the index."""
         self._require_encoder("use for tokens")
         inputs = {name: value for name, value in inputs.items() if value is not None}
-        mask = checked_mask(self.config, inputs.get("input_ids"), inputs.get("inputs_embeds"), attention_mask)
+        mask = checked_mask(
+            self.config, self.max_tokens, inputs.get("input_ids"), inputs.get("inputs_embeds"), attention_mask
+        )
         index = justified_index(mask)  # (batch, length), or None
         inputs = justify({**inputs, "attention_mask": mask}, index)  # real tokens first
         mask = inputs["attention_mask"]

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers.utils import ModelOutput, logging
 
 from .configuration_liminal import LiminalConfig
-from .encoders import family
+from .encoders import mixes_padding
 from .errors import LiminalError
 
 logger = logging.get_logger(__name__)
@@ -24,9 +24,18 @@ def is_tracing() -> bool:
 
 
 def checked_mask(
-    config: LiminalConfig, input_ids: Tensor | None, inputs_embeds: Tensor | None, mask: Tensor | None
+    config: LiminalConfig,
+    limit: int | None,
+    input_ids: Tensor | None,
+    inputs_embeds: Tensor | None,
+    mask: Tensor | None,
 ) -> Tensor:
     """The attention mask `(batch, length)` of a batch, 1 on real tokens; all ones where none was given.
+
+    Args:
+        config: of the model.
+        limit: how many tokens the encoder takes at most; None is no limit.
+        input_ids, inputs_embeds, mask: as given to the model.
 
     Raises:
         LiminalError: no tokens or two kinds of them, too many, ids outside of the vocabulary, padding without a mask, a
@@ -42,7 +51,6 @@ def checked_mask(
             f"The model takes tokens (batch, length), or embeddings (batch, length, hidden), as a tensor; got {kind}. "
             "For texts: model(**tokenizer(texts, padding=True, return_tensors='pt')), or pipeline('pad-regression')."
         )
-    limit = family(config.text_config).max_tokens(config.text_config)
     if limit is not None and tokens.shape[1] > limit:
         raise LiminalError(
             f"The text has {tokens.shape[1]} tokens and this encoder takes at most {limit}. Truncate it: "
@@ -62,7 +70,7 @@ def checked_mask(
         if bool(empty.any()):
             row = int(empty.nonzero()[0])
             raise LiminalError(f"Row {row} has no token at all (empty text?). Every text needs at least one token.")
-        if family(config.text_config).mixes_padding and bool((mask == 0).any()):
+        if mixes_padding(config) and bool((mask == 0).any()):
             logger.warning_once(
                 f"A {config.text_config.model_type!r} encoder reads padding as if it were text: the answer for a text "
                 "changes with the texts beside it. Give texts of one length at a time; `pad-regression` does so."

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, IterableDataset
 from transformers import Pipeline, TextClassificationPipeline
 
 from .conversation import ConversationState, Turn, TurnRow, looks_like_chat, read_message, stack
+from .encoders import mixes_padding
 from .errors import LiminalError
 from .memory import ConversationMemory
 from .rows import OCTANTS, describe, octant, overall_confidence, percentile
@@ -25,7 +26,6 @@ from .texts import (
     checked_max_length,
     checked_text,
     is_container,
-    mixes_padding,
     text_error,
     tokenize,
     with_padding,

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from .configuration_liminal import LiminalConfig
-from .encoders import family
 from .registry import Registry
 
 POOLERS = Registry("pooler")
@@ -125,8 +124,7 @@ class LayerPooler(nn.Module):
         super().__init__()
         num_states = config.num_hidden_layers + 1
         self.layers = config.pooled_layers
-        pooling = config.pooling or family(config.text_config).pooling
-        self.pool = POOLERS.entry_for(config, pooling)(config.hidden_size)
+        self.pool = POOLERS.entry_for(config, config.pooling or "mean")(config.hidden_size)
         self.mix = (
             LayerMix(num_states) if self.layers == "mix" or (self.layers == "all" and config.token_attention) else None
         )

@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
-from .encoders import family
+from .encoders import max_tokens
 from .errors import LiminalError
 
 UNREADABLE = "no token of this text is known to the model"
@@ -191,8 +191,7 @@ def checked_max_length(max_length: Any, config: Any, tokenizer: Any) -> int:
         >>> checked_max_length(None, AutoConfig.from_pretrained(source), tokenizer)
         128
     """
-    text_config = getattr(config, "text_config", None) or config
-    limit = family(text_config).max_tokens(text_config)
+    limit = max_tokens(config)
     if max_length is None:
         wanted = getattr(config, "max_seq_length", None) or limit or tokenizer.model_max_length
         return int(wanted if limit is None else min(wanted, limit))
@@ -209,15 +208,6 @@ def checked_max_length(max_length: Any, config: Any, tokenizer: Any) -> int:
     if limit is not None and length > limit:
         raise LiminalError(f"max_length is {length}, and this encoder takes at most {limit} tokens: max_length={limit}")
     return length
-
-
-def mixes_padding(config: Any) -> bool:
-    """Whether the answers of this encoder depend on padding, so that its texts are read one length at a time.
-
-    Args:
-        config: of the model, or of an encoder.
-    """
-    return family(getattr(config, "text_config", None) or config).mixes_padding
 
 
 def unreadable(tokenizer: Any, ids: list[int]) -> bool:
