@@ -148,6 +148,7 @@ def heard(name: str) -> Iterator[list[str]]:
 @torch.no_grad()
 def test_an_encoder_that_reads_padding_says_so_once(family: str) -> None:
     torch.manual_seed(0)
+    logging.Logger.warning_once.cache_clear()  # type: ignore[attr-defined]  # transformers', of the whole process
     model = LiminalForPADRegression(LiminalConfig(text_config=MIXING[family], latent_size=16)).eval()
     short, long = torch.arange(5, 10)[None], torch.arange(10, 22)[None]
     with heard("liminal_hf.modeling.padding") as messages:
