@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from .inference import encode_batches, mixes_padding
-from .modeling.encoders import resolve_encoder
+from .modeling.encoders import load_tokenizer
 from .modeling.modeling_liminal import LiminalModel
 from .modeling.texts import as_list, checked_max_length, checked_text
 
@@ -55,8 +54,7 @@ def encode(
     model = LiminalModel.from_encoder_pretrained(
         encoder, revision, head="linear", pooling=pooling, pooled_layers=pooled_layers
     )
-    source, source_revision = resolve_encoder(encoder, revision)
-    tokenizer = AutoTokenizer.from_pretrained(source, revision=source_revision)
+    tokenizer = load_tokenizer(encoder, revision)
     model.to(device).eval()
     vectors = torch.empty(len(texts), model.pooled_size)
     batches = encode_batches(

@@ -20,13 +20,12 @@ import numpy as np
 import torch
 from datasets import Dataset
 from numpy.typing import ArrayLike, NDArray
-from transformers import AutoTokenizer
 
 from . import figures
 from .data import load_emobank, pooled_dataset
 from .metrics import pearson
 from .modeling.configuration_liminal import DIMENSIONS
-from .modeling.encoders import resolve_encoder
+from .modeling.encoders import load_tokenizer
 from .modeling.modeling_liminal import LiminalModel
 
 Array = NDArray[np.float64]
@@ -219,8 +218,7 @@ def _states(
     encoder: str, random_floor: bool, texts: Sequence[str], phrases: Sequence[str], max_length: int
 ) -> "list[tuple[str, list[Array], list[Array]]]":
     """Names, and states of texts and phrases layer by layer."""
-    source, revision = resolve_encoder(encoder)
-    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    tokenizer = load_tokenizer(encoder)
     model = LiminalModel.from_encoder_pretrained(encoder, head="linear", pooling="mean", pooled_layers="all").eval()
     models = [(encoder, model)]
     if random_floor:

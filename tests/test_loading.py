@@ -17,9 +17,11 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from liminal_hf import LiminalForPADRegression, lora_config
+from liminal_hf import cli as command_line
 from liminal_hf.modeling import checkpointing
-from liminal_hf.modeling.encoders import build_encoder
+from liminal_hf.modeling.encoders import build_encoder, load_tokenizer
 from liminal_hf.modeling.errors import LiminalError
+from liminal_hf.scoring import Scorer
 
 KINDS = ["head-only", "full"]
 
@@ -66,6 +68,7 @@ ROUTES: dict[str, Callable[[Path, Path], torch.nn.Module]] = {
     "PeftModel": lambda adapter, base: PeftModel.from_pretrained(
         LiminalForPADRegression.from_pretrained(base), adapter
     ),
+    "command line": lambda adapter, base: command_line.load(str(adapter))[0],
     "load_adapter": lambda adapter, base: _with_adapter(LiminalForPADRegression.from_pretrained(base), adapter),
 }
 
@@ -83,6 +86,9 @@ def test_an_adapter_is_loaded_by_every_route(folders: dict[str, Path], tmp_path:
     assert not torch.allclose(expected, plain, atol=1e-2)
     for name, load in ROUTES.items():
         assert torch.equal(load(tmp_path, folders[kind]).eval()(**batch()).logits, expected), name
+    model = LiminalForPADRegression.from_pretrained(tmp_path)
+    by_name, by_model = (Scorer(source, tokenizer=tokenizer()).score(TEXTS) for source in (tmp_path, model))
+    assert by_name.equals(by_model)
     _, report = LiminalForPADRegression.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report.values())
 
@@ -198,6 +204,27 @@ def test_the_callers_token_and_cache_reach_a_private_encoder(folders: dict[str, 
             asked = [request.path for request in hub.seen[before:] if request.path.endswith("model.safetensors")]
             assert bool(asked) != ("local_files_only" in options), asked
         assert not list(home.rglob("*.safetensors"))
+
+
+# ---- tokenizers ----
+
+
+def test_a_checkpoint_without_a_tokenizer_says_what_to_type(folders: dict[str, Path], tmp_path: Path) -> None:
+    model = LiminalForPADRegression.from_pretrained(folders["head-only"])
+    model.save_pretrained(tmp_path)
+    said = rf"holds a model and no tokenizer.*AutoTokenizer.from_pretrained\('{folders['encoder']}'\)"
+    for read in (load_tokenizer, command_line.load, Scorer):
+        with pytest.raises(LiminalError, match=said):
+            read(str(tmp_path))
+    tokenizer().save_pretrained(tmp_path)
+    assert load_tokenizer(tmp_path).get_vocab() == tokenizer().get_vocab()
+    # A model knows where its tokenizer is; an adapter's is that of its base.
+    write_adapter(folders["full"], tmp_path / "adapter")
+    for source in (model, tmp_path / "adapter"):
+        assert load_tokenizer(source).get_vocab() == tokenizer().get_vocab()
+    fresh = LiminalForPADRegression.from_encoder_pretrained(folders["encoder"], latent_size=16)
+    with pytest.raises(LiminalError, match="tokenizer of this model is not at hand"):
+        load_tokenizer(fresh)
 
 
 # ---- saving ----

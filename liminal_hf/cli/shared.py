@@ -24,10 +24,10 @@ Model = Annotated[
 
 
 def find_checkpoint(name: str) -> str:
-    """The folder or Hub id to load, see `liminal_hf.export.checkpoint`."""
+    """The folder or Hub id to read with, see `liminal_hf.export.checkpoint`."""
     from ..export.checkpoint import find_checkpoint
 
-    return find_checkpoint(name)
+    return find_checkpoint(name, adapters=True)
 
 
 def load(checkpoint: str) -> "tuple[LiminalForPADRegression, Any]":
@@ -38,10 +38,11 @@ def load(checkpoint: str) -> "tuple[LiminalForPADRegression, Any]":
         ValueError: the model has no encoder, so that it can't read texts.
     """
     import torch
-    from transformers import AutoTokenizer
     from transformers.utils import logging
 
+    from ..modeling.encoders import load_tokenizer
     from ..modeling.modeling_liminal import LiminalForPADRegression
+    from ..modeling.texts import with_padding
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -51,9 +52,7 @@ def load(checkpoint: str) -> "tuple[LiminalForPADRegression, Any]":
         raise ValueError(
             f"{checkpoint} has no encoder: it takes vectors, not texts. In Python: model(pooled_embeds=vectors)"
         )
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer = with_padding(load_tokenizer(source))
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
 
 

@@ -34,11 +34,12 @@ class Checkpoint:
     low_rank: "dict[str, tuple[Tensor, Tensor]] | None" = None
 
 
-def find_checkpoint(name: str | Path) -> str:
+def find_checkpoint(name: str | Path, adapters: bool = False) -> str:
     """The folder or Hub id to load: a run's folder stands for the checkpoint in it.
 
     Args:
         name: a run's folder, a checkpoint's folder, or a Hub id.
+        adapters: whether the folder of a PEFT adapter will do; it can be read with, and not exported.
 
     Raises:
         FileNotFoundError: the folder holds no checkpoint, or there is neither a folder nor a Hub repository.
@@ -56,6 +57,8 @@ def find_checkpoint(name: str | Path) -> str:
         folder = folder / "model"
     if folder.is_dir():
         if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+            if adapters:
+                return str(folder)
             raise LiminalError(f"{name} holds only an adapter. Merge it: model.merge_and_unload().save_pretrained(DIR)")
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(
@@ -104,15 +107,16 @@ def open_checkpoint(
         >>> open_checkpoint(liminal_hf.DEFAULT_CHECKPOINT).facts["license"]
         'cc-by-sa-4.0'
     """
-    from transformers import AutoTokenizer, PreTrainedModel
+    from transformers import PreTrainedModel
 
+    from ..modeling.encoders import load_tokenizer
     from ..modeling.modeling_liminal import LiminalForPADRegression
 
     if isinstance(checkpoint_or_model, str | Path):
         source = find_checkpoint(checkpoint_or_model)
         model = LiminalForPADRegression.from_pretrained(source)
         if tokenizer is None and model.config.text_config is not None:
-            tokenizer = AutoTokenizer.from_pretrained(source)
+            tokenizer = load_tokenizer(source)
         return Checkpoint(model, tokenizer, facts_of(model), _low_rank(source))
     # A class from a repository's own code is not our class, and an adapter passes our methods on.
     if not isinstance(checkpoint_or_model, PreTrainedModel) or not hasattr(checkpoint_or_model, "save_head_only"):
@@ -140,22 +144,12 @@ def facts_of(model: "LiminalForPADRegression") -> dict[str, Any]:
 
 def own_tokenizer(model: "LiminalForPADRegression") -> "PreTrainedTokenizerBase | None":
     """The tokenizer of the checkpoint that the model came from, or the encoder's; None where neither is at hand."""
-    from transformers import AutoTokenizer
+    from ..modeling.encoders import load_tokenizer
 
-    from ..modeling.encoders import resolve_encoder
-
-    config = model.config
-    if config.text_config is None:
+    try:
+        return None if model.config.text_config is None else load_tokenizer(model)
+    except LiminalError:
         return None
-    sources = [(model.name_or_path, None)] if model.name_or_path else []
-    if config.encoder_name_or_path:
-        sources.append(resolve_encoder(config.encoder_name_or_path, config.encoder_revision))
-    for source, revision in sources:
-        try:
-            return AutoTokenizer.from_pretrained(source, revision=revision)
-        except (OSError, ValueError):
-            continue  # a checkpoint, or an encoder from scratch, without a tokenizer
-    return None
 
 
 def _low_rank(source: str) -> "dict[str, tuple[Tensor, Tensor]] | None":

@@ -21,12 +21,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 from filelock import FileLock
-from transformers import AutoTokenizer
 
 from .._version import __version__
 from ..inference import batches_by_length, mixes_padding
 from ..io import cache_root, file_sha256
 from ..modeling.configuration_liminal import LiminalConfig
+from ..modeling.encoders import load_tokenizer
 from ..modeling.errors import LiminalError
 from ..modeling.memory import MEMORY_FIELDS, ConversationMemory
 from ..modeling.modeling_liminal import LiminalForPADRegression
@@ -352,7 +352,7 @@ def load(checkpoint: str | os.PathLike | LiminalForPADRegression, tokenizer: Any
     """
     if isinstance(checkpoint, str | os.PathLike):
         model = LiminalForPADRegression.from_pretrained(checkpoint)
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint) if tokenizer is None else tokenizer
+        tokenizer = load_tokenizer(checkpoint) if tokenizer is None else tokenizer
     else:
         model = checkpoint
         if tokenizer is None:

@@ -19,14 +19,14 @@ from datasets import Dataset, concatenate_datasets
 from huggingface_hub.utils import tqdm
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from ..data import load_goemotions
 from ..data.pooled_cache import COLUMN
 from ..inference import TextBatch, read
 from ..io import atomic_write, file_sha256
 from ..modeling.configuration_liminal import DIMENSIONS, MISSING_LABEL, LiminalConfig
-from ..modeling.encoders import family
+from ..modeling.encoders import load_tokenizer, max_tokens
 from ..modeling.errors import LiminalError
 from .recipe import Distill
 
@@ -188,8 +188,8 @@ def _read_shards(
         return
     folder.mkdir(parents=True, exist_ok=True)
     model = AutoModelForSequenceClassification.from_pretrained(teacher, use_safetensors=True).to(processes.device)
-    tokenizer = AutoTokenizer.from_pretrained(teacher)
-    limit = family(model.config).max_tokens(model.config)
+    tokenizer = load_tokenizer(teacher)
+    limit = max_tokens(model.config)
     length = None if hasattr(model.config, "max_seq_length") else min(max_length, limit or max_length)
     count = sum(len(shards[index]) for index in missing)
     name = f"{Path(teacher).parent.name}/{Path(teacher).name}"

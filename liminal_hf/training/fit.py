@@ -19,11 +19,12 @@ from accelerate import PartialState
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 
 from ..export.model_card import portable_facts
 from ..io import atomic_write
 from ..metrics import bootstrap_intervals
+from ..modeling import encoders
 from ..modeling.errors import LiminalError
 from ..modeling.modeling_liminal import LiminalForPADRegression
 from ..modeling.provenance import remember_facts
@@ -158,7 +159,7 @@ def _join_processes() -> None:
 def _load(folder: RunFolder) -> FitResult:
     return FitResult(
         LiminalForPADRegression.from_pretrained(folder.model).eval(),
-        AutoTokenizer.from_pretrained(folder.model),
+        encoders.load_tokenizer(folder.model),
         json.loads(folder.metrics.read_text(encoding="utf-8")),
         folder.path,
     )
@@ -178,7 +179,7 @@ def _build(recipe: Recipe, inputs: Inputs) -> LiminalForPADRegression:
     )
     if model.config.pad_token_id is None:
         model.config.pad_token_id = inputs.tokenizer.pad_token_id
-    model.config.max_seq_length = readable_length(model, inputs.tokenizer, recipe.data.max_length)
+    model.config.max_seq_length = readable_length(model, recipe.data.max_length)
     measure_labels(model, inputs.splits["train"])
     # What is wrong with the head is an error now, not when earlier phases are over; a later phase may change the head.
     same_head = itertools.takewhile(lambda phase: not phase.model, recipe.phases)

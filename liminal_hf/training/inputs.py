@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import Dataset, DatasetDict, Features, List, Value
-from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedTokenizerBase, default_data_collator
+from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase, default_data_collator
 
 from ..data import load_emobank, load_table, pooled_dataset
 from ..data.pooled_cache import COLUMN
+from ..modeling import encoders
 from ..modeling.configuration_liminal import DIMENSIONS, MISSING_LABEL, LiminalConfig
-from ..modeling.encoders import family, resolve_encoder
 from ..modeling.errors import LiminalError
 from ..modeling.modeling_liminal import LiminalForPADRegression
-from ..modeling.texts import checked_text
+from ..modeling.texts import checked_text, with_padding
 from .calibration import SCALE_TEXTS, check_label_range, measure_pooled_scale, read_labels, unit_scale, update_config
 from .distillation import add_unlabelled, soft_labels
 from .recipe import Phase, Recipe, RecipeError
@@ -164,11 +164,7 @@ def _without_untrained_targets(splits: DatasetDict) -> DatasetDict:
 
 def load_tokenizer(encoder: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The encoder's tokenizer, padding on the right; one without a padding token pads with its end token."""
-    source, revision = resolve_encoder(encoder, revision)
-    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, padding_side="right")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+    return with_padding(encoders.load_tokenizer(encoder, revision, padding_side="right"))
 
 
 def tokenized(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
@@ -199,46 +195,20 @@ def _tokens(batch: dict[str, list[str]], tokenizer: PreTrainedTokenizerBase, max
     return tokenizer(batch["text"], truncation=True, max_length=max_length)
 
 
-def readable_length(model: LiminalForPADRegression, tokenizer: PreTrainedTokenizerBase, wanted: int) -> int:
+def readable_length(model: LiminalForPADRegression, wanted: int) -> int:
     """How many tokens of a text the encoder can read, at most `wanted`; a smaller number is warned of.
 
     Args:
         model: with its encoder.
-        tokenizer: of the encoder.
         wanted: `max_length` of the recipe.
-
-    Raises:
-        LiminalError: the encoder reads fewer tokens than its config says.
     """
-    config = model.config.text_config
-    limit = family(config).max_tokens(config)
-    positions = getattr(config, "max_position_embeddings", None)
-    if limit is None and isinstance(positions, int) and 0 < positions < wanted + 8:
-        # A family that is not in our table: its reserved positions show when it reads.
-        lengths = range(min(positions, wanted), max(positions - 8, 1), -1)
-        limit = next((length for length in lengths if _reads(model, tokenizer, length)), None)
-        if limit is None:
-            raise LiminalError(
-                f"data.max_length is {wanted}, and this encoder can't read so many tokens (max_position_embeddings is "
-                f"{positions}). Set data.max_length to a smaller number."
-            )
+    limit = model.liminal.max_tokens
     if limit is not None and limit < wanted:
         logger.warning(
             "data.max_length is %d, and the encoder reads at most %d tokens: it is %d.", wanted, limit, limit
         )
         return limit
     return wanted
-
-
-@torch.no_grad()
-def _reads(model: LiminalForPADRegression, tokenizer: PreTrainedTokenizerBase, length: int) -> bool:
-    token = next(index for index in range(len(tokenizer)) if index not in tokenizer.all_special_ids)
-    ids = torch.full((1, length), token)
-    try:
-        model.eval().liminal.encoder(input_ids=ids, attention_mask=torch.ones_like(ids))
-    except (IndexError, RuntimeError, ValueError):
-        return False
-    return True
 
 
 @dataclass
