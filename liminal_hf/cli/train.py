@@ -135,10 +135,11 @@ def _labelled(
 
 def _metrics_table(title: str, metrics: dict[str, float], constant: dict[str, float] | None = None) -> Table:
     """Rows are dimensions; with a constant, its errors stand beside the model's."""
+    from ..metrics import LEGEND
     from ..modeling.configuration_liminal import DIMENSIONS
 
     known = [name for name in ("hope", "faith", "love") if name in metrics]
-    feelings = "   ".join(f"{name.title()} {metrics[name]:.3f}" for name in known)
+    feelings = "   ".join(f"{name.title()} {metrics[name]:.3f}" for name in known) + f"\n{LEGEND}"
     table = Table(title=title, caption=feelings, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.title_justify = table.caption_justify = "left"
     table.add_column("", no_wrap=True)

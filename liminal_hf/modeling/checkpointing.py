@@ -124,7 +124,10 @@ class CheckpointedModel(PreTrainedModel):
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     def save_head_only(
-        self, save_directory: str | os.PathLike, low_rank: dict[str, tuple[Tensor, Tensor]] | None = None
+        self,
+        save_directory: str | os.PathLike,
+        low_rank: dict[str, tuple[Tensor, Tensor]] | None = None,
+        check: bool = True,
     ) -> None:
         """Writes everything but the encoder: a few MB that load by fetching the encoder from where it came.
 
@@ -132,16 +135,19 @@ class CheckpointedModel(PreTrainedModel):
             save_directory: folder.
             low_rank: changes of encoder weights, by parameter name without `liminal.encoder.`: A `(r, in)` and B
                 `(out, r)` with `weight = original + B @ A` (Hu et al. 2021; fold the adapter's scale into B).
+            check: whether to load the original encoder for comparison; False where an earlier save of the same, frozen
+                encoder has done so.
 
         Raises:
             LiminalError: the model has no encoder, its origin is not known, or its encoder has been trained otherwise.
         """
         low_rank = low_rank or {}
-        self._check_encoder_is_the_original(low_rank)
-        if Path(self.config.encoder_name_or_path).exists():
-            logger.warning(
-                "The encoder is the folder %s; elsewhere it won't be found.", self.config.encoder_name_or_path
-            )
+        if check:
+            self._check_encoder_is_the_original(low_rank)
+            if Path(self.config.encoder_name_or_path).exists():
+                logger.warning(
+                    "The encoder is the folder %s; elsewhere it won't be found.", self.config.encoder_name_or_path
+                )
         weights = {
             name: value.contiguous()
             for name, value in self.state_dict().items()

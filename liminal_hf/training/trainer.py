@@ -344,7 +344,7 @@ class LiminalTrainer(Trainer):
             return False
         if self._encoder_is_original is not False:
             try:
-                model.save_head_only(folder)
+                model.save_head_only(folder, check=self._encoder_is_original is None)
             except (OSError, ValueError):
                 self._encoder_is_original = False
             else:
