@@ -2,12 +2,14 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import MINILM
@@ -56,14 +58,14 @@ def refused(run: Run) -> Callable[..., str]:
     def call(*arguments: object, stdin: bytes = b"") -> str:
         status, out, err = run(*arguments, stdin=stdin)
         assert status == 2 and not out
-        assert err.startswith("liminal: ") and err.count("\n") == 1, err
+        assert err.startswith("liminal: ") and "Traceback" not in err and "fault of liminal_hf" not in err, err
         return err
 
     return call
 
 
 def rows(out: str) -> list[dict]:
-    return [json.loads(line) for line in out.splitlines()]
+    return [json.loads(line) for line in out.split("\n") if line]
 
 
 # ---- the command itself ----
@@ -83,10 +85,44 @@ def test_help_names_the_commands(run: Run) -> None:
     assert all(command in out for command in ("predict", "train", "evaluate", "plot", "push", "export"))
 
 
-def test_a_traceback_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_traceback_on_demand_and_for_a_fault_of_ours(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from liminal_hf.cli import read
+
     monkeypatch.setenv("LIMINAL_TRACEBACK", "1")
-    with pytest.raises(ValueError, match="empty"):
-        main(["predict", " "])
+    status, _, err = run("predict", " ")
+    assert status == 1 and "Traceback" in err and "The text is empty" in err and "fault" not in err
+    monkeypatch.delenv("LIMINAL_TRACEBACK")
+    for error in (IndexError("list index out of range"), ValueError("a number of ours"), KeyError("pleasure")):
+
+        def broken(*_: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(read, "lines_of", broken)
+        status, _, err = run("predict", stdin=b"x")
+        assert status == 1 and "Traceback" in err and "this is a fault of liminal_hf" in err
+
+
+@pytest.mark.parametrize("module", ["liminal_hf", "liminal_hf.cli"])
+def test_it_runs_as_a_module(module: str) -> None:
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, __version__)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "cp850", "latin-1"])
+def test_output_is_utf8_whatever_the_console(encoding: str, tmp_path: Path, checkpoint: Path) -> None:
+    """A real process, whose output goes to a file or a pipe, as on Windows."""
+    texts = ["I am glad", "so sad \U0001f621 now", "Größe “in quotes”\u2028 and on", "漢字"]
+    (tmp_path / "texts.txt").write_text("\n".join(texts), encoding="utf-8")
+    command = [sys.executable, "-m", "liminal_hf", "predict", "--file", "texts.txt", "-m", str(checkpoint)]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "COLUMNS": "160"}
+    done = subprocess.run([*command, "--json"], capture_output=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert [row["text"] for row in rows(done.stdout.decode("utf-8"))] == texts
+    if encoding == "cp1252":
+        done = subprocess.run(command, capture_output=True, cwd=tmp_path, env=environment)
+        assert done.returncode == 0 and "漢字" in done.stdout.decode("utf-8")
+        missing = subprocess.run([*command[:4], "--file", "größe漢.txt"], capture_output=True, env=environment)
+        assert missing.returncode == 2 and "größe漢.txt" in missing.stderr.decode("utf-8")
 
 
 # ---- predict ----
@@ -135,6 +171,68 @@ def test_the_table_is_for_people(run: Run, checkpoint: Path) -> None:
     _, as_json, _ = run("predict", nasty, "-m", checkpoint, "--json")
     (row,) = rows(as_json)
     assert f"{row['pleasure']:+.2f} {row['percentile']['pleasure']:3.0f}%" in out and row["octant"] in out
+
+
+@pytest.mark.parametrize("options", [["--json"], ["-m", "CHECKPOINT", "--json"], ["--json", "--"]])
+def test_a_text_may_begin_with_a_dash(options: list[str], run: Run, checkpoint: Path) -> None:
+    options = [str(checkpoint) if option == "CHECKPOINT" else option for option in options]
+    before, after = (options, []) if "--" in options else ([], options)
+    chosen = [] if "-m" in options else ["-m", checkpoint]
+    texts = ["-5 degrees", "- no", "fine", "-fine with me", "-3"]
+    status, out, err = run("predict", *chosen, *before, *texts, *after)
+    assert status == 0, err
+    assert [row["text"] for row in rows(out)] == texts
+    status, _, err = run("predict", "x", "--jsno")
+    assert status == 2 and "No such option" in err
+
+
+TABLES = {
+    "a.csv": b"id,text\n1,fine\n2,I hate it\n",
+    "b.csv": "id;text;wert\n1;fine;5,5\n2;I hate it;4,0\n".encode("cp1252"),
+    "c.tsv": "\ufeffid\ttext\n1\tfine\n2\tI hate it\n".encode("utf-16-le"),
+    "d.jsonl": b'{"text": "fine"}\n{"text": "I hate it"}\n',
+}
+
+
+@pytest.mark.parametrize("name", [*TABLES, "e.xlsx", "f.parquet"])
+def test_predict_reads_a_table(name: str, run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if name in TABLES:
+        path.write_bytes(TABLES[name])
+    else:
+        frame = pd.DataFrame({"id": [1, 2], "text": ["fine", "I hate it"]})
+        frame.to_parquet(path) if name.endswith("parquet") else frame.to_excel(path, index=False)
+    status, out, err = run("predict", "--file", path, "--json", "-m", checkpoint)
+    assert status == 0, err
+    assert [row["text"] for row in rows(out)] == ["fine", "I hate it"]
+
+
+def test_rows_of_a_table_that_cannot_be_read_are_counted(
+    run: Run, refused: Callable[..., str], checkpoint: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("id,words\n1,fine\n2\n3,\n4," + "all " * 90 + "\n", encoding="utf-8")
+    status, out, err = run("predict", "--file", path, "--text", "words", "--json", "-m", checkpoint)
+    assert status == 0 and [row["error"] is None for row in rows(out)] == [True, False, False, True]
+    assert "line 3 has 1 cell" in rows(out)[1]["error"] and rows(out)[1]["pleasure"] is None
+    assert "2 of 4 texts were not read" in err and "1 of 4 texts are longer than the model reads" in err
+    status, out, _ = run("predict", "--file", path, "--text", "words", "-m", checkpoint)
+    assert status == 0 and " - " in out
+    # What is wrong is said with what can be typed.
+    line = refused("predict", "--file", path, "-m", checkpoint)
+    assert "no column 'text'" in line and "'words'" in line
+    assert "goes with a table" in refused("predict", "a text", "--separator", "tab")
+    path.write_text("text\tid\nfine\t1\n", encoding="utf-8")
+    status, out, err = run("predict", "--file", path, "--separator", "tab", "--json", "-m", checkpoint)
+    assert status == 0 and rows(out)[0]["text"] == "fine", err
+
+
+def test_only_a_line_feed_ends_a_line(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    content = "a\u2028b\x0bc\r\nd\x85e"
+    status, out, err = run("predict", "--json", "-m", checkpoint, stdin=content.encode())
+    assert status == 0 and [row["text"] for row in rows(out)] == ["a\u2028b\x0bc", "d\x85e"], err
+    status, _, err = run("plot", "conversation", "-", "-o", tmp_path / "a.png", stdin=out.encode())
+    assert status == 0, err
 
 
 @pytest.mark.parametrize(
@@ -236,7 +334,7 @@ def test_evaluate_tells_of_texts_that_the_model_was_trained_on(
     (rest,) = rows(out)
     assert rest["leak"] == {"rows": 0} and rest["metrics"] == pytest.approx(result["leak"]["metrics_without"], abs=1e-5)
     _, out, _ = run(*arguments)
-    assert "1 of these texts also stand in another part of the data. Without them: mean r " in out
+    assert "1 of these texts are also in another part of the data. Without them: mean r " in out
 
 
 def test_evaluate_on_emobank_stands_beside_the_known_constant(
@@ -246,10 +344,59 @@ def test_evaluate_on_emobank_stands_beside_the_known_constant(
     status, out, _ = run("evaluate", checkpoint, "--json")
     assert status == 0
     (result,) = rows(out)
-    assert result["rows"] == 1000
+    assert result["rows"] == 1000 and result["split"] == "test"
+    assert result["human_ceiling"]["pleasure"] == pytest.approx(0.83, abs=0.05)
     assert result["leak"]["rows"] == 19 and "pearson_mean" in result["leak"]["metrics_without"]
     known = [result["constant"][f"mae_{name}"] for name in DIMENSIONS]
     assert known == pytest.approx([0.1225, 0.0952, 0.0782], abs=5e-5)
+
+
+def test_evaluate_reads_the_tables_that_people_have(run: Run, checkpoint: Path, table: Path, tmp_path: Path) -> None:
+    """The same numbers from a CSV with semicolons, decimal commas and cp1252, and from Excel."""
+    frame = pd.read_csv(table)
+    frame[["valence", "energy"]] += 0.5
+    frame["words"] = frame["words"].str.replace("No.", "Größe?")
+    frame.to_csv(tmp_path / "point.csv", index=False)
+    frame.to_csv(tmp_path / "comma.csv", index=False, sep=";", decimal=",", encoding="cp1252")
+    frame.to_csv(tmp_path / "bar.csv", index=False, sep="|", decimal=",", encoding="cp1252")
+    frame.to_excel(tmp_path / "sheet.xlsx", index=False, sheet_name="Ratings")
+    options = {
+        "comma.csv": [],
+        "bar.csv": ["--separator", "|", "--encoding", "cp1252", "--decimal", ","],
+        "sheet.xlsx": ["--sheet", "Ratings"],
+    }
+    _, expected, err = run("evaluate", checkpoint, "--data", tmp_path / "point.csv", *COLUMNS[:5], "1,10", "--json")
+    for name, typed in options.items():
+        status, out, err = run(
+            "evaluate", checkpoint, "--data", tmp_path / name, *COLUMNS[:5], "1,10", *typed, "--json"
+        )
+        assert status == 0, err
+        assert rows(out)[0]["metrics"] == pytest.approx(rows(expected)[0]["metrics"])
+
+
+def test_any_targets_and_a_target_that_was_never_trained(run: Run, tmp_path: Path, minilm: Path) -> None:
+    torch.manual_seed(0)
+    names = ["warmth", "urgency", "clarity"]
+    model = LiminalForPADRegression.from_encoder_pretrained(MINILM, targets=names, label_std=[0.2] * 3)
+    model.config.trained_targets = [True, True, False]
+    model.save_head_only(tmp_path / "model")
+    AutoTokenizer.from_pretrained(minilm).save_pretrained(tmp_path / "model")
+    (tmp_path / "mine.csv").write_text(
+        "text,warmth,urgency,clarity\nI love it,5,2,3\nI hate it,1,4,\nNow!,2,5,1\nSo long,,,\n", encoding="utf-8"
+    )
+    status, out, _ = run("predict", "I love it", "-m", tmp_path / "model")
+    line = next(line for line in out.split("\n") if "I love it" in line)
+    assert "warmth" in out and "pleasure" not in out and "octant" not in out and line.split()[5] == "-"
+    _, out, _ = run("predict", "I love it", "-m", tmp_path / "model", "--json")
+    assert rows(out)[0]["clarity"] is None and rows(out)[0]["warmth"] is not None
+    arguments = ["evaluate", tmp_path / "model", "--data", tmp_path / "mine.csv", "--labels", ",".join(names)]
+    status, out, err = run(*arguments, "--json", "--predictions", tmp_path / "predictions.csv")
+    assert status == 0 and "NaN" not in out, err
+    assert "pearson_warmth" in rows(out)[0]["metrics"] and "pearson_clarity" not in rows(out)[0]["metrics"]
+    status, out, err = run("plot", "predicted-vs-gold", tmp_path / "predictions.csv", "-o", tmp_path / "a.png")
+    assert status == 0, err
+    status, out, _ = run(*arguments)
+    assert status == 0 and "urgency" in out and "dominance" not in out
 
 
 def test_evaluate_says_what_is_wrong_with_the_data(refused: Callable[..., str], checkpoint: Path, table: Path) -> None:
@@ -257,6 +404,9 @@ def test_evaluate_says_what_is_wrong_with_the_data(refused: Callable[..., str], 
         return refused("evaluate", checkpoint, "--data", table, *options)
 
     assert "'text'" in problem()
+    assert "--split is for EmoBank" in problem(*COLUMNS, "--split", "test")
+    assert "3 targets (pleasure, arousal, dominance)" in problem(*COLUMNS[:2], "--labels", "valence,energy")
+    assert "goes with a table" in refused("evaluate", checkpoint, "--data", "emobank", "--decimal", ",")
     assert "nowhere.csv is not a file" in refused("evaluate", checkpoint, "--data", "nowhere.csv")
     assert "--scale" in problem(*COLUMNS[:4], "--scale", "one to nine")
     assert "--scale" in problem(*COLUMNS[:4], "--scale", "1")
@@ -295,6 +445,11 @@ def test_from_a_recipe_to_predictions(
     assert status == 0 and "liminal evaluate runs/mine-seed1" in out and "pleasure" in out
     folder = tmp_path / "runs" / "mine-seed1"
     assert json.loads((folder / "metrics.json").read_text())["seed"] == 1
+    # The run's own table: no EmoBank, and no option to type.
+    status, out, err = run("evaluate", folder)
+    assert status == 0 and "on its own data, test (24 texts)" in out and "24 of these texts are also" in out, err
+    assert "Hope = 1 - MAE" in out
+    assert "has no split 'tset'" in refused("evaluate", folder, "--split", "tset")
     # A run's folder stands for the checkpoint in it.
     status, out, _ = run("predict", "I love this", "-m", folder, "--json")
     assert status == 0 and rows(out)[0]["percentile"] is not None
@@ -304,6 +459,15 @@ def test_from_a_recipe_to_predictions(
         path.name for path in (tmp_path / "repository").iterdir()
     }
     assert "not an empty folder" in refused("export", folder, "-o", tmp_path / "repository")
+
+
+def test_an_example_recipe_can_be_trained(run: Run, refused: Callable[..., str], tmp_path: Path) -> None:
+    from liminal_hf.training.recipe import Recipe
+
+    status, out, _ = run("train", "--example")
+    (tmp_path / "my.yaml").write_text(out, encoding="utf-8")
+    assert status == 0 and Recipe.from_yaml(tmp_path / "my.yaml").phases
+    assert "liminal train --example > my.yaml" in refused("train")
 
 
 def test_recipes_that_cannot_be_followed(refused: Callable[..., str], tmp_path: Path) -> None:
@@ -331,11 +495,25 @@ def test_predictions_become_a_figure(run: Run, checkpoint: Path, tmp_path: Path)
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_scored_table_becomes_a_figure_with_its_own_labels(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    table = tmp_path / "mine.csv"
+    table.write_text("text;V;A;D\nI love it;4,5;3;3\n;3;3;3\nI hate it;1,5;4;2\nSo be it;3;2,5;3\n", encoding="utf-8")
+    scored = tmp_path / "scored.parquet"
+    assert run("score", table, "-o", scored, "-m", checkpoint, "--separator", ";", "--threads", 1)[0] == 0
+    for kind, options in {"pad-distributions": [], "plane": [], "predicted-vs-gold": ["--labels", "V,A,D"]}.items():
+        status, _, err = run("plot", kind, scored, "-o", tmp_path / f"{kind}.png", *options)
+        assert status == 0, err
+    assert run("score", table, "-o", tmp_path / "p.parquet", "--prefix", "x_", "-m", checkpoint, "--threads", 1)[0] == 0
+    status, _, err = run("plot", "plane", tmp_path / "p.parquet", "--prefix", "x_", "-o", tmp_path / "p.png")
+    assert status == 0, err
+
+
 def test_figures_that_cannot_be_drawn(
     refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "figure.png"
-    assert "training-curves" in refused("plot", "nonsense", "x", "-o", output)
+    listed = refused("plot", "nonsense", "x", "-o", output).split("\n")
+    assert any(line.startswith("  training-curves ") for line in listed) and len(listed) > 10
     assert "nowhere" in refused("plot", "reliability", "nowhere.jsonl", "-o", output)
     # As if matplotlib were not installed.
     monkeypatch.setitem(sys.modules, "matplotlib", None)

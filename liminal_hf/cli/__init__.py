@@ -12,17 +12,16 @@ from typing import Annotated
 
 import typer
 
+from ..modeling.errors import LiminalError
+from .evaluate import evaluate
 from .figures import plot, probe
 from .hub import export, push, verify
 from .read import chat, demo, predict
 from .score import score
-from .shared import find_checkpoint, load
-from .train import evaluate, train
+from .shared import TextCommand, find_checkpoint, load
+from .train import train
 
 __all__ = ["app", "find_checkpoint", "load", "main"]
-
-# What people can put right. Anything else is a fault of the package.
-FOR_PEOPLE = (OSError, ValueError, ImportError)
 
 app = typer.Typer(
     help="Pleasure, arousal and dominance of texts: a recursive head on any Hugging Face encoder.",
@@ -33,19 +32,39 @@ app = typer.Typer(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line and exits; `arguments` default to those of the process."""
+    """Runs the command line and exits; `arguments` default to those of the process.
+
+    What is printed and piped in is UTF-8, whatever the console's own encoding.
+    """
+    for stream in (sys.stdout, sys.stderr, sys.stdin):
+        if hasattr(stream, "reconfigure") and not (stream is sys.stdin and stream.isatty()):
+            stream.reconfigure(
+                encoding="utf-8", errors="surrogateescape" if stream is sys.stdin else "backslashreplace"
+            )
     try:
         app(args=arguments, prog_name="liminal")
-    except FOR_PEOPLE as error:
-        if os.environ.get("LIMINAL_TRACEBACK"):
-            raise
-        line = " ".join(str(error).split()) or type(error).__name__
-        print(f"liminal: {line}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
-        sys.exit(2)
-    except Exception:
+    except Exception as error:
+        if is_for_people(error) and not os.environ.get("LIMINAL_TRACEBACK"):
+            print(f"liminal: {str(error).strip() or type(error).__name__}", file=sys.stderr)
+            sys.exit(2)
         traceback.print_exc()
-        print("liminal: this is a fault of liminal_hf. Please report it with the lines above.", file=sys.stderr)
+        if not is_for_people(error):
+            print("liminal: this is a fault of liminal_hf. Please report it with the lines above.", file=sys.stderr)
         sys.exit(1)
+
+
+def is_for_people(error: Exception) -> bool:
+    """Whether a person can put it right; anything else is a fault of the package.
+
+    transformers and huggingface_hub raise OSError where a model, a file or a network is missing; a Hub id that is no
+    Hub id and weights that are no safetensors have classes of their own.
+
+    Example:
+        >>> is_for_people(FileNotFoundError("There is no file a.txt.")), is_for_people(KeyError("pleasure"))
+        (True, False)
+    """
+    library = type(error).__module__.partition(".")[0]
+    return isinstance(error, LiminalError | OSError | ImportError) or library in ("huggingface_hub", "safetensors_rust")
 
 
 def _print_version(wanted: bool) -> None:
@@ -65,5 +84,6 @@ def _options(
     pass
 
 
-for _command in (predict, chat, demo, score, probe, train, evaluate, plot, push, verify, export):
+app.command(cls=TextCommand)(predict)
+for _command in (chat, demo, score, probe, train, evaluate, plot, push, verify, export):
     app.command()(_command)

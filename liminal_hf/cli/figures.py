@@ -7,17 +7,29 @@ from typing import Annotated
 import typer
 
 from .read import lines_of
+from .shared import Decimal, Encoding, Labels, Quotes, Scale, Separator, Sheet, TextColumn, table_settings
 
 
 def plot(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="Which figure; a wrong name lists them all.")],
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="What it is drawn from; - reads stdin.")],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A run's folder, or a table; - reads stdin.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where it goes; the ending says which format.")],
+    labels: Labels = None,
+    scale: Scale = None,
+    text: TextColumn = None,
+    separator: Separator = None,
+    encoding: Encoding = None,
+    decimal: Decimal = None,
+    sheet: Sheet = None,
+    quotes: Quotes = None,
+    prefix: Annotated[str, typer.Option(help="What liminal score --prefix was given.", show_default=False)] = "",
 ) -> None:
-    """Draw a figure."""
+    """Draw a figure of a run, of a conversation, or of what score, predict --json or evaluate --predictions wrote."""
     from ..figures import plot as draw
 
-    print(draw(kind, source, output))
+    options = {"labels": labels, "scale": scale, "text": text, "separator": separator, "encoding": encoding}
+    settings = table_settings(**options, decimal=decimal, sheet=sheet, quotes=quotes)
+    print(draw(kind, source, output, settings=settings, labelled=labels is not None, prefix=prefix))
 
 
 def probe(
@@ -37,15 +49,15 @@ def probe(
     from .. import probing
 
     chosen = probing.PHRASES if phrases is None else tuple(lines_of(phrases))
-    found = probing.probe(
+    result = probing.probe(
         encoders,
         random_floor=random_floor,
         phrases=chosen,
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
     options = [*(["--random-floor"] if random_floor else []), *([f"--phrases {phrases}"] if phrases else [])]
-    found.about["command"] = " ".join(["liminal probe", *encoders, *options])
-    print(found.markdown())
+    result.about["command"] = " ".join(["liminal probe", *encoders, *options])
+    print(result.markdown())
     if output is not None:
-        for path in found.save(output):
+        for path in result.save(output):
             print(path)

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from .shared import Checkpoint, find_checkpoint
+from ..modeling.errors import LiminalError
+from .shared import Checkpoint, find_checkpoint, recipe_of
 
 
 def push(
@@ -24,15 +25,13 @@ def push(
     from ..export.hub import push as upload
 
     if repo_id is None:
-        # A run's folder holds the recipe, and beside it `model/`, which may be given as well.
-        found = [path for path in (Path(checkpoint), Path(checkpoint).parent) if (path / "recipe.yaml").is_file()]
-        if found:
-            from ..training.recipe import Recipe
-
-            hub = Recipe.from_yaml(found[0] / "recipe.yaml").hub
-            repo_id, private = hub.repo_id, hub.private if private is None else private
+        recipe = recipe_of(checkpoint)
+        if recipe is not None:
+            repo_id, private = recipe.hub.repo_id, recipe.hub.private if private is None else private
         if repo_id is None:
-            raise ValueError(f"Where to? Type: liminal push {checkpoint} OWNER/NAME (or set hub.repo_id in the recipe)")
+            raise LiminalError(
+                f"Where to? Type: liminal push {checkpoint} OWNER/NAME (or set hub.repo_id in the recipe)"
+            )
     result = upload(checkpoint, repo_id, private=private, revision=revision, head_only=head_only, handler=handler)
     print(result.url)
 
@@ -62,11 +61,11 @@ def export(
     from ..export.repository import write_repository
 
     if form not in ("hub", "onnx"):
-        raise ValueError(f"--format is hub or onnx, got {form!r}.")
+        raise LiminalError(f"--format is hub or onnx, got {form!r}.")
     if (form == "hub" and (int8 or memory)) or (form == "onnx" and (head_only or handler)):
-        raise ValueError("--int8 and --memory go with --format onnx, --head-only and --handler with --format hub.")
+        raise LiminalError("--int8 and --memory go with --format onnx, --head-only and --handler with --format hub.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"{output} is not an empty folder. Give another one: -o FOLDER")
+        raise LiminalError(f"{output} is not an empty folder. Give another one: -o FOLDER")
     if form == "onnx":
         from ..export.onnx import export_onnx
 

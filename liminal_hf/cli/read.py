@@ -1,6 +1,7 @@
 """`liminal predict`, `liminal chat` and `liminal demo`: texts in, pleasure, arousal and dominance out."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,20 @@ from rich.table import Table
 from rich.text import Text
 
 from ..modeling.errors import LiminalError
-from .shared import Model, figure, find_checkpoint, load, print_json, progress
+from .shared import (
+    Encoding,
+    Model,
+    Quotes,
+    Separator,
+    Sheet,
+    TextColumn,
+    find_checkpoint,
+    load_pipeline,
+    print_json,
+    progress,
+    shown,
+    table_settings,
+)
 
 _AT_ONCE = 256
 
@@ -20,46 +34,60 @@ _AT_ONCE = 256
 def predict(
     text: Annotated[list[str] | None, typer.Argument(metavar="TEXT...", help="Texts; none reads stdin.")] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", "-f", help="A UTF-8 file with one text per line.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--file", "-f", help="A table (.csv, .xlsx, ...), or a UTF-8 file with a text per line.", show_default=False
+        ),
     ] = None,
     model: Model = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+    column: TextColumn = None,
+    separator: Separator = None,
+    encoding: Encoding = None,
+    sheet: Sheet = None,
+    quotes: Quotes = None,
 ) -> None:
-    """Read pleasure, arousal and dominance from texts."""
-    from .. import DEFAULT_CHECKPOINT
-    from ..modeling.configuration_liminal import DIMENSIONS
-
-    texts = _texts(text or [], file)
-    console = Console()
-    columns = ("text", *DIMENSIONS, "octant", "confidence")
-    table = Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    truncated = unread = 0
-    for row in _rows(model or DEFAULT_CHECKPOINT, texts):
-        truncated, unread = truncated + row["truncated"], unread + (row["error"] is not None)
+    """Read pleasure, arousal and dominance from texts. For many texts: liminal score."""
+    options = {"text": column, "separator": separator, "encoding": encoding, "sheet": sheet, "quotes": quotes}
+    texts, errors = _texts(text or [], file, {name: value for name, value in options.items() if value is not None})
+    reader = load_pipeline(model)
+    config = reader.model.config
+    octants = ["octant"] if config.pad_indices is not None else []
+    table = Table("text", *config.targets, *octants, "confidence", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.pad_edge = False
+    reasons: Counter[str] = Counter()
+    truncated = 0
+    for row, error in zip(_rows(reader, texts), errors, strict=True):
+        row["error"] = error or row["error"]
+        truncated += row["truncated"]
+        reasons.update([row["error"]] if row["error"] else [])
         if as_json:
             print_json(row)
         else:
-            cells = [_cell(row, name) for name in DIMENSIONS]
-            said = row["octant"] or row["error"] or "-"
-            table.add_row(Text(_one_line(row["text"])), *cells, said, figure(row["confidence"], 2))
-    for count, what in ((truncated, "longer than the model reads: its end was left out"), (unread, "not read")):
-        if count:
-            print(f"liminal: {count} of {len(texts)} texts: {what}.", file=sys.stderr)
+            cells = [_cell(row, name) for name in config.targets]
+            cells += [row[name] or row["error"] or "-" for name in octants]
+            table.add_row(Text(_one_line(row["text"] or "")), *cells, shown(row["confidence"], 2))
     if not as_json:
-        for column in table.columns[1:]:
-            column.no_wrap = True
+        for one in table.columns[1:]:
+            one.no_wrap = True
+        console = Console()
         console.print(table)
-        console.print(
-            "From -1 to 1; most texts lie close to 0. In per cent: how many of the model's training texts lie below.",
-            style="dim",
+        low, high = (f"{end:g}" for end in config.label_range)
+        hint = "; most texts lie close to 0" if (low, high) == ("-1", "1") else ""
+        below = " In per cent: how many of the model's training texts lie below."
+        percent = below if config.prediction_quantiles is not None else ""
+        console.print(f"From {low} to {high}{hint}.{percent}", style="dim")
+    if truncated:
+        print(
+            f"liminal: {truncated} of {len(texts)} texts are longer than the model reads: their end was left out.",
+            file=sys.stderr,
         )
+    if reasons:
+        why = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common(5))
+        print(f"liminal: {reasons.total()} of {len(texts)} texts were not read ({why}).", file=sys.stderr)
 
 
-def _rows(checkpoint: str, texts: list[str]) -> Iterator[dict[str, Any]]:
-    from transformers import pipeline
-
-    network, tokenizer = load(checkpoint)
-    reader = pipeline("pad-regression", model=network, tokenizer=tokenizer, device=network.device)
+def _rows(reader: Any, texts: list[Any]) -> Iterator[dict[str, Any]]:
     starts = range(0, len(texts), _AT_ONCE)
     for start in progress(starts, len(starts), "Reading"):
         some = texts[start : start + _AT_ONCE]
@@ -67,17 +95,35 @@ def _rows(checkpoint: str, texts: list[str]) -> Iterator[dict[str, Any]]:
             yield {"text": one, **row}
 
 
-def _texts(texts: list[str], file: Path | None) -> list[str]:
-    """The texts to read, as typed, or the lines of a file or of stdin."""
+def _texts(texts: list[str], file: Path | None, options: dict[str, Any]) -> tuple[list[Any], list[str | None]]:
+    """The texts to read, as typed, or from a table, or the lines of a file or of stdin; and why one can't be read."""
+    from ..data import table_kind
     from ..modeling.texts import checked_text
 
     if texts and file is not None:
         raise LiminalError("Give texts or --file, not both.")
+    is_table = file is not None and file.suffix != ".txt" and table_kind(file) is not None
+    if file is not None and (is_table or options):
+        return _column(file, options)
+    if options:
+        raise LiminalError(f"--{next(iter(options))} goes with a table: --file TABLE.")
     if texts:
-        return [checked_text(texts[0])] if len(texts) == 1 else texts
-    if file is None and sys.stdin.isatty():
+        texts = [checked_text(texts[0])] if len(texts) == 1 else texts
+    elif file is None and sys.stdin.isatty():
         raise LiminalError('There is nothing to read. Type for example: liminal predict "What a lovely surprise!"')
-    return lines_of(file)
+    else:
+        texts = lines_of(file)
+    return texts, [None] * len(texts)
+
+
+def _column(file: Path, options: dict[str, Any]) -> tuple[list[Any], list[str | None]]:
+    """The texts of a table, and the error of each row."""
+    from ..data import read_table
+
+    table = read_table(file, table_settings(**options))
+    if not len(table):
+        raise LiminalError(f"{file} has a header and no rows.")
+    return [None if error else text for text, error in zip(table.texts, table.errors, strict=True)], table.errors
 
 
 def lines_of(file: Path | None) -> list[str]:
@@ -139,18 +185,13 @@ def chat(
     Each speaker is remembered apart. A sharp turn: pleasure falls and arousal rises against the speaker's last turn,
     both together by more than two standard deviations of the model's own uncertainty.
     """
-    from transformers import pipeline
-
-    from .. import DEFAULT_CHECKPOINT
     from ..chat import converse
     from ..modeling.conversation import ConversationState
 
     state = ConversationState.load(memory) if memory is not None and memory.exists() else ConversationState()
     if memory is not None and not memory.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {memory.parent} to keep the conversation in.")
-    network, tokenizer = load(model or DEFAULT_CHECKPOINT)
-    reader = pipeline("pad-regression", model=network, tokenizer=tokenizer, device=network.device)
-    converse(reader, state, memory, speaker)
+    converse(load_pipeline(model), state, memory, speaker)
 
 
 def demo(
@@ -164,15 +205,10 @@ def demo(
     ] = None,
 ) -> None:
     """Show a page: a conversation turn by turn, one text step by step, a CSV in and out."""
-    from transformers import pipeline
-
-    from .. import DEFAULT_CHECKPOINT
     from ..demo import launch
     from ..export.space import write_space
 
     if export is not None:
         print(write_space(export, None if model is None else find_checkpoint(model)))
         return
-    network, tokenizer = load(model or DEFAULT_CHECKPOINT)
-    reader = pipeline("pad-regression", model=network, tokenizer=tokenizer, device=network.device)
-    launch(reader, host=host, port=port)
+    launch(load_pipeline(model), host=host, port=port)

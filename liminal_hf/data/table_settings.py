@@ -30,7 +30,7 @@ class TableSettings:
     """How a table is read; the command line's options and the keys of a recipe's `data:` have the same names.
 
     Args:
-        text: column with the texts.
+        text: column with the texts; "" for a table of which no text is read.
         labels: columns with the labels: names in the order of the targets, or a mapping from target to column. As one
             string, "V,A,D" or "pleasure=V,arousal=A".
         scale: lowest and highest possible label; as one string, "1,5".

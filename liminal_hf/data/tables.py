@@ -100,7 +100,7 @@ class TableFile:
         if self._source is None:
             yield from self._parquet(rows)
             return
-        texts = self.schema.names.index(self.text)
+        texts = self.schema.names.index(self.text) if self.text else None
         some = []
         for record in self._source.records():
             some.append(record)
@@ -110,14 +110,14 @@ class TableFile:
         if some:
             yield self._rows(some, texts)
 
-    def _rows(self, records: list[Any], text: int) -> Rows:
+    def _rows(self, records: list[Any], text: int | None) -> Rows:
         width = len(self.schema)
         cells = [[*record.cells[:width], *[None] * (width - len(record.cells))] for record in records]
         columns = [
             to_arrow(list(column), field.type)
             for column, field in zip(zip(*cells, strict=True), self.schema, strict=True)
         ]
-        texts = [row[text] for row in cells]
+        texts = [None if text is None else row[text] for row in cells]
         if self.kind in ("excel", "spss"):  # these programs make a number of a text that looks like one
             texts = [value if value is None or isinstance(value, str) else as_text(value) for value in texts]
         table = pa.Table.from_arrays(columns, schema=self.schema)
@@ -131,7 +131,8 @@ class TableFile:
                 table = with_index(pa.Table.from_batches([batch]), file.schema_arrow, start).rename_columns(
                     self.schema.names
                 )
-                texts, errors = parquet_texts(table[self.text])
+                no_texts = pa.chunked_array([pa.nulls(len(table))])
+                texts, errors = parquet_texts(table[self.text] if self.text else no_texts)
                 if any(errors):  # bytes that are no characters could not be written anywhere else
                     cells = table[self.text].cast(pa.large_binary()).to_pylist()
                     whole = [None if value is None else value.decode("utf-8", "replace") for value in cells]
@@ -172,7 +173,7 @@ def open_table(
         )
     if path.stat().st_size == 0:
         raise LiminalError(f"{path} is empty. A table has a row of names, and rows below it.")
-    wanted = [settings.text, *columns]
+    wanted = [name for name in (settings.text, *columns) if name]
     if kind == "parquet":
         schema = _parquet_schema(path)
         file = TableFile(
@@ -191,8 +192,9 @@ def open_table(
         file._source = source
     for name in wanted:
         file.column(name)
-    file.text = file.column(settings.text)
-    _check_text_type(file)
+    if settings.text:
+        file.text = file.column(settings.text)
+        _check_text_type(file)
     return file
 
 

@@ -97,6 +97,7 @@ def plot(
     output: str | Path,
     *,
     settings: "TableSettings | None" = None,
+    labelled: bool = False,
     prefix: str = "",
 ) -> Path:
     """Draws a figure of what `source` holds and writes it to `output`; `liminal plot` calls it.
@@ -106,7 +107,8 @@ def plot(
         source: a run's folder, a table of predictions, or "-", which reads JSON lines from stdin.
         output: where to. The ending says which format: .png (1600 px wide), .svg, .pdf, .jpg or .webp; .gif for
             "breathing".
-        settings: how a table is written, and which of its columns are labels.
+        settings: how a table is written.
+        labelled: the labels are the table's columns `settings.labels`, on the scale `settings.scale`.
         prefix: before the names of a table's columns with predictions.
 
     Returns:
@@ -133,7 +135,7 @@ def plot(
     if path.suffix.lower() not in allowed:
         example = path.with_suffix(allowed[0]).name if path.name else f"{name}{allowed[0]}"
         raise LiminalError(f"{name} is written as {', '.join(allowed)}, not {path.name!r}. For example: -o {example}")
-    picture = figure_of(name, source, settings=settings, prefix=prefix)
+    picture = figure_of(name, source, settings=settings, labelled=labelled, prefix=prefix)
     path.parent.mkdir(parents=True, exist_ok=True)
     if name == "breathing":
         return save_gif(picture, path)
@@ -144,7 +146,14 @@ def plot(
     return path
 
 
-def figure_of(name: str, source: str | Path, *, settings: "TableSettings | None" = None, prefix: str = "") -> Any:
+def figure_of(
+    name: str,
+    source: str | Path,
+    *,
+    settings: "TableSettings | None" = None,
+    labelled: bool = False,
+    prefix: str = "",
+) -> Any:
     """The figure, or for "breathing" the animation, of what `source` holds; see `plot`."""
     entry = KINDS[name]
     path, _, chosen = str(source).partition("#") if name == "conversation" else (str(source), "", "")
@@ -155,7 +164,7 @@ def figure_of(name: str, source: str | Path, *, settings: "TableSettings | None"
         return entry.draw(*(log[column] for column in columns), subject=subject)
     if name == "probe":
         return entry.draw(*read_probe(path), subject=subject)
-    rows = read_predictions(path, settings, prefix=prefix)
+    rows = read_predictions(path, settings, labelled=labelled, prefix=prefix)
     if rows.left_out:
         left_out = f"{count_of(rows.left_out, 'row')} without a prediction left out"
         subject = f"{subject}, {left_out}" if subject else left_out

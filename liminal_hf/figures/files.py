@@ -1,6 +1,6 @@
 """The predictions file: what a model said of each text, written by `liminal evaluate` and read by `liminal plot`.
 
-Requires numpy and pandas.
+Requires numpy and pyarrow.
 
 A *predictions file* has a row per text: what `liminal evaluate --predictions`, `liminal score` and `liminal predict
 --json` write. Its columns, of which only the targets are required:
@@ -21,7 +21,7 @@ A JSON object `"gold": {"pleasure": ...}` reads like `gold_pleasure`; a cell of 
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 PREDICTION_FORMATS = (".jsonl", ".parquet", ".csv")
 LABELS = ("id", "text", "conversation", "speaker", "turn")
+ROW_ERRORS = "error of the row"
 _PARTS = ("gold", "uncertainty", "percentile")
 
 
@@ -97,11 +98,9 @@ def write_predictions(
         >>> path = Path(tempfile.mkdtemp()) / "predictions.jsonl"
         >>> _ = write_predictions(path, [[.25, 0, -.5]], confidences=[[.5, .75]], text=["Well."])
         >>> print(path.read_text().strip())
-        {"text":"Well.","pleasure":0.25,"arousal":0.0,"dominance":-0.5,"confidences":[0.5,0.75]}
+        {"text": "Well.", "pleasure": 0.25, "arousal": 0.0, "dominance": -0.5, "confidences": [0.5, 0.75]}
     """
-    import pandas as pd
-
-    from ..io import atomic_write
+    from ..data import write_table
 
     path = Path(path)
     check_format(path)
@@ -125,20 +124,10 @@ def write_predictions(
     for name, (nested, shape) in steps.items():
         if nested is not None:
             columns[name] = _plain(_shaped(name, nested, shape))
+    if path.suffix.lower() == ".csv":
+        columns = {name: list(map(json.dumps, values)) if name in steps else values for name, values in columns.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    kind = path.suffix.lower()
-    if kind == ".csv":
-        columns = {name: list(map(json.dumps, v)) if name in steps else v for name, v in columns.items()}
-    # Objects: a column of whole numbers and Nones stays one.
-    table = pd.DataFrame({name: pd.Series(column, dtype=object) for name, column in columns.items()})
-    with atomic_write(path) as temporary:
-        if kind == ".parquet":
-            table.to_parquet(temporary, index=False)
-        elif kind == ".csv":
-            table.to_csv(temporary, index=False, encoding="utf-8")
-        else:
-            table.to_json(temporary, orient="records", lines=True, force_ascii=False, double_precision=15)
-    return path
+    return write_table(path, columns)
 
 
 def check_format(path: Path) -> None:
@@ -165,13 +154,15 @@ def _plain(values: Array) -> list[Any]:
     return [None if np.isnan(value) else float(f"{value:.7g}") for value in values]
 
 
-def read_predictions(source: str | Path, settings: "TableSettings | None" = None, *, prefix: str = "") -> Predictions:
+def read_predictions(
+    source: str | Path, settings: "TableSettings | None" = None, *, labelled: bool = False, prefix: str = ""
+) -> Predictions:
     """Reads a predictions file, the `predictions.*` of a folder, or JSON lines from stdin ("-"); see the module.
 
     Args:
         source: path, or "-".
-        settings: how the table is written; its `labels`, on its `scale`, are the gold values where there is no
-            `gold_` column.
+        settings: how the table is written.
+        labelled: the gold values are the columns `settings.labels`, on the scale `settings.scale`.
         prefix: before the names of the columns with predictions (`liminal score --prefix`).
 
     Raises:
@@ -185,35 +176,46 @@ def read_predictions(source: str | Path, settings: "TableSettings | None" = None
         [[0.5, -100.0, 0.0]]
     """
     table, where = read_columns(source, settings)
+    decimal = settings.decimal if settings else None
+    labels = {} if settings is None or not labelled else settings.label_columns()
+    missing = [name for name in labels.values() if name not in table]
+    if missing:
+        raise LiminalError(f"{where} has no column {missing[0]!r}. Its columns: {', '.join(table)}.")
+    own = {name: table[name] for name in labels.values()}
     table = {name.removeprefix(prefix): column for name, column in table.items()}
     named = [name for name in table if any(f"{part}_{name}" in table for part in _PARTS)]
-    targets = tuple(named or [name for name in ("valence", *DIMENSIONS) if name in table])
+    targets = named or [name for name in ("valence", *DIMENSIONS) if name in table]
     if not targets:
         raise LiminalError(
             f"{where} has no column {DIMENSIONS[0]!r}. It has: {', '.join(table) or 'nothing'}. Predictions come from "
             "liminal score, liminal predict --json or liminal evaluate --predictions."
         )
-    predicted = numbers(table, targets, where)
-    # A target that was never trained has no prediction in any row.
-    trained = ~np.isnan(predicted).all(axis=0)
-    targets = tuple(name for name, one in zip(targets, trained, strict=True) if one)
-    rows = np.flatnonzero(~np.isnan(predicted[:, trained]).any(axis=1)) if trained.any() else []
+    predicted = numbers(table, targets, where, decimal)
     if not len(predicted):
         raise LiminalError(f"{where} has no rows.")
+    predicted[[error not in (None, "") for error in table.get(ROW_ERRORS, [None] * len(predicted))]] = np.nan
+    # A target that was never trained has no prediction in any row.
+    trained = ~np.isnan(predicted).all(axis=0)
+    targets = [name for name, one in zip(targets, trained, strict=True) if one]
+    rows = np.flatnonzero(~np.isnan(predicted[:, trained]).any(axis=1)) if targets else []
     if not len(rows):
-        why = next((f" The first says: {value}" for value in table.get("error", []) if isinstance(value, str)), "")
+        errors = (*table.get("error", []), *table.get(ROW_ERRORS, []))
+        why = next((f" The first error: {error}" for error in errors if isinstance(error, str) and error), "")
         raise LiminalError(f"{where}: not one of its {len(predicted)} rows has a prediction.{why}")
-    table = {name: [column[row] for row in rows] for name, column in table.items()}
-    parts = {part: numbers(table, [f"{part}_{name}" for name in targets], where) for part in ("gold", "uncertainty")}
-    gold = parts["gold"]
-    if np.isnan(gold).all() and settings is not None and settings.labels:
-        gold = _scaled_labels(table, settings, targets, where)
-    gold = np.where(np.isnan(gold), MISSING_LABEL, gold)
+    table, own = ({name: [column[row] for row in rows] for name, column in part.items()} for part in (table, own))
+    if labelled:
+        columns = list(settings.label_columns(targets).values())
+        low, high = settings.scale
+        gold = 2 * (numbers(own, columns, where, decimal) - low) / (high - low) - 1
+    else:
+        gold = numbers(table, [f"gold_{name}" for name in targets], where, decimal)
+        gold[gold == MISSING_LABEL] = np.nan
+    uncertainty = numbers(table, [f"uncertainty_{name}" for name in targets], where, decimal)
     return Predictions(
-        targets,
+        tuple(targets),
         predicted[np.ix_(rows, trained)],
-        None if (gold == MISSING_LABEL).all() else gold,
-        None if np.isnan(parts["uncertainty"]).all() else parts["uncertainty"],
+        None if np.isnan(gold).all() else np.where(np.isnan(gold), MISSING_LABEL, gold),
+        None if np.isnan(uncertainty).all() else uncertainty,
         _nested(table, "pad_trajectory", (len(rows), None, len(targets)), where),
         _nested(table, "step_attentions", (len(rows), None, None), where),
         {name: table[name] for name in LABELS if name in table},
@@ -222,9 +224,10 @@ def read_predictions(source: str | Path, settings: "TableSettings | None" = None
 
 
 def read_columns(source: str | Path, settings: "TableSettings | None" = None) -> tuple[dict[str, list[Any]], str]:
-    """The columns of a table, of the predictions file in a folder, or of JSON lines on stdin ("-"); and its name."""
-    import pandas as pd
+    """The columns of a table, of the predictions file in a folder, or of JSON lines on stdin ("-"); and its name.
 
+    The column `ROW_ERRORS` says of each row of a table why it can't be read, or None.
+    """
     path = Path(source)
     if str(source) == "-":
         return _json_lines(sys.stdin.buffer.read().decode("utf-8-sig").split("\n"), "The input"), "The input"
@@ -240,12 +243,10 @@ def read_columns(source: str | Path, settings: "TableSettings | None" = None) ->
         raise FileNotFoundError(f"There is no file {path}.")
     if path.suffix.lower() == ".jsonl":
         return _json_lines(path.read_text(encoding="utf-8-sig").split("\n"), str(path)), str(path)
-    frame = (
-        pd.read_parquet(path)
-        if path.suffix.lower() == ".parquet"
-        else pd.read_csv(path, dtype=str, keep_default_na=False)
-    )
-    return {str(name): frame[name].tolist() for name in frame.columns}, str(path)
+    from ..data import TableSettings, read_table
+
+    table = read_table(path, replace(settings or TableSettings(), text=""))
+    return {**table.columns.to_pydict(), ROW_ERRORS: table.errors}, str(path)
 
 
 def _json_lines(lines: Sequence[str], where: str) -> dict[str, list[Any]]:
@@ -267,33 +268,18 @@ def _json_lines(lines: Sequence[str], where: str) -> dict[str, list[Any]]:
     return {name: [row.get(name) for row in rows] for name in dict.fromkeys(key for row in rows for key in row)}
 
 
-def numbers(table: dict[str, list[Any]], names: Sequence[str], where: str) -> Array:
+def numbers(table: dict[str, list[Any]], names: Sequence[str], where: str, decimal: str | None = None) -> Array:
     """Columns as `(rows, columns)` in float64; NaN for what is missing, a column that is not there included."""
-    rows = len(next(iter(table.values()), []))
-    array = np.full((rows, len(names)), np.nan)
+    from ..data.cells import find_decimal, is_missing
+    from ..data.cells import numbers as parse
+
+    cells = [cell for name in names for cell in table.get(name, []) if isinstance(cell, str) and not is_missing(cell)]
+    mark = decimal or find_decimal(cells, what=f"{where}: column {names[0]!r}")
+    array = np.full((len(next(iter(table.values()), [])), len(names)), np.nan)
     for index, name in enumerate(names):
-        for row, value in enumerate(table.get(name, [])):
-            try:
-                array[row, index] = np.nan if value is None or value == "" else float(value)
-            except (TypeError, ValueError):
-                raise LiminalError(
-                    f"{where}: column {name!r}, row {row + 1} is not a number: {str(value)[:40]!r}."
-                ) from None
+        if name in table:
+            array[:, index] = parse(table[name], mark, f"{where}: column {name!r}", lambda row: f"row {row + 1}")
     return array
-
-
-def _scaled_labels(table: dict[str, list[Any]], settings: "TableSettings", targets: Sequence[str], where: str) -> Array:
-    """The table's own labels in -1..1."""
-    if len(settings.labels) != len(targets):
-        raise LiminalError(
-            f"{where} has predictions of {', '.join(targets)}; --labels must name as many columns, "
-            f"got {', '.join(settings.labels)}."
-        )
-    missing = [name for name in settings.labels if name not in table]
-    if missing:
-        raise LiminalError(f"{where} has no column {missing[0]!r}. It has: {', '.join(table)}.")
-    low, high = settings.scale
-    return 2 * (numbers(table, settings.labels, where) - low) / (high - low) - 1
 
 
 def _nested(table: dict[str, list[Any]], name: str, shape: tuple[int | None, ...], where: str) -> Array | None:
