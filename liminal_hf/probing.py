@@ -3,15 +3,15 @@
 Requires torch, transformers and datasets; scikit-learn fits the ridges, matplotlib draws (`pip install
 'liminal_hf[probe]'`).
 
-Each text is the mean over its tokens' states, layer by layer, layer 0 being the embedding. A ridge per dimension is fit
-on all documents but a fifth and predicts that fifth, five times (Alain & Bengio 2017, Understanding intermediate layers
+A text is the mean over its tokens' states, layer by layer; layer 0 is the embedding. A ridge per dimension is fit on
+four fifths of the documents and predicts the rest, five times (Alain & Bengio 2017, Understanding intermediate layers
 using linear classifier probes; Hewitt & Liang 2019 say why a random encoder belongs beside each figure). r is that of
-all held-out predictions together; its 95% interval is a percentile bootstrap over documents, not over sentences,
-because the sentences of one document are alike.
+all held-out predictions together. Its 95% interval is a percentile bootstrap over documents, because the sentences of
+one document are alike (Field & Welsh 2007, Bootstrapping clustered data).
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,12 @@ from . import figures
 from .data import load_emobank, pooled_dataset
 from .metrics import pearson
 from .modeling.configuration_liminal import DIMENSIONS
+<<<<<<< HEAD
 from .modeling.encoders import load_tokenizer
+=======
+from .modeling.encoders import resolve_encoder
+from .modeling.errors import LiminalError
+>>>>>>> c42f477 (The probe is shorter; figures read any table through the one reader)
 from .modeling.modeling_liminal import LiminalModel
 
 Array = NDArray[np.float64]
@@ -51,7 +56,7 @@ _ALPHAS = tuple(np.geomspace(10, 1e5, 9))
 
 @dataclass
 class Probe:
-    """What was found.
+    """The result of a probe.
 
     Args:
         layers: a dict per encoder, layer and dimension: `encoder`, `layer`, `dimension`, `r`, `low`, `high`.
@@ -70,13 +75,13 @@ class Probe:
 
     def table(self, encoder: str) -> list[dict[str, Any]]:
         """A dict per layer: `layer`, the row of each dimension, and `mean`, the mean r."""
-        found: dict[int, dict[str, Any]] = {}
+        lines: dict[int, dict[str, Any]] = {}
         for row in self.layers:
             if row["encoder"] == encoder:
-                found.setdefault(row["layer"], {"layer": row["layer"]})[row["dimension"]] = row
-        for line in found.values():
+                lines.setdefault(row["layer"], {"layer": row["layer"]})[row["dimension"]] = row
+        for line in lines.values():
             line["mean"] = float(np.mean([line[name]["r"] for name in DIMENSIONS]))
-        return list(found.values())
+        return list(lines.values())
 
     def best_layer(self, encoder: str) -> int:
         """The layer with the highest mean r."""
@@ -85,34 +90,22 @@ class Probe:
     def markdown(self) -> str:
         """The table of all encoders; each one's best layer in bold."""
         heads = ["encoder", "layer", *(f"r {name} [95%]" for name in DIMENSIONS), "mean r"]
-        lines = [_line(heads), _line(["---"] * len(heads))]
+        lines = [heads, ["---"] * len(heads)]
         for encoder in self.encoders:
             best = self.best_layer(encoder)
             for line in self.table(encoder):
                 mark = "**" if line["layer"] == best else ""
-                cells = [
-                    f"{_r(line[name]['r'])} [{_r(line[name]['low'])}, {_r(line[name]['high'])}]" for name in DIMENSIONS
-                ]
-                lines.append(
-                    _line([encoder, f"{mark}{line['layer']}{mark}", *cells, f"{mark}{_r(line['mean'])}{mark}"])
-                )
+                rows = [line[name] for name in DIMENSIONS]
+                cells = [f"{_r(row['r'])} [{_r(row['low'])}, {_r(row['high'])}]" for row in rows]
+                lines.append([encoder, f"{mark}{line['layer']}{mark}", *cells, f"{mark}{_r(line['mean'])}{mark}"])
         command = f"`{self.about['command']}`; " if self.about.get("command") else ""
         counts = {name: f"{self.about[name]:,}" for name in ("texts", "documents", "folds", "resamples")}
-        lines.append(
-            f"\n{command}{counts['texts']} texts of {counts['documents']} documents, {counts['folds']} folds by "
+        note = (
+            f"{command}{counts['texts']} texts of {counts['documents']} documents, {counts['folds']} folds by "
             f"document, 95% of {counts['resamples']} bootstrap resamples of documents. Layer 0: the embedding. Bold: "
             "the best layer."
         )
-        return "\n".join(lines) + "\n"
-
-    def curves(self, subject: str | None = None) -> Any:
-        """r by layer, a matplotlib Figure."""
-        tables = [self.table(encoder) for encoder in self.encoders]
-        r, low, high = (np.full((len(tables), max(map(len, tables)), 3), np.nan) for _ in range(3))
-        for row, table in enumerate(tables):
-            for array, name in ((r, "r"), (low, "low"), (high, "high")):
-                array[row, : len(table)] = [[line[dimension][name] for dimension in DIMENSIONS] for line in table]
-        return figures.probe_curves(r, low, high, self._short_names(), subject=subject)
+        return "".join(f"| {' | '.join(cells)} |\n" for cells in lines) + f"\n{note}\n"
 
     def phrase_map(self, subject: str | None = None) -> Any:
         """The phrases in the plane of pleasure and arousal, a matplotlib Figure."""
@@ -121,15 +114,10 @@ class Probe:
             for encoder in self.encoders
         ]
         phrases = list(dict.fromkeys(row["phrase"] for row in self.phrases))
-        return figures.phrase_map(points, phrases, self._short_names(), subject=subject)
-
-    def _short_names(self) -> list[str]:
-        """Without their owners, where that leaves them apart."""
-        short = [name.rpartition("/")[2] for name in self.encoders]
-        return short if len(set(short)) == len(short) else self.encoders
+        return figures.phrase_map(points, phrases, _short(self.encoders), subject=subject)
 
     def save(self, stem: str | Path) -> list[Path]:
-        """Writes `<stem>.md`, `.json`, `.png` (the curves) and `_phrases.png`, and returns their paths."""
+        """Writes `<stem>.md`, `.json`, `.png` (r by layer) and `_phrases.png`, and returns their paths."""
         stem = Path(stem)
         stem.parent.mkdir(parents=True, exist_ok=True)
         paths = [stem.with_name(stem.name + ending) for ending in (".md", ".json", ".png", "_phrases.png")]
@@ -138,8 +126,10 @@ class Probe:
         # One row a line: small, and readable in a diff.
         text = json.dumps(content, ensure_ascii=False).replace('{"encoder"', '\n{"encoder"')
         paths[1].write_text(text + "\n", encoding="utf-8")
-        self.curves(f"EmoBank's training split, {self.about['texts']:,} texts").savefig(paths[2], dpi=100)
-        self.phrase_map("A ridge on each encoder's best layer").savefig(paths[3], dpi=100)
+        *arrays, encoders = figures.read_probe(paths[1])
+        subject = f"EmoBank's training split, {self.about['texts']:,} texts"
+        figures.probe_curves(*arrays, _short(encoders), subject=subject).savefig(paths[2], dpi=150)
+        self.phrase_map("A ridge on each encoder's best layer").savefig(paths[3], dpi=150)
         return paths
 
 
@@ -152,7 +142,7 @@ def probe(
     labels: ArrayLike | None = None,
     documents: Sequence[str] | None = None,
     max_length: int = 128,
-    say: Callable[[str], None] = lambda line: None,
+    report: Callable[[str], None] = lambda line: None,
 ) -> Probe:
     """Probes encoders layer by layer.
 
@@ -163,79 +153,80 @@ def probe(
         phrases: what the encoders are to place, through a ridge on each one's best layer, trained on all texts.
         texts, labels, documents: what to train on, labels `(texts, 3)` in -1..1; None is EmoBank's training split.
         max_length: tokens per text.
-        say: is told what happens.
+        report: is called with a line for each layer.
 
     Returns:
         A `Probe`; numbers are rounded to 4 digits.
 
     Raises:
-        OSError: an encoder was not found.
-        ValueError: a name is given twice, or there are fewer documents than folds.
+        OSError: there is no such encoder.
+        LiminalError: a name is given twice, or there are fewer documents than folds.
         ImportError: scikit-learn is missing.
 
     Example:
         >>> things = ("day", "soup", "song", "room", "cat")
         >>> texts = [f"A {word} {thing}." for word in ("good", "bad") for thing in things]
         >>> labels = [[.5, .1, .1]] * 5 + [[-.5, .2, -.1]] * 5
-        >>> found = probe(
+        >>> result = probe(
         ...     ["sentence-transformers/all-MiniLM-L6-v2"], phrases=["Good."], texts=texts, labels=labels,
         ...     documents=["a", "b", "c", "d", "e"] * 2,
         ... )
-        >>> [line["layer"] for line in found.table(found.encoders[0])]
+        >>> [line["layer"] for line in result.table(result.encoders[0])]
         [0, 1, 2, 3, 4, 5, 6]
     """
     if len(set(encoders)) < len(encoders) or not encoders:
-        raise ValueError(f"Give each encoder once, and at least one; got {list(encoders)}.")
+        raise LiminalError(f"Give each encoder once, and at least one; got {list(encoders)}.")
     if texts is None:
         corpus = load_emobank(extras=True)["train"]
         texts, labels, documents = corpus["text"][:], corpus["labels"][:], corpus["document"][:]
     gold = np.asarray(labels, dtype=np.float64)
     groups = np.unique(np.asarray(documents), return_inverse=True)[1]
-    if groups.max() + 1 < FOLDS:
-        raise ValueError(f"{FOLDS} folds need texts of at least {FOLDS} documents, got {groups.max() + 1}.")
-    about = {"texts": len(texts), "documents": int(groups.max()) + 1, "folds": FOLDS, "resamples": RESAMPLES}
-    found = Probe(about=about)
+    count = int(groups.max()) + 1
+    if count < FOLDS:
+        raise LiminalError(f"{FOLDS} folds need texts of at least {FOLDS} documents, got {count}.")
+    result = Probe(about={"texts": len(texts), "documents": count, "folds": FOLDS, "resamples": RESAMPLES})
     for encoder in encoders:
         for name, states, of_phrases in _states(encoder, random_floor, texts, phrases, max_length):
             for layer, values in enumerate(states):
                 held_out = _cross_validated(values, gold, groups)
-                r = pearson(held_out, gold)
-                low, high = document_interval(held_out, gold, groups)
-                for place, dimension in enumerate(DIMENSIONS):
-                    figures = {"r": r[place], "low": low[place], "high": high[place]}
-                    rounded = {key: round(float(value), 4) for key, value in figures.items()}
-                    found.layers.append({"encoder": name, "layer": layer, "dimension": dimension, **rounded})
-                say(f"{name}, layer {layer} of {len(states) - 1}: r " + " / ".join(map(_r, r)))
-            best = found.best_layer(name)
-            placed = _ridge().fit(states[best], gold).predict(of_phrases[best])
-            for phrase, point in zip(phrases, placed, strict=True):
+                columns = (pearson(held_out, gold), *document_interval(held_out, gold, groups))
+                for dimension, figures_of in zip(DIMENSIONS, zip(*columns, strict=True), strict=True):
+                    row = {key: round(float(v), 4) for key, v in zip(("r", "low", "high"), figures_of, strict=True)}
+                    result.layers.append({"encoder": name, "layer": layer, "dimension": dimension, **row})
+                report(f"{name}, layer {layer} of {len(states) - 1}: r " + " / ".join(map(_r, columns[0])))
+            best = result.best_layer(name)
+            for phrase, point in zip(phrases, _ridge().fit(states[best], gold).predict(of_phrases[best]), strict=True):
                 pad = {key: round(float(value), 4) for key, value in zip(DIMENSIONS, point, strict=True)}
-                found.phrases.append({"encoder": name, "layer": best, "phrase": phrase, **pad})
-    return found
+                result.phrases.append({"encoder": name, "layer": best, "phrase": phrase, **pad})
+    return result
 
 
 def _states(
     encoder: str, random_floor: bool, texts: Sequence[str], phrases: Sequence[str], max_length: int
+<<<<<<< HEAD
 ) -> "list[tuple[str, list[Array], list[Array]]]":
     """Names, and states of texts and phrases layer by layer."""
     tokenizer = load_tokenizer(encoder)
+=======
+) -> Iterator[tuple[str, list[Array], list[Array]]]:
+    """A name, and the states of texts and of phrases layer by layer; then those of random weights."""
+    source, revision = resolve_encoder(encoder)
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+>>>>>>> c42f477 (The probe is shorter; figures read any table through the one reader)
     model = LiminalModel.from_encoder_pretrained(encoder, head="linear", pooling="mean", pooled_layers="all").eval()
-    models = [(encoder, model)]
+    models = {encoder: model}
     if random_floor:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            models.append((f"{encoder}, random weights", LiminalModel(model.config).eval()))
-    found = []
-    for name, network in models:
-        width = network.config.hidden_size
-        limit = min(max_length, network.config.max_seq_length)
-        split = []
+            models[f"{encoder}, random weights"] = LiminalModel(model.config).eval()
+    limit, width = min(max_length, model.config.max_seq_length), model.config.hidden_size
+    for name, network in models.items():
+        layers = []
         for some in (texts, phrases):
             rows = Dataset.from_dict({"text": list(some)})
             pooled = pooled_dataset(network, tokenizer, rows, max_length=limit).with_format("numpy")["pooled_embeds"][:]
-            split.append(np.split(np.asarray(pooled), pooled.shape[1] // width, axis=1))
-        found.append((name, split[0], split[1]))
-    return found
+            layers.append(np.split(np.asarray(pooled), pooled.shape[1] // width, axis=1))
+        yield name, layers[0], layers[1]
 
 
 def _ridge() -> Any:
@@ -254,8 +245,8 @@ def _cross_validated(states: Array, gold: Array, groups: NDArray[np.int64]) -> A
     from sklearn.model_selection import GroupKFold
 
     predicted = np.empty_like(gold)
-    for known, unknown in GroupKFold(FOLDS).split(states, groups=groups):
-        predicted[unknown] = _ridge().fit(states[known], gold[known]).predict(states[unknown])
+    for train, test in GroupKFold(FOLDS).split(states, groups=groups):
+        predicted[test] = _ridge().fit(states[train], gold[train]).predict(states[test])
     return predicted
 
 
@@ -264,11 +255,9 @@ def document_interval(
 ) -> tuple[Array, Array]:
     """95% interval of Pearson's r per dimension, of a bootstrap that draws documents with all their texts.
 
-    (Field & Welsh 2007, Bootstrapping clustered data)
-
     Args:
         predicted, gold: `(texts, dimensions)`.
-        groups: `(texts,)`, the document of each text as a number from 0 on.
+        groups: `(texts,)`, the document of each text as an index from 0 on.
         resamples: how many.
 
     Returns:
@@ -283,14 +272,13 @@ def document_interval(
     """
     # r from sums, and the sums of a resample from those of its documents. Centred, for the sake of rounding.
     p, y = predicted - predicted.mean(0), gold - gold.mean(0)
-    number = groups.max() + 1
-    counts = np.random.default_rng(0).multinomial(number, np.full(number, 1 / number), size=resamples)
-    parts = [np.ones_like(p), p, y, p * p, y * y, p * y]
+    count = groups.max() + 1
+    draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=resamples)
     sums = []
-    for part in parts:
-        total = np.zeros((number, p.shape[1]))
+    for part in (np.ones_like(p), p, y, p * p, y * y, p * y):
+        total = np.zeros((count, p.shape[1]))
         np.add.at(total, groups, part)
-        sums.append(counts @ total)
+        sums.append(draws @ total)
     n, sum_p, sum_y, pp, yy, py = sums
     spread = np.sqrt((pp - sum_p**2 / n) * (yy - sum_y**2 / n))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -299,9 +287,11 @@ def document_interval(
     return low, high
 
 
+def _short(encoders: list[str]) -> list[str]:
+    """Names without their owners, where that leaves them apart."""
+    short = [name.rpartition("/")[2] for name in encoders]
+    return short if len(set(short)) == len(short) else encoders
+
+
 def _r(value: float) -> str:
     return f"{value:.3f}".replace("0.", ".", 1)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

@@ -215,7 +215,7 @@ def test_rows_of_a_table_that_cannot_be_read_are_counted(
     status, out, err = run("predict", "--file", path, "--text", "words", "--json", "-m", checkpoint)
     assert status == 0 and [row["error"] is None for row in rows(out)] == [True, False, False, True]
     assert "line 3 has 1 cell" in rows(out)[1]["error"] and rows(out)[1]["pleasure"] is None
-    assert "2 of 4 texts were not read" in err and "1 of 4 texts are longer than the model reads" in err
+    assert "2 of 4 texts: not read (" in err and "1 of 4 texts: longer than the model reads" in err
     status, out, _ = run("predict", "--file", path, "--text", "words", "-m", checkpoint)
     assert status == 0 and " - " in out
     # What is wrong is said with what can be typed.
@@ -345,7 +345,7 @@ def test_evaluate_on_emobank_stands_beside_the_known_constant(
     assert status == 0
     (result,) = rows(out)
     assert result["rows"] == 1000 and result["split"] == "test"
-    assert result["human_ceiling"]["pleasure"] == pytest.approx(0.83, abs=0.05)
+    assert result["human_ceiling"]["pleasure"] == pytest.approx(0.895, abs=0.005)
     assert result["leak"]["rows"] == 19 and "pearson_mean" in result["leak"]["metrics_without"]
     known = [result["constant"][f"mae_{name}"] for name in DIMENSIONS]
     assert known == pytest.approx([0.1225, 0.0952, 0.0782], abs=5e-5)

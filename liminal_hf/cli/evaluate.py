@@ -1,6 +1,5 @@
 """`liminal evaluate`: a checkpoint against labels, beside a constant and beside people."""
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +22,7 @@ from .shared import (
     print_json,
     progress,
     recipe_of,
+    report,
     shown,
     table_settings,
 )
@@ -98,11 +98,7 @@ def evaluate(
     if predictions is not None:
         logits = np.where(trained, outputs.pop("logits"), np.nan)
         write_predictions(predictions, logits, targets=targets, gold=rows.gold, text=rows.texts, **outputs)
-    if truncated:
-        print(
-            f"liminal: {truncated} of {len(rows.texts)} texts are longer than the model reads: their end was left out.",
-            file=sys.stderr,
-        )
+    report(truncated, len(rows.texts), "longer than the model reads, the end was left out")
     if as_json:
         print_json(
             {"checkpoint": checkpoint, "data": rows.data, "split": rows.split, "rows": len(rows.texts),

@@ -53,7 +53,7 @@ def probe(
         encoders,
         random_floor=random_floor,
         phrases=chosen,
-        say=lambda line: print(line, file=sys.stderr, flush=True),
+        report=lambda line: print(line, file=sys.stderr, flush=True),
     )
     options = [*(["--random-floor"] if random_floor else []), *([f"--phrases {phrases}"] if phrases else [])]
     result.about["command"] = " ".join(["liminal probe", *encoders, *options])

@@ -24,6 +24,7 @@ from .shared import (
     load_pipeline,
     print_json,
     progress,
+    report,
     shown,
     table_settings,
 )
@@ -77,14 +78,9 @@ def predict(
         below = " In per cent: how many of the model's training texts lie below."
         percent = below if config.prediction_quantiles is not None else ""
         console.print(f"From {low} to {high}{hint}.{percent}", style="dim")
-    if truncated:
-        print(
-            f"liminal: {truncated} of {len(texts)} texts are longer than the model reads: their end was left out.",
-            file=sys.stderr,
-        )
-    if reasons:
-        why = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common(5))
-        print(f"liminal: {reasons.total()} of {len(texts)} texts were not read ({why}).", file=sys.stderr)
+    report(truncated, len(texts), "longer than the model reads, the end was left out")
+    why = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common(5))
+    report(reasons.total(), len(texts), f"not read ({why})")
 
 
 def _rows(reader: Any, texts: list[Any]) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress
 
-from .shared import Model, find_checkpoint
+from .shared import Decimal, Encoding, Model, Quotes, Separator, Sheet, TextColumn, find_checkpoint
 
 _REPORT_EVERY_SECONDS = 30
 
@@ -27,7 +27,7 @@ def score(
         typer.Option("--output", "-o", help="A .csv, .tsv, .parquet, .xlsx or .jsonl file, or FOLDER/ for shards."),
     ],
     model: Model = None,
-    text: Annotated[str, typer.Option(help="Column with the text.")] = "text",
+    text: TextColumn = None,
     keep: Annotated[
         str | None, typer.Option(help="Columns to keep, such as id,text.", show_default="all of them")
     ] = None,
@@ -43,18 +43,11 @@ def score(
     speaker: Annotated[
         str | None, typer.Option(help="Column with who speaks; each has a memory of their own.", show_default=False)
     ] = None,
-    separator: Annotated[
-        str | None, typer.Option(help="Between the cells of a CSV.", show_default="found in the file")
-    ] = None,
-    encoding: Annotated[str | None, typer.Option(help="Of a text file.", show_default="found in the file")] = None,
-    decimal: Annotated[str | None, typer.Option(help="Decimal mark, . or ,", show_default="found in the file")] = None,
-    sheet: Annotated[
-        str | None, typer.Option(help="Of an Excel file, by name or number.", show_default="the one that fits")
-    ] = None,
-    quotes: Annotated[
-        str | None,
-        typer.Option(help="yes: quotation marks enclose cells; no: they are letters.", show_default="cell by cell"),
-    ] = None,
+    separator: Separator = None,
+    encoding: Encoding = None,
+    decimal: Decimal = None,
+    sheet: Sheet = None,
+    quotes: Quotes = None,
     date_order: Annotated[
         str | None, typer.Option(help="dmy or mdy: how 1/9/2024 is meant.", show_default="found in the file")
     ] = None,
@@ -89,7 +82,7 @@ def score(
     library.disable_progress_bar()
     logging.basicConfig(format="liminal: %(message)s")
     settings = ScoreSettings(
-        text=text,
+        text=text or "text",
         separator=separator,
         encoding=encoding,
         decimal=decimal,

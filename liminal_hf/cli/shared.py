@@ -6,6 +6,7 @@ Requires typer and rich; torch and transformers are imported when a model is loa
 import json
 import math
 import re
+import sys
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -162,3 +163,9 @@ def print_json(value: dict[str, Any]) -> None:
 def shown(value: float | None, digits: int = 4) -> str:
     """A number for a table; "-" where there is none."""
     return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def report(count: int, total: int, what: str) -> None:
+    """Says on stderr what became of some of the texts, where there are such."""
+    if count:
+        print(f"liminal: {count} of {total} texts: {what}.", file=sys.stderr)

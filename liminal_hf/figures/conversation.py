@@ -1,6 +1,7 @@
 """Figures of what is read turn by turn: a conversation, and one text refined step by step.
 
-Requires numpy; the figures need matplotlib (`pip install 'liminal_hf[plot]'`).
+Requires numpy; the figures need matplotlib (`pip install 'liminal_hf[plot]'`). `targets` are the T names,
+`value_range` is the lowest and the highest possible label, `subject` the second line of the title.
 """
 
 from collections.abc import Sequence
@@ -147,7 +148,6 @@ def conversation_trajectory(
         targets: T names; octants need pleasure (or valence), arousal and dominance among them.
         value_range: lowest and highest possible label; the octants divide it in the middle (Mehrabian 1996).
         width: in inches, 3.5..20.
-        subject: second line of the title.
 
     Example:
         >>> figure = conversation_trajectory([[.2, 0, 0], [-.3, .2, -.1]], [[.1, .1, .1]] * 2)
@@ -261,10 +261,7 @@ def refinement(
     Args:
         trajectory: `(K, T)`, the answer after each step (`pad_trajectory` of the model).
         uncertainty: `(T,)`, standard deviations of the last answer, drawn as whiskers there.
-        targets: T names.
-        value_range: lowest and highest possible label.
         width: in inches, 3.5..20.
-        subject: second line of the title.
 
     Example:
         >>> refinement([[.1, 0, 0], [.2, .1, 0]]).get_suptitle()

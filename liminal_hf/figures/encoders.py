@@ -1,6 +1,7 @@
 """Figures of encoders: what each layer carries, and where encoders place the same phrases (`liminal probe`).
 
-Requires numpy; the figures need matplotlib (`pip install 'liminal_hf[plot]'`).
+Requires numpy; the figures need matplotlib (`pip install 'liminal_hf[plot]'`). `subject` is the second line of the
+title.
 """
 
 import json
@@ -86,7 +87,6 @@ def probe_curves(
         r, low, high: `(encoders, layers, 3)`, r in -1..1 and its 95% interval; layer 0 is the embedding. An encoder
             with fewer layers than another has NaN beyond its last.
         encoders: a name per encoder, at most 21.
-        subject: second line of the title.
 
     Example:
         >>> r = np.full((1, 3, 3), .5)
@@ -149,8 +149,6 @@ def phrase_map(
         points: `(encoders, phrases, 3)`, PAD in label units.
         phrases: a text per phrase, at most 24.
         encoders: a name per encoder, at most 21.
-        value_range: lowest and highest possible label.
-        subject: second line of the title.
 
     Example:
         >>> figure = phrase_map([[[.3, .2, .1], [-.4, .1, 0]]], ["Hooray!", "Oh no."], ["MiniLM"])

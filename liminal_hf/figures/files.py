@@ -210,13 +210,14 @@ def read_predictions(
     else:
         gold = numbers(table, [f"gold_{name}" for name in targets], where, decimal)
         gold[gold == MISSING_LABEL] = np.nan
+    trajectory = _nested(table, "pad_trajectory", (len(rows), None, len(trained)), where)
     uncertainty = numbers(table, [f"uncertainty_{name}" for name in targets], where, decimal)
     return Predictions(
         tuple(targets),
         predicted[np.ix_(rows, trained)],
         None if np.isnan(gold).all() else np.where(np.isnan(gold), MISSING_LABEL, gold),
         None if np.isnan(uncertainty).all() else uncertainty,
-        _nested(table, "pad_trajectory", (len(rows), None, len(targets)), where),
+        None if trajectory is None else trajectory[..., trained],
         _nested(table, "step_attentions", (len(rows), None, None), where),
         {name: table[name] for name in LABELS if name in table},
         len(predicted) - len(rows),

@@ -1,8 +1,9 @@
 """Figures of predictions: how they are spread, how well they agree with labels, and how the refinement steps go.
 
 Requires numpy; the figures need matplotlib (`pip install 'liminal_hf[plot]'`). Arrays are `(rows, T)` in label units,
-one column per target; a gold value of -100 (or NaN) is missing and left out. `value_range` is the lowest and the
-highest possible label, `subject` the second line of the title. A wrong shape or an empty array is a `LiminalError`.
+one column per target; a gold value of -100 (or NaN) is missing and left out. In every function `targets` are the T
+names, `value_range` is the lowest and the highest possible label, `subject` the second line of the title. A wrong
+shape or an empty array is a `LiminalError`.
 """
 
 from collections.abc import Sequence
@@ -80,10 +81,7 @@ def pad_distributions(
     Args:
         predicted: `(rows, T)`.
         gold: `(rows, T)`, or None for texts without labels.
-        targets: T names.
         bins: at least 2.
-        value_range: lowest and highest possible label.
-        subject: second line of the title.
 
     Example:
         >>> gold = np.random.default_rng(0).normal(0, .15, (500, 3))
@@ -139,8 +137,6 @@ def pleasure_arousal_plane(
         predicted: `(rows, T)`.
         uncertainty: `(rows, T)`, standard deviations; the cross has their median.
         targets: T names, with pleasure (or valence), arousal and dominance among them.
-        value_range: lowest and highest possible label.
-        subject: second line of the title.
 
     Example:
         >>> pleasure_arousal_plane([[.4, .2, .1], [-.3, .1, 0]]).axes[0].get_xlabel()
@@ -202,9 +198,7 @@ def emotional_field(
         predicted, gold: `(rows, 3)`.
         targets: three names.
         max_points: at most so many texts are drawn, chosen at random with `seed`; the title says how many of how many.
-        value_range: lowest and highest possible label.
         seed: of that choice.
-        subject: second line of the title.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -275,9 +269,6 @@ def predicted_vs_gold(
 
     Args:
         predicted, gold: `(rows, T)`.
-        targets: T names.
-        value_range: lowest and highest possible label.
-        subject: second line of the title.
 
     Example:
         >>> gold = np.random.default_rng(0).normal(0, .15, (500, 3))
@@ -330,10 +321,7 @@ def reliability(
     Args:
         predicted, gold: `(rows, T)`.
         uncertainty: `(rows, T)`, standard deviations in label units, at least 0.
-        targets: T names.
         bins: at least 2; fewer are drawn when there are fewer than 10 texts for each.
-        value_range: lowest and highest possible label.
-        subject: second line of the title.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -386,7 +374,6 @@ def step_attention(attention: ArrayLike, *, subject: str | None = None) -> "Figu
     Args:
         attention: `(K, K)`, or `(rows, K, K)` of which the mean is drawn (`step_attentions` of the model); row k is
             step k's own query over the steps so far, in 0..1, and 0 for the steps to come.
-        subject: second line of the title.
 
     Example:
         >>> step_attention([[1, 0], [.4, .6]]).get_suptitle()
@@ -433,9 +420,6 @@ def steps_curve(
     Args:
         trajectory: `(rows, K, T)`, the answer after each step (`pad_trajectory` of the model).
         gold: `(rows, T)`.
-        targets: T names.
-        value_range: lowest and highest possible label.
-        subject: second line of the title.
 
     Example:
         >>> gold = np.random.default_rng(0).normal(0, .15, (500, 3))

@@ -14,14 +14,10 @@ from ..modeling.errors import LiminalError
 from .style import (
     BLACK,
     BLUE,
-    GREEN,
     GREY,
     MINUS,
-    ORANGE,
     PURPLE,
-    SKY,
     VERMILLION,
-    YELLOW,
     Array,
     check,
     limits,
@@ -301,17 +297,7 @@ def _gif_writer(frames_per_second: int) -> Any:
     """A matplotlib movie writer whose frames share one small palette, which keeps the file small."""
     from matplotlib.animation import AbstractMovieWriter
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.colors import to_rgb
     from PIL import Image
-
-    shades = [
-        round(255 * (1 - share + share * part))
-        for colour in (BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE)
-        for share in np.linspace(0, 1, 16)
-        for part in to_rgb(colour)
-    ]
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(shades)
 
     class GifWriter(AbstractMovieWriter):
         def setup(self, fig: Any, outfile: Any, dpi: float | None = None) -> None:
@@ -321,11 +307,11 @@ def _gif_writer(frames_per_second: int) -> Any:
         def grab_frame(self, **savefig_kwargs: Any) -> None:
             canvas = FigureCanvasAgg(self.fig)
             canvas.draw()
-            image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-            self.frames.append(image.quantize(palette=palette, dither=Image.Dither.NONE))
+            self.frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
 
         def finish(self) -> None:
-            first, *rest = self.frames
+            palette = self.frames[-1].quantize(64)
+            first, *rest = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in self.frames)
             pause = round(1000 / self.fps)
             first.save(self.outfile, format="GIF", save_all=True, append_images=rest, duration=pause, loop=0)
 
