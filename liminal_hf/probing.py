@@ -25,12 +25,8 @@ from . import figures
 from .data import load_emobank, pooled_dataset
 from .metrics import pearson
 from .modeling.configuration_liminal import DIMENSIONS
-<<<<<<< HEAD
 from .modeling.encoders import load_tokenizer
-=======
-from .modeling.encoders import resolve_encoder
 from .modeling.errors import LiminalError
->>>>>>> c42f477 (The probe is shorter; figures read any table through the one reader)
 from .modeling.modeling_liminal import LiminalModel
 
 Array = NDArray[np.float64]
@@ -203,16 +199,9 @@ def probe(
 
 def _states(
     encoder: str, random_floor: bool, texts: Sequence[str], phrases: Sequence[str], max_length: int
-<<<<<<< HEAD
-) -> "list[tuple[str, list[Array], list[Array]]]":
-    """Names, and states of texts and phrases layer by layer."""
-    tokenizer = load_tokenizer(encoder)
-=======
 ) -> Iterator[tuple[str, list[Array], list[Array]]]:
     """A name, and the states of texts and of phrases layer by layer; then those of random weights."""
-    source, revision = resolve_encoder(encoder)
-    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
->>>>>>> c42f477 (The probe is shorter; figures read any table through the one reader)
+    tokenizer = load_tokenizer(encoder)
     model = LiminalModel.from_encoder_pretrained(encoder, head="linear", pooling="mean", pooled_layers="all").eval()
     models = {encoder: model}
     if random_floor:
