@@ -1,0 +1,159 @@
+"""From a prediction and its uncertainty to statements that can be checked: intervals, probabilities, verdicts.
+
+Requires nothing but the standard library. A prediction m with standard deviation s stands for the distribution of
+m + s * z, where z has the quantiles of the standardised errors on the development split (`residual_quantiles` of the
+config; a standard normal where they were not measured).
+"""
+
+import bisect
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import Any
+
+from .errors import LiminalError
+
+# What the three classes of a target are called: below, inside and above its neutral zone.
+VERDICTS: dict[str, tuple[str, str, str]] = {
+    "pleasure": ("negative", "neutral", "positive"),
+    "valence": ("negative", "neutral", "positive"),
+    "arousal": ("calm", "neutral", "aroused"),
+    "dominance": ("weak", "neutral", "strong"),
+}
+OTHER_VERDICTS = ("low", "neutral", "high")
+UNCLEAR = "unclear"
+# A class is named when it is more likely than not.
+NAMED_ABOVE = 0.5
+
+
+def standard_cdf(z: float, quantiles: Sequence[float] | None = None) -> float:
+    """The share of standardised errors below z, 0..1.
+
+    Args:
+        z: in standard deviations.
+        quantiles: of the standardised errors at (i + .5) / n, ascending; None is the standard normal. Between them the
+            share is linear, beyond them the normal's tail goes on.
+
+    Example:
+        >>> round(standard_cdf(0.0), 3), round(standard_cdf(1.0, [-1.0, 0.0, 1.0]), 3)
+        (0.5, 0.833)
+    """
+    if quantiles is None:
+        return NormalDist().cdf(z)
+    last = len(quantiles) - 1
+    if z < quantiles[0]:
+        return NormalDist().cdf(z - quantiles[0]) / (last + 1)
+    if z >= quantiles[last]:
+        return 1 - NormalDist().cdf(quantiles[last] - z) / (last + 1)
+    right = bisect.bisect_right(quantiles, z)
+    low, high = quantiles[right - 1], quantiles[right]
+    return (right - 0.5 + (z - low) / (high - low)) / (last + 1)
+
+
+def standard_quantile(share: float, quantiles: Sequence[float] | None = None) -> float:
+    """The inverse of `standard_cdf`.
+
+    Example:
+        >>> standard_quantile(0.5), standard_quantile(5 / 6, [-1.0, 0.0, 1.0])
+        (0.0, 1.0)
+    """
+    if quantiles is None:
+        return NormalDist().inv_cdf(share)
+    last = len(quantiles) - 1
+    position = share * (last + 1) - 0.5
+    if position < 0:
+        return quantiles[0] + NormalDist().inv_cdf(share * (last + 1))
+    if position >= last:
+        return quantiles[last] - NormalDist().inv_cdf((1 - share) * (last + 1))
+    left = math.floor(position)
+    return quantiles[left] + (position - left) * (quantiles[left + 1] - quantiles[left])
+
+
+def interval(mean: float, deviation: float, level: float, quantiles: Sequence[float] | None = None) -> list[float]:
+    """The central interval that holds the label with a probability of `level`.
+
+    Args:
+        mean, deviation: prediction and standard deviation, in label units.
+        level: above 0 and below 1.
+        quantiles: see `standard_cdf`.
+
+    Raises:
+        LiminalError: a level outside of 0..1.
+
+    Example:
+        >>> [round(end, 2) for end in interval(0.0, 0.1, 0.9)]
+        [-0.16, 0.16]
+    """
+    if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
+        raise LiminalError(f"level must be a number above 0 and below 1, such as 0.8; got {level!r}.")
+    ends = (standard_quantile((1 - level) / 2, quantiles), standard_quantile((1 + level) / 2, quantiles))
+    return [mean + deviation * z for z in ends]
+
+
+def classes(
+    mean: float, deviation: float, point: float, width: float, quantiles: Sequence[float] | None = None
+) -> tuple[float, float, float]:
+    """The probabilities that the label lies below, inside and above the neutral zone; they sum to one.
+
+    Args:
+        mean, deviation: prediction and standard deviation, in label units.
+        point, width: the zone is `point - width` .. `point + width`.
+        quantiles: see `standard_cdf`.
+
+    Example:
+        >>> [round(share, 2) for share in classes(0.1, 0.1, 0.0, 0.1)]
+        [0.02, 0.48, 0.5]
+    """
+    below = standard_cdf((point - width - mean) / deviation, quantiles)
+    above = 1 - standard_cdf((point + width - mean) / deviation, quantiles)
+    return below, max(1 - below - above, 0.0), above
+
+
+def verdict_names(target: str) -> tuple[str, str, str]:
+    """What the classes below, inside and above the neutral zone of a target are called.
+
+    Example:
+        >>> verdict_names("arousal"), verdict_names("warmth")
+        (('calm', 'neutral', 'aroused'), ('low', 'neutral', 'high'))
+    """
+    return VERDICTS.get(target, OTHER_VERDICTS)
+
+
+def verdict(target: str, probabilities: Sequence[float]) -> str:
+    """The class that is more likely than not, by its name; "unclear" where none is.
+
+    Example:
+        >>> verdict("pleasure", (0.1, 0.7, 0.2)), verdict("pleasure", (0.4, 0.3, 0.3))
+        ('neutral', 'unclear')
+    """
+    best = max(range(3), key=lambda index: probabilities[index])
+    return verdict_names(target)[best] if probabilities[best] > NAMED_ABOVE else UNCLEAR
+
+
+def statements(mean: Sequence[float], deviation: Sequence[float], config: Any, level: float = 0.8) -> dict[str, Any]:
+    """What can be said of one text, by target.
+
+    Args:
+        mean, deviation: `(T,)`, prediction and standard deviation in label units.
+        config: a `LiminalConfig`.
+        level: of the intervals.
+
+    Returns:
+        `interval` (low and high end), `probability` (that the label is above the neutral point) and `verdict`, each a
+        dict by target.
+
+    Example:
+        >>> from liminal_hf import LiminalConfig
+        >>> said = statements([0.4, 0.0, 0.0], [0.1, 0.1, 0.1], LiminalConfig(pooled_size=8))
+        >>> said["verdict"]["pleasure"], round(said["probability"]["pleasure"], 3)
+        ('positive', 1.0)
+    """
+    rows: dict[str, Any] = {"interval": {}, "probability": {}, "verdict": {}}
+    for index, target in enumerate(config.targets):
+        quantiles = None if config.residual_quantiles is None else config.residual_quantiles[index]
+        m, s, point = mean[index], max(deviation[index], 1e-6), config.neutral_point[index]
+        shares = classes(m, s, point, config.neutral_width[index], quantiles)
+        rows["interval"][target] = interval(m, s, level, quantiles)
+        rows["probability"][target] = 1 - standard_cdf((point - m) / s, quantiles)
+        rows["verdict"][target] = verdict(target, shares)
+    return rows
