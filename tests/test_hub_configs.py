@@ -18,6 +18,7 @@ RECIPES = sorted(FOLDER.glob("*.yaml"))
 # The family of each encoder, by its Hub id.
 FAMILY = {
     "sentence-transformers/all-MiniLM-L6-v2": "bert",
+    "sentence-transformers/all-mpnet-base-v2": "mpnet",
     "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2": "bert",
     "openai-community/gpt2": "gpt2",
     "distilbert/distilgpt2": "gpt2",

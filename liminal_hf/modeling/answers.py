@@ -1,11 +1,10 @@
 """From a prediction and its uncertainty to statements that can be checked: intervals, probabilities, verdicts.
 
-Requires nothing but the standard library. A prediction m with standard deviation s stands for the distribution of
-m + s * z, where z has the quantiles of the standardised errors on the development split (`residual_quantiles` of the
-config; a standard normal where they were not measured).
+Requires nothing but the standard library. Probabilities are those of a normal distribution around the prediction, with
+its calibrated uncertainty as standard deviation. Intervals are conformal: they follow the quantiles of the standardised
+errors on the development split (`residual_quantiles` of the config).
 """
 
-import bisect
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
@@ -24,34 +23,16 @@ OTHER_VERDICTS = ("low", "neutral", "high")
 UNCLEAR = "unclear"
 # A class is named when it is more likely than not.
 NAMED_ABOVE = 0.5
-
-
-def standard_cdf(z: float, quantiles: Sequence[float] | None = None) -> float:
-    """The share of standardised errors below z, 0..1.
-
-    Args:
-        z: in standard deviations.
-        quantiles: of the standardised errors at (i + .5) / n, ascending; None is the standard normal. Between them the
-            share is linear, beyond them the normal's tail goes on.
-
-    Example:
-        >>> round(standard_cdf(0.0), 3), round(standard_cdf(1.0, [-1.0, 0.0, 1.0]), 3)
-        (0.5, 0.833)
-    """
-    if quantiles is None:
-        return NormalDist().cdf(z)
-    last = len(quantiles) - 1
-    if z < quantiles[0]:
-        return NormalDist().cdf(z - quantiles[0]) / (last + 1)
-    if z >= quantiles[last]:
-        return 1 - NormalDist().cdf(quantiles[last] - z) / (last + 1)
-    right = bisect.bisect_right(quantiles, z)
-    low, high = quantiles[right - 1], quantiles[right]
-    return (right - 0.5 + (z - low) / (high - low)) / (last + 1)
+_LEAST_DEVIATION = 1e-6  # of a model that has learned its labels by heart
 
 
 def standard_quantile(share: float, quantiles: Sequence[float] | None = None) -> float:
-    """The inverse of `standard_cdf`.
+    """The standardised error below which a share of the errors lies.
+
+    Args:
+        share: above 0 and below 1.
+        quantiles: of the standardised errors at (i + .5) / n, ascending; None is the standard normal. Between them the
+            share is linear, beyond them the normal's tail goes on.
 
     Example:
         >>> standard_quantile(0.5), standard_quantile(5 / 6, [-1.0, 0.0, 1.0])
@@ -75,7 +56,7 @@ def interval(mean: float, deviation: float, level: float, quantiles: Sequence[fl
     Args:
         mean, deviation: prediction and standard deviation, in label units.
         level: above 0 and below 1.
-        quantiles: see `standard_cdf`.
+        quantiles: see `standard_quantile`.
 
     Raises:
         LiminalError: a level outside of 0..1.
@@ -90,23 +71,29 @@ def interval(mean: float, deviation: float, level: float, quantiles: Sequence[fl
     return [mean + deviation * z for z in ends]
 
 
-def classes(
-    mean: float, deviation: float, point: float, width: float, quantiles: Sequence[float] | None = None
-) -> tuple[float, float, float]:
+def above(mean: float, deviation: float, point: float) -> float:
+    """The probability that the label lies above a point, by the normal distribution.
+
+    Example:
+        >>> above(0.1, 0.1, 0.1), round(above(0.1, 0.1, 0.0), 2)
+        (0.5, 0.84)
+    """
+    return NormalDist().cdf((mean - point) / deviation)
+
+
+def classes(mean: float, deviation: float, zone: tuple[float, float]) -> tuple[float, float, float]:
     """The probabilities that the label lies below, inside and above the neutral zone; they sum to one.
 
     Args:
         mean, deviation: prediction and standard deviation, in label units.
-        point, width: the zone is `point - width` .. `point + width`.
-        quantiles: see `standard_cdf`.
+        zone: its lowest and highest value.
 
     Example:
-        >>> [round(share, 2) for share in classes(0.1, 0.1, 0.0, 0.1)]
+        >>> [round(share, 2) for share in classes(0.1, 0.1, (-0.1, 0.1))]
         [0.02, 0.48, 0.5]
     """
-    below = standard_cdf((point - width - mean) / deviation, quantiles)
-    above = 1 - standard_cdf((point + width - mean) / deviation, quantiles)
-    return below, max(1 - below - above, 0.0), above
+    low, high = 1 - above(mean, deviation, zone[0]), above(mean, deviation, zone[1])
+    return low, max(1 - low - high, 0.0), high
 
 
 def verdict_names(target: str) -> tuple[str, str, str]:
@@ -149,11 +136,10 @@ def statements(mean: Sequence[float], deviation: Sequence[float], config: Any, l
         ('positive', 1.0)
     """
     rows: dict[str, Any] = {"interval": {}, "probability": {}, "verdict": {}}
-    for index, target in enumerate(config.targets):
+    for index, (target, zone) in enumerate(zip(config.targets, config.neutral_zone, strict=True)):
+        m, s = mean[index], max(deviation[index], _LEAST_DEVIATION)
         quantiles = None if config.residual_quantiles is None else config.residual_quantiles[index]
-        m, s, point = mean[index], max(deviation[index], 1e-6), config.neutral_point[index]
-        shares = classes(m, s, point, config.neutral_width[index], quantiles)
         rows["interval"][target] = interval(m, s, level, quantiles)
-        rows["probability"][target] = 1 - standard_cdf((point - m) / s, quantiles)
-        rows["verdict"][target] = verdict(target, shares)
+        rows["probability"][target] = above(m, s, sum(zone) / 2)
+        rows["verdict"][target] = verdict(target, classes(m, s, zone))
     return rows

@@ -96,6 +96,10 @@ class LiminalConfig(PreTrainedConfig):
         uncertainty_scale: factor per target on `uncertainty`, calibrated on a development set.
         prediction_quantiles: per target, evenly spaced quantiles of this model's own predictions on its training
             texts; pipelines turn a prediction into a percentile with them.
+        residual_quantiles: per target, quantiles of the standardised errors on a development set, at (i + .5) / n;
+            intervals follow them. None takes the standard normal.
+        neutral_point, neutral_width: per target, the zone `point - width` .. `point + width` where raters call a text
+            neutral, in label units. None takes the middle of `label_range`, and 1.25 times `label_std`.
         max_seq_length: tokens per text in pipelines and recipes; longer texts are truncated there.
         encoder_name_or_path, encoder_revision: where the encoder came from (a Hub id and a commit); a head-only
             checkpoint needs them, a full one keeps them for the record.
@@ -167,6 +171,9 @@ class LiminalConfig(PreTrainedConfig):
         label_range: list[float] | None = None,
         uncertainty_scale: list[float] | None = None,
         prediction_quantiles: list[list[float]] | None = None,
+        residual_quantiles: list[list[float]] | None = None,
+        neutral_point: list[float] | None = None,
+        neutral_width: list[float] | None = None,
         max_seq_length: int = 128,
         encoder_name_or_path: str | None = None,
         encoder_revision: str | None = None,
@@ -221,6 +228,9 @@ class LiminalConfig(PreTrainedConfig):
         self.label_range = [-1.0, 1.0] if label_range is None else list(label_range)
         self.uncertainty_scale = [1.0] * len(names) if uncertainty_scale is None else list(uncertainty_scale)
         self.prediction_quantiles = prediction_quantiles
+        self.residual_quantiles = residual_quantiles
+        self.neutral_point = neutral_point
+        self.neutral_width = neutral_width
         self.max_seq_length = max_seq_length
         self.encoder_name_or_path = encoder_name_or_path
         self.encoder_revision = encoder_revision
@@ -295,6 +305,13 @@ class LiminalConfig(PreTrainedConfig):
             )
 
     @property
+    def neutral_zone(self) -> list[tuple[float, float]]:
+        """Per target, the lowest and the highest value that counts as neutral, in label units."""
+        points = self.neutral_point or [sum(self.label_range) / 2] * self.num_labels
+        widths = self.neutral_width or [1.25 * deviation for deviation in self.label_std]
+        return [(point - width, point + width) for point, width in zip(points, widths, strict=True)]
+
+    @property
     def pad_indices(self) -> tuple[int, int, int] | None:
         """Columns of pleasure (or valence), arousal and dominance; None where one of the three is no target."""
         return find_pad(self.targets)
@@ -362,11 +379,17 @@ class LiminalConfig(PreTrainedConfig):
         limits = self.label_range
         fits = isinstance(limits, list | tuple) and len(limits) == 2 and all(map(_is_number, limits))
         self._require(fits and limits[0] < limits[1], "label_range", "two numbers [low, high] with low < high")
-        if self.prediction_quantiles is not None:
-            rows = self.prediction_quantiles
-            fits = isinstance(rows, list | tuple) and len(rows) == len(names) and all(map(_is_rising, rows))
-            wanted = f"a list per target ({', '.join(names)}), each of 2 or more finite numbers that rise"
-            self._require(fits, "prediction_quantiles", wanted)
+        for name in ("prediction_quantiles", "residual_quantiles"):
+            rows = getattr(self, name)
+            if rows is not None:
+                fits = isinstance(rows, list | tuple) and len(rows) == len(names) and all(map(_is_rising, rows))
+                wanted = f"a list per target ({', '.join(names)}), each of 2 or more finite numbers that rise"
+                self._require(fits, name, wanted)
+        for name in ("neutral_point", "neutral_width"):
+            value = getattr(self, name)
+            fits = value is None or (len(value) == len(names) and all(map(_is_number, value)))
+            self._require(fits, name, f"{per_target}, or None")
+        self._require(min(self.neutral_width or [1]) > 0, "neutral_width", "above 0 for every target")
 
     def _check_sizes(self) -> None:
         """What would fill the memory is an error before anything is built."""

@@ -45,6 +45,9 @@ class PADRegressionPipeline(Pipeline):
     Each row is a dict: every target (`pleasure`, `arousal`, `dominance`, or the names that the model was trained with;
     clamped to the label range), `confidence` (0..1), `octant` (Mehrabian 1996), `uncertainty` (a standard deviation per
     target, in label units), `percentile` (per target, among this model's own predictions on its training texts),
+    `interval` (per target, holds the label with a probability of 80%), `probability` (per target, of being above the
+    neutral point), `verdict` (per target, such as "negative" or "neutral"; "unclear" where none is more likely
+    than not),
     `truncated` (whether the end of the text was left out) and `error`. What the model does not have is None: a target
     that was never trained, an octant without all of pleasure (or valence), arousal and dominance.
 

@@ -8,9 +8,11 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .answers import statements
 from .configuration_liminal import LiminalConfig
 from .texts import NOT_FINITE
 
+_STATEMENTS = ("interval", "probability", "verdict")
 # Mehrabian (1996), Pleasure-arousal-dominance: A general framework, Current Psychology 14(4), table of octants.
 OCTANTS = {
     (True, True, True): "exuberant",
@@ -101,16 +103,17 @@ def describe(
     if error is None and not all(map(math.isfinite, numbers)):
         error = NOT_FINITE
     if error is not None or logits is None or not any(trained):
-        empty = dict.fromkeys([*targets, "confidence", "octant", "uncertainty", "percentile"])
+        empty = dict.fromkeys([*targets, "confidence", "octant", "uncertainty", "percentile", *_STATEMENTS])
         return {**empty, "truncated": truncated, "error": error}
 
-    def per_target(values: Iterable[float]) -> dict[str, float | None]:
+    def per_target(values: Iterable[Any]) -> dict[str, Any]:
         rows = zip(targets, values, trained, strict=True)
         return {name: value if is_trained else None for name, value, is_trained in rows}
 
     clamped = [min(max(value, low), high) for value in logits]
     quantiles = config.prediction_quantiles
     indices = config.pad_indices
+    said = None if uncertainty is None else statements(logits, uncertainty, config)
     has_octant = indices is not None and all(trained[index] for index in indices)
     return {
         **per_target(clamped),
@@ -118,6 +121,7 @@ def describe(
         "octant": octant([clamped[index] for index in indices], (low + high) / 2) if has_octant else None,
         "uncertainty": None if uncertainty is None else per_target(uncertainty),
         "percentile": None if quantiles is None else per_target(map(percentile, clamped, quantiles)),
+        **{name: None if said is None else per_target(said[name].values()) for name in _STATEMENTS},
         "truncated": truncated,
         "error": None,
     }

@@ -58,12 +58,15 @@ def columns_of(config: LiminalConfig) -> pa.Schema:
 
     Example:
         >>> columns_of(LiminalConfig(pooled_size=8, targets=["warmth"])).names
-        ['warmth', 'uncertainty_warmth', 'confidence', 'octant', 'truncated', 'error']
+        ['warmth', 'uncertainty_warmth', 'low_warmth', 'high_warmth', 'verdict_warmth', 'confidence', 'octant',
+        'truncated', 'error']
     """
     return pa.schema(
         [
             *((name, pa.float32()) for name in config.targets),
             *((f"uncertainty_{name}", pa.float32()) for name in config.targets),
+            *((f"{end}_{name}", pa.float32()) for name in config.targets for end in ("low", "high")),
+            *((f"verdict_{name}", pa.string()) for name in config.targets),
             ("confidence", pa.float32()),
             ("octant", pa.string()),
             ("truncated", pa.bool_()),
@@ -291,7 +294,10 @@ class Scorer:
             row = describe(
                 None if error else values, None if error else spread, self.config, truncated=cut, error=error
             )
-            row |= {f"uncertainty_{name}": value for name, value in (row["uncertainty"] or {}).items()}
+            for kind in ("uncertainty", "verdict"):
+                row |= {f"{kind}_{name}": value for name, value in (row[kind] or {}).items()}
+            for name, ends in (row["interval"] or {}).items():
+                row[f"low_{name}"], row[f"high_{name}"] = ends or (None, None)
             for name, cells in columns.items():
                 cells.append(row.get(name))
         return pa.table(columns, schema=self.columns)

@@ -23,7 +23,11 @@ SCALE_TEXTS = 512
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds", "pooled_embeds")
 # Under this name an adapter's `auto_mapping` carries what was measured for it: PEFT saves no config of the model.
 ADAPTER_KEY = "liminal"
-MEASURED = ("label_mean", "label_std", "trained_targets", "pooled_scale", "uncertainty_scale", "prediction_quantiles")
+MEASURED = (
+    *("label_mean", "label_std", "trained_targets", "pooled_scale"),
+    *("uncertainty_scale", "prediction_quantiles", "residual_quantiles"),
+)
+_RESIDUALS = 41  # quantiles of the standardised errors that are kept
 Array = NDArray[np.float64]
 
 
@@ -337,7 +341,7 @@ def predict(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> Predicted
 
 
 def calibrate(model: nn.Module, validation: Predicted | None, train: Predicted | None) -> None:
-    """Puts `uncertainty_scale` and `prediction_quantiles` into the config.
+    """Puts `uncertainty_scale`, `residual_quantiles` and `prediction_quantiles` into the config.
 
     Args:
         model: a model of ours, also in a wrapper.
@@ -358,14 +362,34 @@ def calibrate(model: nn.Module, validation: Predicted | None, train: Predicted |
         present = validation.labels != MISSING_LABEL
         error = np.square(np.where(present, validation.predictions - validation.labels, 0)).sum(0)
         spread = np.square(np.where(present, validation.uncertainty, 0)).sum(0)
+        old_scale = list(config.uncertainty_scale)
         scale = [
             float(f"{old * math.sqrt(e / s):.6g}") if e > 0 and s > 0 else old
             for old, e, s in zip(config.uncertainty_scale, error, spread, strict=True)
         ]
         update_config(model, uncertainty_scale=scale)
+        scaled = validation.uncertainty * np.array(scale) / np.array(old_scale)
+        update_config(model, residual_quantiles=_residual_quantiles(validation, scaled))
     if train is not None:
         # Texts that only teachers have labelled are of another kind than those that a percentile speaks of.
         labelled = (train.labels != MISSING_LABEL).any(axis=1)
         predictions = train.predictions[labelled] if labelled.any() else train.predictions
         quantiles = np.quantile(predictions, np.linspace(0, 1, 101), axis=0).T
         update_config(model, prediction_quantiles=[[round(float(value), 4) for value in row] for row in quantiles])
+
+
+def _residual_quantiles(validation: Predicted, uncertainty: np.ndarray) -> list[list[float]] | None:
+    """Per target, quantiles of the errors in standard deviations; None where a target has too few labels for them."""
+    shares = (np.arange(_RESIDUALS) + 0.5) / _RESIDUALS
+    quantiles = []
+    for index, labels in enumerate(validation.labels.T):
+        present = labels != MISSING_LABEL
+        if present.sum() < _RESIDUALS:
+            return None
+        errors = (labels - validation.predictions[:, index])[present] / uncertainty[present, index]
+        rounded = np.quantile(errors, shares).round(3)
+        # Equal neighbours, of labels with few values, are drawn apart: a quantile function rises.
+        quantiles.append(
+            [round(float(value), 6) for value in np.maximum.accumulate(rounded) + 1e-4 * np.arange(_RESIDUALS)]
+        )
+    return quantiles
