@@ -114,7 +114,8 @@ def _tell_adapters() -> None:
         else:
             write_stock_card(model, output_dir)
 
-    PeftModel.create_or_update_model_card = write_card
+    patched: Any = PeftModel
+    patched.create_or_update_model_card = write_card
 
 
 def _tell_trainer() -> None:

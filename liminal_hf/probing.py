@@ -122,9 +122,9 @@ class Probe:
         # One row a line: small, and readable in a diff.
         text = json.dumps(content, ensure_ascii=False).replace('{"encoder"', '\n{"encoder"')
         paths[1].write_text(text + "\n", encoding="utf-8")
-        *arrays, encoders = figures.read_probe(paths[1])
+        r, low, high, encoders = figures.read_probe(paths[1])
         subject = f"EmoBank's training split, {self.about['texts']:,} texts"
-        figures.probe_curves(*arrays, _short(encoders), subject=subject).savefig(paths[2], dpi=150)
+        figures.probe_curves(r, low, high, _short(encoders), subject=subject).savefig(paths[2], dpi=150)
         self.phrase_map("A ridge on each encoder's best layer").savefig(paths[3], dpi=150)
         return paths
 

@@ -97,7 +97,7 @@ def evaluate(
         leak["metrics_without"] = _metrics(others, rows.gold[~leaked], targets, trained)
     if predictions is not None:
         logits = np.where(trained, outputs.pop("logits"), np.nan)
-        write_predictions(predictions, logits, targets=targets, gold=rows.gold, text=rows.texts, **outputs)
+        write_predictions(predictions, logits, targets=targets, gold=rows.gold, text=rows.texts, **dict(outputs))
     report(truncated, len(rows.texts), "longer than the model reads, the end was left out")
     if as_json:
         print_json(
@@ -153,7 +153,8 @@ def _labelled(
     fraction = described.pop("validation_fraction", 0)
     settings = table_settings(**{**described, **typed})
     if data is None and own is not None:
-        corpus = load_table(own.files, settings=settings, targets=targets, validation_fraction=fraction)
+        files = {str(name): path for name, path in own.files.items()}
+        corpus = load_table(files, settings=settings, targets=targets, validation_fraction=fraction)
         return _of_splits("its own data", corpus, split, targets)
     if data in (None, "emobank"):
         if typed:
@@ -181,7 +182,8 @@ def _of_splits(data: str, corpus: "DatasetDict", split: str | None, targets: lis
 def _emobank(split: str | None, targets: list[str]) -> _Labelled:
     import numpy as np
 
-    from ..data import human_ceiling, load_emobank
+    from ..data import load_emobank
+    from ..data.emobank import HUMAN_CEILING
     from ..modeling.configuration_liminal import DIMENSIONS, MISSING_LABEL
 
     columns = [DIMENSIONS.index(name) if name in DIMENSIONS else None for name in map(_as_pleasure, targets)]
@@ -194,11 +196,7 @@ def _emobank(split: str | None, targets: list[str]) -> _Labelled:
     empty = np.full(len(rows.texts), MISSING_LABEL, dtype=np.float64)
     rows.gold = np.stack([empty if column is None else rows.gold[:, column] for column in columns], axis=1)
     rows.mean = np.array([0.0 if column is None else rows.mean[column] for column in columns])
-    try:
-        ceiling = human_ceiling()
-    except OSError:
-        return rows  # the raters' own ratings are not here
-    rows.ceiling = {name: ceiling[known] for name in targets if (known := _as_pleasure(name)) in ceiling}
+    rows.ceiling = {name: HUMAN_CEILING[known] for name in targets if (known := _as_pleasure(name)) in HUMAN_CEILING}
     rows.ceiling["mean"] = sum(rows.ceiling.values()) / len(rows.ceiling)
     return rows
 

@@ -26,6 +26,8 @@ SHA256 = {
     "individual_writer_ratings.csv": "b6bf5a793b4ecd668b521155fdfa9dcb1920d21a8a1b608024e96a755bb3f706",
     "meta.tsv": "c848266476711a3fb68395b9907ef574e60289ad916c8db79b7ea2e62ab62e0e",
 }
+# How far a predictor of EmoBank's means can get, r: `human_ceiling()` in scripts/research/emobank.py measures it.
+HUMAN_CEILING = {"pleasure": 0.895, "arousal": 0.68, "dominance": 0.64}
 SPLITS = {"train": "train", "validation": "dev", "test": "test"}
 PERSPECTIVES = ("reader", "writer")
 _VAD = ["V", "A", "D"]

@@ -63,7 +63,7 @@ CORPORA = {
         url="https://github.com/JULIELab/EmoBank",
         license="CC BY-SA 4.0",
         license_id="cc-by-sa-4.0",
-        # Of `liminal_hf.data.human_ceiling()`.
+        # Of `liminal_hf.data.emobank.HUMAN_CEILING`.
         ceiling={"pleasure": 0.895, "arousal": 0.680, "dominance": 0.640, "mean": 0.738},
     ),
     "goemotions": Corpus(
@@ -182,7 +182,7 @@ def build_card(config: LiminalConfig, facts: Mapping[str, Any] | None = None) ->
         co2_eq_emissions=facts.get("co2_eq_emissions"),
         weights_sha256=facts.get("weights_sha256"),
     )
-    measured = next((metrics[split] for split in ("test", "validation") if metrics.get(split)), {})
+    measured: dict[str, Any] = next((metrics[split] for split in ("test", "validation") if metrics.get(split)), {})
     return ModelCard.from_template(
         card_data,
         template_path=str(TEMPLATE),

@@ -148,8 +148,8 @@ def build_wheel(folder: str | Path) -> Path:
         if path.is_file() and "__pycache__" not in path.parts
     }
     for name in ("METADATA", "entry_points.txt", "licenses/LICENSE"):
-        if (content := package.read_text(name)) is not None:
-            files[f"{about}/{name}"] = content.encode("utf-8")
+        if (text := package.read_text(name)) is not None:
+            files[f"{about}/{name}"] = text.encode("utf-8")
     files[f"{about}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: liminal_hf\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     record = f"{about}/RECORD"
     digests = {

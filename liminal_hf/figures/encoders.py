@@ -100,7 +100,7 @@ def probe_curves(
     names = check_names("encoders", encoders, len(values))
     if len(names) > _MOST_ENCODERS:
         raise LiminalError(f"`encoders` may have at most {_MOST_ENCODERS} in one figure, got {len(names)}.")
-    empty = np.isnan(values).all(axis=1).any(axis=1)
+    empty = np.asarray(np.isnan(values).all(axis=1)).any(axis=1)
     if empty.any():
         raise LiminalError(f"`r` has no layer at all for {names[int(empty.argmax())]!r}.")
     mean = values.mean(axis=2)

@@ -195,9 +195,10 @@ def read_predictions(
         raise LiminalError(f"{where} has no rows.")
     predicted[[error not in (None, "") for error in table.get(ROW_ERRORS, [None] * len(predicted))]] = np.nan
     # A target that was never trained has no prediction in any row.
-    trained = ~np.isnan(predicted).all(axis=0)
+    trained: np.ndarray = np.asarray(~np.isnan(predicted).all(axis=0))
     targets = [name for name, one in zip(targets, trained, strict=True) if one]
-    rows = np.flatnonzero(~np.isnan(predicted[:, trained]).any(axis=1)) if targets else []
+    complete = np.asarray(~np.isnan(predicted[:, trained]).any(axis=1))
+    rows: np.ndarray = np.flatnonzero(complete) if targets else np.empty(0, dtype=int)
     if not len(rows):
         errors = (*table.get("error", []), *table.get(ROW_ERRORS, []))
         why = next((f" The first error: {error}" for error in errors if isinstance(error, str) and error), "")

@@ -50,7 +50,8 @@ class CheckpointedModel(PreTrainedModel):
         The whole table of classes is written, where transformers alone would write only the saved one. In memory,
         `custom_pipelines` would ask for `trust_remote_code` in `pipeline`.
         """
-        before, config = self.config, copy.deepcopy(self.config)
+        before: Any = self.config
+        config: Any = copy.deepcopy(before)
         prefix = "modeling_liminal."
         config.auto_map = {
             "AutoConfig": "configuration_liminal.LiminalConfig",

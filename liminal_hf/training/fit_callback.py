@@ -165,7 +165,10 @@ class FitCallback(TrainerCallback, ExportableState):
         if not self.measured:
             return
         parts = [None if one is None else Rows(one) for one in (loader, kwargs.get("train_dataloader"))]
-        calibrate(model, *(part and predict(model, part.batches(self.MOST_ROWS, spread=True)) for part in parts))
+        validation, train = (
+            None if part is None else predict(model, part.batches(self.MOST_ROWS, spread=True)) for part in parts
+        )
+        calibrate(model, validation, train)
 
 
 def _description(**loaders: Any) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def load_splits(
     else:
         options = {name: getattr(recipe.data, name) for name in ("separator", "encoding", "decimal", "sheet", "quotes")}
         splits = load_table(
-            dict(recipe.data.files),
+            {str(split): path for split, path in recipe.data.files.items()},
             text=recipe.data.text,
             labels=tuple(recipe.data.labels),
             scale=recipe.data.scale,

@@ -221,8 +221,8 @@ class RunFolder:
         stored = broadcast_object_list(stored)
         if stored[0] is not None and not _same(stored[0], identity):
             changed = [name for name, value in identity.items() if stored[0].get(name, value) != value]
-            names = {"data": "data set", "encoder": "encoder", "plugins": "plugin"}
-            what = self._difference(recipe) if "recipe" in changed else names.get(changed[0], "teacher")
+            kinds = {"data": "data set", "encoder": "encoder", "plugins": "plugin"}
+            what = self._difference(recipe) if "recipe" in changed else kinds.get(changed[0], "teacher")
             raise RunMismatchError(
                 f"{self.path} holds a run of another {what}. Give another folder, or start anew in this one with "
                 "resume='never' (`liminal train --no-resume`), which deletes the run that is there."

@@ -152,7 +152,8 @@ class LiminalTrainer(Trainer):
         )
         self.label_names = ["labels"]
         base = liminal_model(self.model)
-        if base is not None and self.compute_metrics in (None, compute_metrics):
+        metric: Any = getattr(self, "compute_metrics", None)
+        if base is not None and metric in (None, compute_metrics):
             self.compute_metrics = TargetMetrics(base.config.targets)
         self._keeps_names = False
         self._encoder_is_original: bool | None = None

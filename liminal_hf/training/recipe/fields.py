@@ -7,7 +7,7 @@ import dataclasses
 import enum
 import types
 import typing
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, create_model
 from transformers import TrainingArguments
@@ -90,7 +90,8 @@ def _training_fields() -> dict[str, Any]:
 
 
 def _section(name: str, fields: dict[str, Any]) -> Any:
-    return create_model(
+    create: Any = create_model
+    return create(
         name, __base__=Section, **{key: (hint, ... if key == "encoder" else None) for key, hint in fields.items()}
     )
 
@@ -110,6 +111,9 @@ def _same(value: dict[str, Any]) -> dict[str, Any]:
 
 
 # A section as a dict of what the recipe gives; the defaults are the library's own.
-ModelFields = Annotated[Model, AfterValidator(_given), PlainSerializer(_same)]
-ModelChanges = Annotated[ModelChange, AfterValidator(_given), PlainSerializer(_same)]
-TrainingFields = Annotated[Training, AfterValidator(_given), PlainSerializer(_same)]
+if TYPE_CHECKING:  # the models are made at run time, which no type checker follows
+    ModelFields = ModelChanges = TrainingFields = dict[str, Any]
+else:
+    ModelFields = Annotated[Model, AfterValidator(_given), PlainSerializer(_same)]
+    ModelChanges = Annotated[ModelChange, AfterValidator(_given), PlainSerializer(_same)]
+    TrainingFields = Annotated[Training, AfterValidator(_given), PlainSerializer(_same)]

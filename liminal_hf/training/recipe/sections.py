@@ -205,7 +205,7 @@ class Recipe(Section):
     """Seeds the head's weights, the order of the data and dropout."""
     evaluate_test: bool = True
     """Whether the test split is evaluated, once, at the very end."""
-    peft: Peft = Field(default_factory=Peft)
+    peft: Peft = Field(default_factory=lambda: Peft())
     """The low-rank adapters of a phase with `trainable: lora`."""
     distill: Distill | None = None
     """Soft targets from other checkpoints."""
@@ -274,7 +274,7 @@ class Recipe(Section):
             raise ValueError(f"phases: each needs a name of its own, got {names}.")
         if self.phases[-1].objective != "pad":
             raise ValueError("phases: the last one must have `objective: pad`, or there is no head to keep.")
-        model = dict(self.model)
+        model: dict[str, Any] = dict(self.model)
         for position, phase in enumerate(self.phases):
             if fixed := {"targets", "encoder_layers"} & set(phase.model):
                 raise ValueError(f"phases.{position}.model: `{min(fixed)}` stays the same; write it under `model:`.")
