@@ -119,7 +119,7 @@ REFUSED = [
     "wav2vec2",
     "whisper",
     "clip",
-    "canine",
+    "recurrent_gemma",
     "lxmert",
 ]
 
