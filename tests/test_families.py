@@ -119,7 +119,6 @@ REFUSED = [
     "wav2vec2",
     "whisper",
     "clip",
-    "recurrent_gemma",
     "lxmert",
 ]
 
