@@ -36,7 +36,8 @@ def lora_config(
     """The `LoraConfig` that adapts the encoder and trains our head (and a learned pooler) whole.
 
     PEFT by itself would train and save only a head called `classifier` or `score`. Low-rank adaptation: Hu et al. 2021.
-    The head takes a copy of the config when PEFT wraps it: set `label_mean` and `label_std` before `get_peft_model`.
+    The Trainer measures the labels' scale by itself. In a loop of your own, set `label_mean` and `label_std` before
+    `get_peft_model`: the head takes a copy of the config when PEFT wraps it.
 
     Args:
         model: the model to adapt. Load it from a checkpoint (`save_pretrained` first, if its head is fresh): the

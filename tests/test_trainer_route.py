@@ -235,7 +235,7 @@ def test_our_trainer_takes_none_for_a_missing_label_and_checks_the_evaluation_la
         wrong.train()
     unlabelled = rows().remove_columns("labels")
     assert wrong.predict(unlabelled).predictions.shape == (48, 3)
-    with pytest.raises(LiminalError, match=r"rows to evaluate have no labels: .*use predict"):
+    with pytest.raises(LiminalError, match=r"evaluate: The rows have no labels: .*use predict"):
         wrong.evaluate(unlabelled)
 
 
@@ -248,7 +248,7 @@ class Stream(IterableDataset):
 def test_labels_are_read_from_streams_and_lists(tmp_path: Path, route: Any) -> None:
     want = fresh()
     route(want, TrainingArguments(**settings(tmp_path, eval_strategy="no")), train_dataset=rows()).train()
-    for data in (Stream(), [*rows()], rows().to_iterable_dataset()):
+    for data in (Stream(), [*rows()], rows().to_iterable_dataset(), rows().rename_column("labels", "label")):
         model = fresh()
         args = TrainingArguments(**settings(tmp_path, eval_strategy="no", max_steps=2))
         route(model, args, train_dataset=data).train()

@@ -113,7 +113,7 @@ def read_labels(data: Any, targets: int | None = None) -> Array:
     columns = getattr(data, "column_names", None)
     if columns is not None:
         if "labels" not in columns:
-            raise LiminalError(_no_labels(columns))
+            raise LiminalError(no_labels(columns))
         data = data.with_format(None)["labels"][:]
     if _is_table(data):
         labels = _as_array(data)
@@ -136,11 +136,12 @@ def _is_table(data: Any) -> bool:
 
 def _labels_of(part: Any) -> Any:
     if not isinstance(part, Mapping) or part.get("labels") is None:
-        raise LiminalError(_no_labels(list(part) if isinstance(part, Mapping) else [type(part).__name__]))
+        raise LiminalError(no_labels(list(part) if isinstance(part, Mapping) else [type(part).__name__]))
     return part["labels"]
 
 
-def _no_labels(columns: Iterable[str]) -> str:
+def no_labels(columns: Iterable[str]) -> str:
+    """What to tell a person whose rows have no labels."""
     return (
         f"The rows have no labels: their columns are {sorted(columns)}. Give each row a column 'labels' with one "
         f"number for each target, {MISSING_LABEL} where one is missing. To read texts without labels, use predict."

@@ -1,6 +1,7 @@
 """The callback that makes a training by the Trainer give what `fit` gives, and the rows behind the Trainer's loaders.
 
-Requires torch and transformers. It imports nothing of `transformers.trainer`, whose import puts the callback there.
+Requires accelerate, torch and transformers. It imports nothing of `transformers.trainer`, whose import puts the callback
+there.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 from transformers.trainer_callback import ExportableState, TrainerCallback, TrainerControl, TrainerState
@@ -61,9 +63,9 @@ class Rows:
         """
         columns = getattr(self.dataset, "column_names", None)
         made_on_the_fly = (getattr(self.dataset, "format", None) or {}).get("type") == "custom"
-        if self.count is not None and columns is not None and not made_on_the_fly:
+        if self.count is not None and "labels" in (columns or ()) and not made_on_the_fly:
             return read_labels(self.dataset, targets)
-        if isinstance(self.dataset, list | tuple) and all(isinstance(row, Mapping) for row in self.dataset):
+        if isinstance(self.dataset, list | tuple) and all("labels" in row for row in self.dataset):
             return read_labels(self.dataset, targets)
         return read_labels(self.batches(_MOST_READ), targets)
 
@@ -149,11 +151,12 @@ class FitCallback(TrainerCallback, ExportableState):
         if state.global_step > 0:
             for entry in saved if isinstance(saved, list) else [saved]:
                 update_config(model, **entry["attributes"]["measured"])
-        elif not config.labels_measured:
+        elif not getattr(config, "labels_measured", True):  # code that came with an older checkpoint has no such field
             measure_labels(model, labels)
             measure_pooled_scale(model, rows.batches(SCALE_TEXTS))
+            _agree(model, "pooled_scale")
         fields = ("label_mean", "label_std", "trained_targets", "pooled_scale")
-        self.measured = {name: getattr(config, name) for name in fields}
+        self.measured = {name: getattr(config, name) for name in fields if hasattr(config, name)}
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: Any
@@ -165,10 +168,14 @@ class FitCallback(TrainerCallback, ExportableState):
         if not self.measured:
             return
         parts = [None if one is None else Rows(one) for one in (loader, kwargs.get("train_dataloader"))]
-        validation, train = (
-            None if part is None else predict(model, part.batches(self.MOST_ROWS, spread=True)) for part in parts
-        )
-        calibrate(model, validation, train)
+        calibrate(model, *(part and predict(model, part.batches(self.MOST_ROWS, spread=True)) for part in parts))
+        _agree(model, "uncertainty_scale", "prediction_quantiles")
+
+
+def _agree(model: nn.Module, *names: str) -> None:
+    """Every process takes what the first has measured: the last digits may differ, and the models must not."""
+    config = liminal_model(model).config
+    update_config(model, **broadcast_object_list([{name: getattr(config, name) for name in names}])[0])
 
 
 def _description(**loaders: Any) -> dict[str, Any]:

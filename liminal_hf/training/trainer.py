@@ -30,7 +30,7 @@ from ..modeling.configuration_liminal import MISSING_LABEL
 from ..modeling.errors import LiminalError
 from ..modeling.modeling_liminal import LiminalForPADRegression
 from .args import LiminalTrainingArguments
-from .calibration import Predicted, liminal_model
+from .calibration import Predicted, liminal_model, no_labels
 from .callbacks import EMACallback, FitCallback, ManifestCallback
 from .processes import check_launch
 from .run_folder import hardware, versions
@@ -293,12 +293,10 @@ class LiminalTrainer(Trainer):
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As in `Trainer`."""
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        rows = self.eval_dataset[rows] if isinstance(rows, str) else rows
         columns = getattr(rows, "column_names", None)
-        if columns is not None and "labels" not in columns:
-            raise LiminalError(
-                f"The rows to evaluate have no labels: their columns are {sorted(columns)}. Give each row a column "
-                f"'labels' with one number for each target, {MISSING_LABEL} where one is missing, or use predict."
-            )
+        if columns is not None and not {"labels", "label", "label_ids"} & set(columns):
+            raise LiminalError(f"evaluate: {no_labels(columns)}")
         return super().evaluate(eval_dataset, *args, **kwargs)
 
     def predict_by_name(self, rows: Any) -> Predicted:
