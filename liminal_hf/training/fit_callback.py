@@ -1,7 +1,6 @@
 """The callback that makes a training by the Trainer give what `fit` gives, and the rows behind the Trainer's loaders.
 
-Requires accelerate, torch and transformers. It imports nothing of `transformers.trainer`, whose import puts the callback
-there.
+Requires accelerate, torch and transformers. It imports nothing of `transformers.trainer`, whose import registers it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
