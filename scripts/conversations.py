@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
-from research.conversations import ConversationTraining, Turns, read_turns, train_conversations
+from research.context import ConversationTraining, Turns, read_turns, train_conversations
 from research.meld import EMOTION_PAD, load_meld
 from research.metrics import paired_bootstrap
 from safetensors.numpy import load_file, save_file

@@ -14,7 +14,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import conversations as measure
-from research.conversations import (
+from research.context import (
     ConversationTraining,
     Turns,
     lanes,

@@ -221,8 +221,8 @@ class RunFolder:
         stored = broadcast_object_list(stored)
         if stored[0] is not None and not _same(stored[0], identity):
             changed = [name for name, value in identity.items() if stored[0].get(name, value) != value]
-            kinds = {"data": "data set", "encoder": "encoder", "plugins": "plugin"}
-            what = self._difference(recipe) if "recipe" in changed else kinds.get(changed[0], "teacher")
+            parts = {"data": "data set", "encoder": "encoder", "plugins": "plugin"}
+            what = self._difference(recipe) if "recipe" in changed else parts.get(changed[0], "teacher")
             raise RunMismatchError(
                 f"{self.path} holds a run of another {what}. Give another folder, or start anew in this one with "
                 "resume='never' (`liminal train --no-resume`), which deletes the run that is there."
@@ -280,8 +280,8 @@ def hardware() -> str:
         return f"{processes} x {torch.cuda.get_device_name()}"
     name, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
     if info.is_file():
-        found = re.search(r"model name\s*:\s*(.+)", info.read_text(encoding="utf-8"))
-        name = found[1].replace("(R)", "").strip() if found else name
+        match = re.search(r"model name\s*:\s*(.+)", info.read_text(encoding="utf-8"))
+        name = match[1].replace("(R)", "").strip() if match else name
     cores = f"{name}, {os.cpu_count()} cores"
     return cores if processes == 1 else f"{cores}, {processes} processes"
 

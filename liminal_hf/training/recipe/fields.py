@@ -90,10 +90,8 @@ def _training_fields() -> dict[str, Any]:
 
 
 def _section(name: str, fields: dict[str, Any]) -> Any:
-    create: Any = create_model
-    return create(
-        name, __base__=Section, **{key: (hint, ... if key == "encoder" else None) for key, hint in fields.items()}
-    )
+    definitions: dict[str, Any] = {key: (hint, ... if key == "encoder" else None) for key, hint in fields.items()}
+    return create_model(name, __base__=Section, **definitions)
 
 
 ModelChange = _section("ModelChange", _model_fields())
@@ -111,8 +109,10 @@ def _same(value: dict[str, Any]) -> dict[str, Any]:
 
 
 # A section as a dict of what the recipe gives; the defaults are the library's own.
-if TYPE_CHECKING:  # the models are made at run time, which no type checker follows
-    ModelFields = ModelChanges = TrainingFields = dict[str, Any]
+if TYPE_CHECKING:
+    ModelFields = dict[str, Any]
+    ModelChanges = dict[str, Any]
+    TrainingFields = dict[str, Any]
 else:
     ModelFields = Annotated[Model, AfterValidator(_given), PlainSerializer(_same)]
     ModelChanges = Annotated[ModelChange, AfterValidator(_given), PlainSerializer(_same)]

@@ -126,8 +126,8 @@ def replace_value(node: Any, path: list[str], value: Any, whole: str) -> None:
             if key in ("*", str(position)) or (isinstance(item, dict) and item.get("name") == key)
         ]
         if not chosen:
-            known = [item.get("name") if isinstance(item, dict) else position for position, item in enumerate(node)]
-            raise RecipeError(f"Override {whole!r}: there is no {key!r} in {known}.")
+            names = [item.get("name") if isinstance(item, dict) else position for position, item in enumerate(node)]
+            raise RecipeError(f"Override {whole!r}: there is no {key!r} in {names}.")
         for position in chosen:
             if rest:
                 replace_value(node[position], rest, value, whole)

@@ -45,9 +45,9 @@ class Data(Section):
     """Name or position of the sheet in an Excel file; the first when left out."""
     quotes: Literal["yes", "no"] | bool | None = None
     """Whether quotation marks enclose the cells of a text table; decided cell by cell when left out."""
-    validation_fraction: float = Field(0.1, ge=0, lt=1)
+    validation_fraction: float = Field(default=0.1, ge=0, lt=1)
     """Share of the training texts that is held out when there is no `validation` table."""
-    max_length: int = Field(128, ge=2, le=1_000_000)
+    max_length: int = Field(default=128, ge=2, le=1_000_000)
     """Tokens per text; longer texts are truncated."""
 
     @model_serializer(mode="wrap")
@@ -80,15 +80,15 @@ class Phase(Section):
     readout of the uncertainty alone, from the labels alone; no prediction changes)."""
     cache: bool = False
     """Run the frozen encoder once and keep its pooled states on disk."""
-    ema_decay: float | None = Field(None, ge=0, lt=1)
+    ema_decay: float | None = Field(default=None, ge=0, lt=1)
     """Decay of the exponential moving average of the weights; nothing trains without one."""
-    head_learning_rate: float | None = Field(None, ge=0)
+    head_learning_rate: float | None = Field(default=None, ge=0)
     """Learning rate of everything but the encoder; `training.learning_rate` when left out."""
-    layer_decay: float = Field(1.0, gt=0, le=1)
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
     """Factor on the learning rate from each encoder layer to the one below it."""
-    seeds: list[int] | None = Field(None, min_length=1)
+    seeds: list[int] | None = Field(default=None, min_length=1)
     """Train the phase once per seed from the same start and average the weights."""
-    keep: float = Field(1.0, gt=0, le=1)
+    keep: float = Field(default=1.0, gt=0, le=1)
     """Share of the change that is kept: start + keep * (trained - start) (Wortsman et al. 2022)."""
     model: ModelChanges = Field(default_factory=dict)
     """Fields of the model section that change from this phase on."""
@@ -135,11 +135,11 @@ class Phase(Section):
 class Peft(Section):
     """The low-rank adapters of a phase with `trainable: lora` (Hu et al. 2021)."""
 
-    r: int = Field(16, ge=1, le=4096)
+    r: int = Field(default=16, ge=1, le=4096)
     """Rank."""
     alpha: int = 32
     """The adapter is scaled by alpha / r."""
-    dropout: float = Field(0.05, ge=0, le=1)
+    dropout: float = Field(default=0.05, ge=0, le=1)
     """Dropout probability before the adapter."""
 
 
@@ -152,11 +152,11 @@ class Distill(Section):
     teachers: list[str] = Field(min_length=1, examples=[["../runs/teacher/model"]])
     """Folders of full checkpoints (relative ones start at the recipe's folder), of ours or of any
     AutoModelForSequenceClassification with one output per target in label units; one named twice counts twice."""
-    weight: float = Field(0.5, ge=0, le=1)
+    weight: float = Field(default=0.5, ge=0, le=1)
     """Share of the teachers in the target."""
     texts: Literal["goemotions"] | None = None
     """goemotions adds training texts of GoEmotions to the training split, without its labels."""
-    num_texts: int = Field(8000, ge=1, le=43_410)
+    num_texts: int = Field(default=8000, ge=1, le=43_410)
     """How many of them, drawn at random, the same ones whatever the seed."""
     stretch: bool = False
     """Scale each target's predictions to the spread of the labels: a prediction varies less than what it predicts."""
