@@ -11,6 +11,7 @@ from pathlib import Path
 
 from huggingface_hub.constants import HF_HUB_OFFLINE
 
+from .modeling.errors import LiminalError
 from .modeling.files import atomic_write, file_sha256, write_text
 
 logger = logging.getLogger(__name__)
@@ -131,7 +132,7 @@ def fetch(url: str, target: Path, sha256: str) -> Path:
         raise ConnectionError(f"{url} could not be fetched ({error}). {advice}") from error
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
-        raise ValueError(f"{url} gave {len(content)} bytes with sha256 {found}, expected {sha256}. {advice}")
+        raise LiminalError(f"{url} gave {len(content)} bytes with sha256 {found}, expected {sha256}. {advice}")
     with atomic_write(target) as temporary:
         temporary.write_bytes(content)
     return target

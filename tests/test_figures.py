@@ -437,7 +437,7 @@ def test_rows_without_a_prediction_are_left_out_and_counted(tmp_path: Path) -> N
     path.write_text(row_of_the_pipeline(dominance=None) * 2, encoding="utf-8")
     assert read_predictions(path).targets == ("pleasure", "arousal") and read_predictions(path).left_out == 0
     path.write_text(bad, encoding="utf-8")
-    with pytest.raises(LiminalError, match=r"not one of its 1 rows has a prediction\. The first says: empty"):
+    with pytest.raises(LiminalError, match=r"not one of its 1 rows has a prediction\. The first error: empty"):
         read_predictions(path)
 
 
@@ -510,7 +510,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "frames": (lambda: f.breathing_animation([1], [1], [1], frames=1), "`frames` must be a whole number in 2..600"),
     "speakers": (lambda: f.conversation_trajectory(PAD, speakers=["Ana"]), "`speakers` must be a sequence of 9 names"),
     "points": (lambda: f.emotional_field(PREDICTED, GOLD, max_points=0), "`max_points`"),
-    "axes": (lambda: f.emotional_field(PREDICTED[:, :2], GOLD[:, :2], **TWO), "three axes.*got warmth, urgency"),
+    "axes": (lambda: f.emotional_field(PREDICTED[:, :2], GOLD[:, :2], **TWO), "three axes.*2 targets: warmth, urgency"),
     "plane": (lambda: f.pleasure_arousal_plane(PREDICTED[:, :2], **TWO), "there are warmth, urgency"),
     "too narrow": (lambda: f.conversation_trajectory(PAD, width=2), r"`width` must lie in 3.5..20 inches, got 2"),
     "phrases": (lambda: f.phrase_map(np.zeros((1, 25, 3)), ["a"] * 25, ["b"]), "at most 24 in one figure, got 25"),
@@ -529,7 +529,7 @@ SOURCES: dict[str, tuple[str, str, str]] = {
     "broken.jsonl": ("conversation", '{"pleasure": 1,\n', "line 1 is not JSON"),
     "list.jsonl": ("conversation", "[1]\n", "line 1 is no object but list"),
     "none.csv": ("plane", "text\nx\n", "no column 'pleasure'. It has: text.*liminal score"),
-    "word.csv": ("plane", "pleasure,arousal,dominance\n0,0,0\n0,much,0\n", "'arousal', row 2 is not a number: 'much'"),
+    "word.csv": ("plane", "pleasure,arousal,dominance\n0,0,0\n0,much,0\n", "'arousal' holds 'much' in row 2"),
     "empty.csv": ("plane", "pleasure,arousal,dominance\n", "no rows"),
     "mine.csv": ("reliability", "pleasure,arousal,dominance\n0,0,0\n", "has no labels.*--labels V,A,D --scale"),
     "same.csv": ("step-attention", "pleasure,arousal,dominance\n0,0,0\n", "has no step_attentions"),

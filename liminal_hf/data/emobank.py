@@ -15,6 +15,7 @@ import pandas as pd
 from datasets import Dataset, DatasetDict, Features, List, Value
 
 from ..io import cache_root, fetch, find_file
+from ..modeling.errors import LiminalError
 
 COMMIT = "248ce2a43e165a66d31aeaed83cff9641d6654e0"
 SOURCE = f"https://raw.githubusercontent.com/JULIELab/EmoBank/{COMMIT}/corpus"
@@ -152,5 +153,7 @@ def _read(path: Path, columns: set[str], separator: str = ",") -> pd.DataFrame:
     # One sentence of EmoBank is the word "None", so nothing may be read as missing.
     table = pd.read_csv(path, sep=separator, encoding="utf-8", keep_default_na=False)
     if not columns <= set(table.columns):
-        raise ValueError(f"{path} lacks the columns {sorted(columns - set(table.columns))}; is it EmoBank's own file?")
+        raise LiminalError(
+            f"{path} lacks the columns {sorted(columns - set(table.columns))}; is it EmoBank's own file?"
+        )
     return table

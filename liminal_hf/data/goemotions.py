@@ -13,6 +13,7 @@ import pandas as pd
 from datasets import Dataset, DatasetDict, Features, List, Value
 
 from ..io import require_file
+from ..modeling.errors import LiminalError
 
 GOEMOTIONS_LABELS = (
     "admiration", "amusement", "anger", "annoyance", "approval", "caring", "confusion", "curiosity", "desire",
@@ -61,7 +62,7 @@ def load_goemotions(data_dir: str | os.PathLike[str] | None = None) -> DatasetDi
             try:
                 labels[row, [int(label) for label in ids.split(",")]] = 1
             except (ValueError, IndexError) as error:
-                raise ValueError(
+                raise LiminalError(
                     f"{path}, line {row + 1}: {ids!r} is no comma-separated list of label numbers 0..27."
                 ) from error
         parts[split] = Dataset.from_dict(

@@ -151,7 +151,7 @@ def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
         with safe_open(path, framework="numpy") as file:
             seal, states = (file.metadata() or {}).get("liminal_hf"), file.get_tensor(COLUMN)
         if states.shape != shape or seal != _seal(path, states):
-            raise ValueError("it does not hold what its name and its checksum say")
+            raise LiminalError("it does not hold what its name and its checksum say")
     except (SafetensorError, ValueError, TypeError) as error:
         logger.warning("The cached states in %s are damaged (%s); computing them again.", path, error)
         return None

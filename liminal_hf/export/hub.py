@@ -173,7 +173,7 @@ def verify_weights(checkpoint: str | Path, *, revision: str | None = None, token
     card = folder / "README.md"
     told = ModelCard.load(card, ignore_metadata_errors=True).data.get("weights_sha256") if card.is_file() else None
     if not isinstance(told, dict) or not told:
-        raise ValueError(
+        raise LiminalError(
             f"{checkpoint} has no card with the sha256 of its weights. `liminal push` and `liminal export` write one."
         )
     present = {path.name for kind in ("*.safetensors", "*.onnx*") for path in folder.glob(kind)}
@@ -186,7 +186,7 @@ def verify_weights(checkpoint: str | Path, *, revision: str | None = None, token
     found = {name: file_sha256(folder / name) for name in sorted(told)}
     for name, digest in found.items():
         if digest != told[name]:
-            raise ValueError(
+            raise LiminalError(
                 f"{checkpoint}: {name} has the sha256 {digest}, and its card says {told[name]}. The file was damaged "
                 "or changed: download it again, or do not use it."
             )

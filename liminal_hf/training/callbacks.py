@@ -20,6 +20,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..io import atomic_write, file_sha256
+from ..modeling.errors import LiminalError
 from .fit_callback import FitCallback as FitCallback
 
 RAW_WEIGHTS = "raw_weights.safetensors"
@@ -71,7 +72,7 @@ class EMACallback(TrainerCallback):
 
     def __init__(self, decay: float) -> None:
         if not 0 <= decay < 1:
-            raise ValueError(f"EMACallback: decay must be in 0..1 (below 1), got {decay}. Usual: 0.99 to 0.9999.")
+            raise LiminalError(f"EMACallback: decay must be in 0..1 (below 1), got {decay}. Usual: 0.99 to 0.9999.")
         self.decay = decay
         self.shadow: dict[str, Tensor] = {}
         self.updates = 0
@@ -121,7 +122,7 @@ class EMACallback(TrainerCallback):
             return
         path = checkpoint_folder(args, state) / RAW_WEIGHTS
         if not path.is_file():
-            raise ValueError(
+            raise LiminalError(
                 f"{path.parent} was written without the averaged weights, so a run with an EMA can't resume from it. "
                 "Resume without the EMA, or start again in another folder."
             )

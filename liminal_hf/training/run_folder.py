@@ -94,7 +94,7 @@ class PhaseResult:
             content = json.loads((folder / _REPORT).read_text(encoding="utf-8"))
             for name, digest in content["sha256"].items():
                 if file_sha256(folder / name) != digest:
-                    raise ValueError(f"{name} has changed since it was written")
+                    raise LiminalError(f"{name} has changed since it was written")
             pairs = load_file(folder / _PAIRS) if _PAIRS in content["sha256"] else {}
             return cls(content["report"], load_file(folder / _WEIGHTS), pairs, content["fields"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:

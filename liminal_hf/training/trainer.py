@@ -441,7 +441,7 @@ class LiminalTrainer(Trainer):
             if value.requires_grad and name in lacking and id(value) not in found
         }
         if missing or load_result.unexpected_keys:
-            raise ValueError(
+            raise LiminalError(
                 "The checkpoint does not fit this model. Missing: "
                 f"{sorted(missing)[:5]}; unexpected: {sorted(load_result.unexpected_keys)[:5]}. "
                 "Train into another folder, or with the recipe that wrote the checkpoint."
