@@ -167,8 +167,11 @@ class FitCallback(TrainerCallback, ExportableState):
         if not self.measured:
             return
         parts = [None if one is None else Rows(one) for one in (loader, kwargs.get("train_dataloader"))]
-        calibrate(model, *(part and predict(model, part.batches(self.MOST_ROWS, spread=True)) for part in parts))
-        _agree(model, "uncertainty_scale", "prediction_quantiles")
+        validation, train = (
+            None if part is None else predict(model, part.batches(self.MOST_ROWS, spread=True)) for part in parts
+        )
+        calibrate(model, validation, train)
+        _agree(model, "uncertainty_scale", "prediction_quantiles", "residual_quantiles")
 
 
 def _agree(model: nn.Module, *names: str) -> None:
