@@ -97,7 +97,8 @@ def evaluate(
         leak["metrics_without"] = _metrics(others, rows.gold[~leaked], targets, trained)
     if predictions is not None:
         logits = np.where(trained, outputs.pop("logits"), np.nan)
-        write_predictions(predictions, logits, targets=targets, gold=rows.gold, text=rows.texts, **dict(outputs))
+        columns: dict[str, Any] = dict(outputs)
+        write_predictions(predictions, logits, targets=targets, gold=rows.gold, text=rows.texts, **columns)
     report(truncated, len(rows.texts), "longer than the model reads, the end was left out")
     if as_json:
         print_json(

@@ -104,10 +104,10 @@ def pad_distributions(
         columns = [values[shown[:, index], index] for *_, values, shown in series]
         for (label, colour, line, *_), values in zip(series, columns, strict=True):
             weights = np.full(len(values), 100 / len(values))
-            bins: Any = edges
-            axes.hist(values, bins=bins, weights=weights, color=colour, alpha=0.35)
+            cuts: Any = edges
+            axes.hist(values, bins=cuts, weights=weights, color=colour, alpha=0.35)
             outline: dict[str, Any] = {"histtype": "step", "color": colour, "linestyle": line, "linewidth": 1.6}
-            axes.hist(values, bins=bins, weights=weights, label=f"{label}: SD {values.std():.3f}", **outline)
+            axes.hist(values, bins=cuts, weights=weights, label=f"{label}: SD {values.std():.3f}", **outline)
         if gold is None:
             lower, middle, upper = np.quantile(columns[0], [0.1, 0.5, 0.9])
             axes.axvspan(lower, upper, color=GREY, alpha=0.12, linewidth=0)
@@ -359,8 +359,8 @@ def reliability(
         sd, observed, lower, upper = curve
         axes.plot([0, high], [0, high], color=GREY, linestyle=":", linewidth=1.5, label="a perfect uncertainty")
         whiskers = np.maximum([observed - lower, upper - observed], 0)
-        style: dict[str, Any] = {"marker": marker, "markersize": 5, "linewidth": 1.2, "capsize": 2}
-        axes.errorbar(sd, observed, yerr=whiskers, color=colour, label="a bin of texts, 95% interval", **style)
+        look: dict[str, Any] = {"marker": marker, "markersize": 5, "linewidth": 1.2, "capsize": 2}
+        axes.errorbar(sd, observed, yerr=whiskers, color=colour, label="a bin of texts, 95% interval", **look)
         axes.set(xlim=(0, high), ylim=(0, high), aspect="equal")
         heading = f"{name}: {coverage:.1f}% covered"
         style(axes, xlabel="predicted sd (label units)", ylabel="", title=heading)

@@ -50,7 +50,8 @@ class CheckpointedModel(PreTrainedModel):
         The whole table of classes is written, where transformers alone would write only the saved one. In memory,
         `custom_pipelines` would ask for `trust_remote_code` in `pipeline`.
         """
-        before: Any = self.config
+        model: Any = self
+        before = model.config
         config: Any = copy.deepcopy(before)
         prefix = "modeling_liminal."
         config.auto_map = {
