@@ -3,6 +3,7 @@
 Requires transformers; torch is loaded with the model.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,7 @@ def find_checkpoint(name: str | Path, adapters: bool = False) -> str:
         folder = folder / "model"
     if folder.is_dir():
         if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-            if adapters:
+            if adapters and _names_its_base(folder / "adapter_config.json"):
                 return str(folder)
             raise LiminalError(f"{name} holds only an adapter. Merge it: model.merge_and_unload().save_pretrained(DIR)")
         if not (folder / "config.json").is_file():
@@ -171,3 +172,11 @@ def _low_rank(source: str) -> "dict[str, tuple[Tensor, Tensor]] | None":
             name[len(prefix) : -2]: (weights.get_tensor(name), weights.get_tensor(name[:-1] + "B")) for name in names
         }
     return pairs or None
+
+
+def _names_its_base(path: Path) -> bool:
+    """Whether an adapter's config is whole enough to load the model that it was trained on."""
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"])
+    except (ValueError, KeyError, TypeError):
+        return False
