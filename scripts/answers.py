@@ -4,10 +4,11 @@ Requires liminal_hf with its extra benchmark, EmoBank with its single ratings, a
 
     python scripts/answers.py [CHECKPOINT]
 
-The neutral point of a target is the middle of the rating scale. The width of the zone around it is measured on EmoBank's
-training sentences: of all widths on a grid of .02, the one whose three classes agree best (mean recall) with what most
-raters of a sentence gave: below, at or above the middle. Probabilities, intervals and verdicts are then measured on the test split, and verdicts on MELD's three
-sentiments, which neither system was tuned on, beside VADER's own three classes (compound at -.05 and .05).
+The neutral point of a target is the middle of the rating scale. The width of the zone around it is measured on
+EmoBank's training sentences: of all widths on a grid of .02, the one whose three classes agree best (mean recall) with
+what most raters of a sentence gave: below, at or above the middle. Probabilities, intervals and verdicts are then
+measured on the test split, and verdicts on MELD's three sentiments, which neither system was tuned on, beside VADER's
+own three classes (compound at -.05 and .05).
 """
 
 import argparse
