@@ -1,12 +1,14 @@
 """Any number of targets under any names: the config, every head, every loss and the memory follow them."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import MINILM, tiny_config, tiny_model
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from training_kit import encoder_with_tokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from liminal_hf import DEFAULT_CHECKPOINT, HEADS, LOSSES, LiminalConfig, LiminalForPADRegression
 from liminal_hf.modeling.errors import LiminalError
@@ -120,6 +122,20 @@ def test_every_field_is_checked_by_name(fields: dict[str, Any]) -> None:
     setattr(config, *next(iter(fields.items())))
     with pytest.raises(LiminalError, match=next(iter(fields))):
         LiminalForPADRegression(config)
+
+
+def test_a_mean_outside_of_the_label_range_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Such a model would answer the end of the range for every text."""
+    folder = encoder_with_tokenizer(tmp_path)
+    build = partial(LiminalForPADRegression.from_encoder_pretrained, folder, head="linear", label_std=[2.0] * 3)
+    with pytest.raises(LiminalError, match=r"pleasure \(5\), dominance \(-2\) lies outside .* -1\.\.1.*label_range="):
+        build(label_mean=[5.0, 0.0, -2.0])
+    model = build(label_mean=[5.0, 4.0, 6.0], label_range=[1.0, 9.0])
+    reader = pipeline("pad-regression", model=model, tokenizer=AutoTokenizer.from_pretrained(folder))
+    assert 1 < reader("w1 w2")["pleasure"] < 9 and not caplog.records
+    model.config.label_range = [-1.0, 1.0]  # as in a checkpoint of an earlier version, which still loads
+    pipeline("pad-regression", model=model, tokenizer=reader.tokenizer)
+    assert "lies outside of label_range" in caplog.text
 
 
 def test_an_unknown_name_is_answered_with_near_ones() -> None:

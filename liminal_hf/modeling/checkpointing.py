@@ -26,6 +26,7 @@ from .configuration_liminal import LiminalConfig, refuse_unknown
 from .encoders import hub_revision, load_encoder
 from .errors import LiminalError
 from .provenance import known_facts, read_facts, remember_facts, write_facts
+from .targets import clamped_targets
 
 logger = logging.getLogger(__name__)
 
@@ -290,6 +291,8 @@ class CheckpointedModel(PreTrainedModel):
         encoder = load_encoder(name, revision, config_kwargs.get("encoder_layers"), **(encoder_kwargs or {}))
         attention = encoder.config._attn_implementation
         config = LiminalConfig(text_config=encoder.config, head=head, **config_kwargs)
+        if problem := clamped_targets(config):
+            raise LiminalError(problem)
         # Nesting has reset it (it is not part of a config's JSON).
         config.text_config._attn_implementation = attention
         config.encoder_name_or_path = name

@@ -3,6 +3,7 @@
 Requires torch and transformers.
 """
 
+import logging
 import math
 import os
 import threading
@@ -19,6 +20,7 @@ from .encoders import mixes_padding
 from .errors import LiminalError
 from .memory import ConversationMemory
 from .rows import OCTANTS, describe, octant, overall_confidence, percentile
+from .targets import clamped_targets
 from .texts import (
     UNREADABLE,
     as_list,
@@ -34,6 +36,7 @@ from .texts import (
 __all__ = ["OCTANTS", "PADRegressionPipeline", "TargetClassificationPipeline"]
 __all__ += ["describe", "octant", "overall_confidence", "percentile"]
 
+logger = logging.getLogger(__name__)
 _FORKED = threading.Event()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_FORKED.set)
@@ -105,6 +108,8 @@ class PADRegressionPipeline(Pipeline):
         super().__init__(*args, **kwargs)
         if self.tokenizer is not None:
             with_padding(self.tokenizer)
+        if problem := clamped_targets(self.model.config):
+            logger.warning(problem)
 
     def _sanitize_parameters(
         self, max_length: int | None = None, num_outer_steps: int | None = None, **unknown: Any

@@ -74,3 +74,23 @@ def target_names(targets: list[str] | None, fields: dict[str, Any]) -> list[str]
     if not unnamed and labels != names:
         raise LiminalError(f"targets {names} and id2label {labels} contradict each other. Give targets alone.")
     return names
+
+
+def clamped_targets(config: Any) -> str | None:
+    """Says that the mean of the labels lies outside of `label_range`, where it does: pipelines would answer its end.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> config = SimpleNamespace(label_mean=[5.0, 0.2], label_range=[-1.0, 1.0], targets=["valence", "arousal"])
+        >>> clamped_targets(config)[:67]
+        'The mean label of valence (5) lies outside of label_range, -1..1: a'
+    """
+    low, high = config.label_range
+    pairs = zip(config.targets, config.label_mean, strict=True)
+    if outside := [f"{name} ({mean:g})" for name, mean in pairs if not low <= mean <= high]:
+        return (
+            f"The mean label of {', '.join(outside)} lies outside of label_range, {low:g}..{high:g}: a pipeline clamps "
+            "to that range, and answers the same for every text. Set label_range to the lowest and highest possible "
+            "label, for example label_range=[1, 9]."
+        )
+    return None
