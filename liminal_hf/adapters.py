@@ -89,8 +89,10 @@ def lora_config(
         )
     if not (model.name_or_path or model.config._name_or_path):
         logger.warning(
-            "This model was not loaded from a checkpoint, so a saved adapter will not know what it belongs on. To load "
-            "the adapter alone later, first save_pretrained the model and load it from there; merging needs nothing."
+            "This model was not loaded from a checkpoint, so a saved adapter will not know what it belongs on, and "
+            "AutoPeftModelForSequenceClassification will look for it on the Hub in vain. To load the adapter alone "
+            "later, first save the model and load it from there: model.save_pretrained('base'); "
+            "model = LiminalForPADRegression.from_pretrained('base'). Merging needs nothing."
         )
     saved = ["liminal.head"]
     if any(True for _ in model.liminal.pooler.parameters()):

@@ -200,7 +200,30 @@ def test_more_modules_are_trained_whole_and_saved(base_folder: Path, tmp_path: P
         lora_config(LiminalForPADRegression.from_pretrained(base_folder), modules_to_save=["nothing"])
 
 
-def test_what_cannot_be_adapted_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_adapter_of_a_model_that_was_never_saved_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """PEFT asks the Hub for the missing checkpoint before our code is reached, so the warning comes first."""
+    monkeypatch.chdir(tmp_path)
+    model = tiny_model("bert")
+    get_peft_model(model, lora_config(model)).save_pretrained("orphan")
+    assert "AutoPeftModelForSequenceClassification" in caplog.text
+    with pytest.raises(OSError, match="connect to"):
+        AutoPeftModelForSequenceClassification.from_pretrained("orphan")
+
+    model = tiny_model("bert")
+    for advice in ("model.save_pretrained('base')", "model = LiminalForPADRegression.from_pretrained('base')"):
+        assert advice in caplog.text
+    model.save_pretrained("base")
+    model = LiminalForPADRegression.from_pretrained("base")
+    caplog.clear()
+    get_peft_model(model, lora_config(model)).save_pretrained("adapter")
+    assert "was not loaded from a checkpoint" not in caplog.text
+    loaded = AutoPeftModelForSequenceClassification.from_pretrained("adapter")
+    assert isinstance(loaded.get_base_model(), LiminalForPADRegression)
+
+
+def test_what_cannot_be_adapted_is_said() -> None:
     from liminal_hf import LiminalConfig
 
     model = tiny_model("bert")
@@ -212,8 +235,6 @@ def test_what_cannot_be_adapted_is_said(caplog: pytest.LogCaptureFixture) -> Non
         lora_config(LiminalForPADRegression(LiminalConfig(pooled_size=8)))
     with pytest.raises(ValueError, match="got BertModel"):
         lora_config(model.liminal.encoder)
-    lora_config(model)
-    assert "first save_pretrained the model" in caplog.text
     config = lora_config(model, r=2)
     config.use_dora = True
     with pytest.raises(ValueError, match="DoRA"):
