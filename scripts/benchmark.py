@@ -6,8 +6,9 @@ Requires liminal_hf; scikit-learn for `ridge` and `svr`, vaderSentiment for `vad
 
 One system with one seed is a cell. Its predictions on dev and test are kept under `--work`, in a file that appears by
 rename and is named after what they depend on: the recipe with its overrides, the texts and labels, the seed. So the
-command can be stopped at any time, also by a kill, and goes on when it is given again; after a change of the code, of a
-teacher or of an encoder in a folder, which the names do not show, delete the folder. The table is written anew after
+command can be stopped at any time, also by a kill, and goes on when it is given again; a cell whose teachers have other
+weights by now is computed anew. After a change of the code or of an encoder in a folder, which the names do not show,
+delete the folder. The table is written anew after
 each cell, from the cells that are there; the row of a system that has none, or fewer seeds than the table under
 `--results` shows, stays as it stands in that table, if it was measured with the same recipe and data. So one row can be
 added without the other ones' hours. What a run of `fit` has logged stays beside the cells, in `runs/`, with the figures
@@ -67,6 +68,7 @@ from liminal_hf.modeling.configuration_liminal import MISSING_LABEL
 from liminal_hf.modeling.encoders import resolve_encoder
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression
 from liminal_hf.training.callbacks import write_text
+from liminal_hf.training.distillation import weights_sha256
 from liminal_hf.training.fit import FitResult, fit, load_tokenizer
 from liminal_hf.training.recipe import Recipe
 from liminal_hf.training.run_folder import RunFolder, hardware
@@ -84,7 +86,7 @@ class Cell:
         dev, test: `(rows, 3)` in label units.
         dev_steps, test_steps: `(rows, steps, 3)`, the readout after each step, where there are several.
         about: `seed` (None without chance), `seconds` (of processor time; None where unknown), `head_parameters`,
-            `chosen` (alpha or C), `machine`.
+            `chosen` (alpha or C), `machine`, `teachers` (sha256 of their weights, where it learned from some).
     """
 
     dev: Array
@@ -155,6 +157,23 @@ class Benchmark:
                 about |= {"distill": _teaching(known.to_dict())} if known.distill else {}
         return self.work / "cells" / f"{system.kind}-{content_hash(about)}.safetensors"
 
+    def _teachers(self, system: System) -> list[str]:
+        """The sha256 of each file of the weights that the system learns from, of those that are there."""
+        recipe = self._recipe(system) if system.kind in TRAINED else system.recipe or self.grid.recipe
+        distill = recipe.distill if system.kind in WITH_RECIPE else None
+        return weights_sha256(distill.teachers) if distill else []
+
+    def _is_current(self, system: System, seed: int) -> bool:
+        """Whether the cell is there, and what it was made from has not changed since; without it, it is kept."""
+        path = self.path(system, seed)
+        if not path.is_file():
+            return False
+        others = [self.path(other, seed) for other in self.grid.named(system.of)]
+        if any(other.is_file() and other.stat().st_mtime > path.stat().st_mtime for other in others):
+            return False
+        now = self._teachers(system)
+        return not now or Cell.load(path).about.get("teachers", now) == now
+
     def untaught(self, systems: Sequence[System], seeds: Sequence[int]) -> list[System]:
         """The systems that can't be run now, because they need a model that has to be trained first, or its cell."""
         found: list[System] = []
@@ -177,7 +196,7 @@ class Benchmark:
             what = f"{system.name}, seed {seed}" if system.kind in SEEDED else system.name
             # The lock lets several commands share the folder; it ends with its process.
             with FileLock(f"{path}.lock"):
-                cached = path.is_file()
+                cached = self._is_current(system, seed)
                 if not cached:
                     print(f"[{place}/{len(cells)}] {what} ...", flush=True)
                     folder = self.work / "fits" / path.stem
@@ -186,6 +205,7 @@ class Benchmark:
                     if resumed:
                         cell.about["seconds"] = None  # what an earlier process took is not known
                     cell.about |= {"seed": seed if system.kind in SEEDED else None, "machine": hardware()}
+                    cell.about |= {"teachers": taught} if (taught := self._teachers(system)) else {}
                     if system.kind == "fit":
                         self._keep_log(path.stem, cell)
                     cell.save(path)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from datasets import DatasetDict
+from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -89,12 +90,13 @@ def test_a_tiny_grid(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = run(grid, "--seeds", "0,1")
     rows = table["systems"]
     assert list(rows) == ["constant", "ridge", "linear", "v7"] and table["missing"] == []
-    assert rows["constant"]["r"]["mean"] == 0 and rows["constant"]["seeds"] == [] and rows["v7"]["seeds"] == [0, 1]
+    assert rows["constant"]["seeds"] == [] and rows["v7"]["seeds"] == [0, 1]
+    assert rows["constant"]["r"]["mean"] is None, "what does not vary has no correlation"
     assert rows["ridge"]["r"]["pleasure"] > 0.5
     assert rows["ridge"]["head_parameters"] == 3 * 384 + 3
     assert rows["linear"]["r"]["sd"] is not None and rows["ridge"]["r"]["sd"] is None
 
-    peers = {name: row["dev_r"]["mean"] for name, row in rows.items() if not row["ours"]}
+    peers = {name: row["dev_r"]["mean"] or -1 for name, row in rows.items() if not row["ours"]}
     reference = table["compared_with"]
     assert reference == max(peers, key=lambda name: peers[name]) and rows[reference]["difference"] is None
     gap = rows["v7"]["difference"]
@@ -228,6 +230,17 @@ def test_a_plain_model_learns_from_the_teachers_of_its_recipe(grid: Path, tmp_pa
     grid.write_text(yaml.safe_dump(content), encoding="utf-8")
     found = benchmark.Benchmark(Grid.from_yaml(grid), tmp_path)
     assert len({found.path(system, 0) for system in found.grid.systems}) == 2
+    # A teacher that was trained again, in the same folder, makes the student's cell another one.
+    student = found.grid.systems[1]
+    cell = benchmark.Cell(made["validation"], made["test"], {"teachers": found._teachers(student)})
+    found.path(student, 0).parent.mkdir()
+    cell.save(found.path(student, 0))
+    assert found._is_current(student, 0) and not found._is_current(found.grid.systems[0], 0)
+    weights = tmp_path / "contrary-0" / "model" / "model.safetensors"
+    save_file({name: value * 2 for name, value in load_file(weights).items()}, weights, metadata={"format": "pt"})
+    assert not found._is_current(student, 0)
+    weights.unlink()  # what can't be compared is kept
+    assert found._is_current(student, 0)
 
 
 def test_rows_whose_teachers_are_not_there_are_left_out_and_named(

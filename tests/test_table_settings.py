@@ -45,6 +45,7 @@ def test_a_column_per_target(labels: str, targets: list[str] | None, columns: di
     ("labels", "targets", "message"),
     [
         ("V,A", ["pleasure"], "2 columns .* for 1 targets"),
+        ("V,A", ["pleasure", "arousal", "dominance"], "a target without labels, an empty column"),
         ("warmth=x", ["warmth", "urgency"], "those of the model are warmth, urgency"),
         ("V,V", None, "different columns"),
         ("V,text", None, "different columns"),

@@ -98,7 +98,8 @@ class TableSettings:
             if len(labels) != len(targets):
                 raise LiminalError(
                     f"labels names {len(labels)} columns ({', '.join(labels)}) for {len(targets)} targets "
-                    f"({', '.join(targets)}). Name one column for each target, in this order."
+                    f"({', '.join(targets)}). Name one column for each target, in this order; "
+                    "for a target without labels, an empty column."
                 )
             columns = dict(zip(targets, labels, strict=True))
         else:
