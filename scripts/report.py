@@ -33,7 +33,8 @@ def weighted_figures(
 ) -> dict[str, Array]:
     """Pearson r, CCC and MAE per dimension, for each row of weights.
 
-    With counts as weights they are the figures of a resample, without drawing its rows.
+    With counts as weights they are the figures of a resample, without drawing its rows. What does not vary counts as 0,
+    so that a constant can be compared.
 
     Args:
         predictions, labels: `(rows, 3)`; a label of -100 is left out, a dimension that is not predicted, NaN, stays so.
