@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Sets up .venv and runs everything that has to pass: ruff, mypy, and the suite, with its slowest tests and its coverage.
+# Sets up .venv and runs everything that has to pass: ruff, mypy, and the suite; at the end, its slowest tests.
 #
 #   bash scripts/test.sh                                   all of it
 #   bash scripts/test.sh tests/test_modeling.py -k memory  a part of the suite: the arguments go to pytest
 #   bash scripts/test.sh --nightly                         the slow tests and those of the research scripts
+#   bash scripts/test.sh --cov=liminal_hf                  also prints how much of the package the tests run
 #
 # Tests that need a corpus look for it in the folder that LIMINAL_DATA_DIR names, and say so when they skip.
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
@@ -22,6 +23,4 @@ say "ruff check, ruff format --check"
 say "mypy"
 .venv/bin/mypy
 say "pytest $*"
-# sys.monitoring (Python 3.12 and newer) counts lines at next to no cost; before, it costs a tenth of the time.
-export COVERAGE_CORE=sysmon
-exec .venv/bin/python -m pytest --numprocesses=2 --dist=loadscope --durations=15 --cov=liminal_hf "$@"
+exec .venv/bin/python -m pytest --numprocesses=2 --dist=loadscope --durations=15 "$@"
