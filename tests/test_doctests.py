@@ -28,4 +28,6 @@ def test_examples(name: str, minilm: Path, monkeypatch: pytest.MonkeyPatch, tmp_
     module = importlib.import_module(name)
     torch.manual_seed(0)
     result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
-    assert result.attempted > 0 and result.failed == 0
+    # Examples that train for minutes are marked to be skipped, and count as none.
+    skipped = "doctest: +SKIP" in Path(str(module.__file__)).read_text(encoding="utf-8")
+    assert result.failed == 0 and (result.attempted > 0 or skipped)

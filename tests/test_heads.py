@@ -161,13 +161,15 @@ def test_affect_moves_the_answer_and_is_per_row() -> None:
 def test_what_a_head_would_ignore_is_refused(fields: dict[str, Any], inputs: dict[str, Any], heads: str) -> None:
     name = next(iter(inputs))
     model = bare(**fields)
-    with pytest.raises(LiminalError, match=rf"does not use {name}\..*take a head that does: {heads}\."):
+    # Other tests of the same process may have registered heads of their own.
+    listed = heads.replace(", ", r", (?:\w+, )*") + r"(?:, \w+)*"
+    with pytest.raises(LiminalError, match=rf"does not use {name}\..*take a head that does: (?:\w+, )*{listed}\."):
         model(pooled_embeds=torch.rand(2, 8), **inputs)
     model(pooled_embeds=torch.rand(2, 8), **dict.fromkeys(inputs))
 
 
 def test_a_head_without_a_memory_carries_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert heads_that_read("memory") == ["v6", "v7"]
+    assert [head for head in heads_that_read("memory") if head in OURS] == ["v6", "v7"]
 
     def refuse(*arguments: Any, **named: Any) -> None:
         raise AssertionError("a memory was made")
@@ -176,7 +178,7 @@ def test_a_head_without_a_memory_carries_none(monkeypatch: pytest.MonkeyPatch) -
     for fields in ({"head": "v1"}, {"head": "v4"}, {"head": "linear"}, {"head": "v7", "soul_kernel": False}):
         model = bare(**fields)
         assert not model.base.head.has_memory and model(pooled_embeds=torch.rand(2, 8)).memory is None
-        with pytest.raises(LiminalError, match=r"has no memory. Heads with one: v6, v7"):
+        with pytest.raises(LiminalError, match=r"has no memory. Heads with one: .*v6, .*v7"):
             model.initial_memory()
 
 

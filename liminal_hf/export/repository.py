@@ -179,6 +179,7 @@ def write_handler(folder: str | Path) -> None:
         folder: a folder with a checkpoint.
 
     Example:
+        >>> import os, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_handler(folder)
         ...     sorted(os.listdir(folder))
@@ -197,6 +198,7 @@ def local_paths(folder: str | Path, known: list[str] | None = None) -> list[str]
             temporary folder.
 
     Example:
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = Path(folder, "a.json").write_text('{"model": "/home/me/model"}')
         ...     local_paths(folder)

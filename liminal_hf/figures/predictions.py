@@ -427,7 +427,7 @@ def steps_curve(
 
     Example:
         >>> gold = np.random.default_rng(0).normal(0, .15, (500, 3))
-        >>> steps_curve(np.stack([0 * gold + gold[::-1], gold], axis=1), gold).axes[0].lines[0].get_ydata()[1]
+        >>> float(steps_curve(np.stack([0 * gold + gold[::-1], gold], axis=1), gold).axes[0].lines[0].get_ydata()[1])
         1.0
     """
     points = check("trajectory", trajectory, ("rows", "K", len(targets)))

@@ -35,7 +35,7 @@ def standard_quantile(share: float, quantiles: Sequence[float] | None = None) ->
             share is linear, beyond them the normal's tail goes on.
 
     Example:
-        >>> standard_quantile(0.5), standard_quantile(5 / 6, [-1.0, 0.0, 1.0])
+        >>> standard_quantile(0.5), round(standard_quantile(5 / 6, [-1.0, 0.0, 1.0]), 6)
         (0.0, 1.0)
     """
     if quantiles is None:
@@ -131,7 +131,7 @@ def statements(mean: Sequence[float], deviation: Sequence[float], config: Any, l
 
     Example:
         >>> from liminal_hf import LiminalConfig
-        >>> said = statements([0.4, 0.0, 0.0], [0.1, 0.1, 0.1], LiminalConfig(pooled_size=8))
+        >>> said = statements([0.4, 0.0, 0.0], [0.1, 0.1, 0.1], LiminalConfig(pooled_size=8, label_std=[0.2] * 3))
         >>> said["verdict"]["pleasure"], round(said["probability"]["pleasure"], 3)
         ('positive', 1.0)
     """

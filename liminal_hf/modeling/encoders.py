@@ -72,7 +72,7 @@ def max_tokens(config: PreTrainedConfig | None) -> int | None:
     Example:
         >>> from transformers import GPT2Config, RobertaConfig, XLNetConfig
         >>> max_tokens(RobertaConfig()), max_tokens(GPT2Config()), max_tokens(XLNetConfig())
-        (512, 1024, None)
+        (510, 1024, None)
     """
     text_config = _text_config(config)
     if text_config is None:

@@ -41,6 +41,7 @@ def load_emoita(data_dir: str | os.PathLike[str] | None = None) -> DatasetDict:
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> folder = Path(tempfile.mkdtemp())  # a corpus of one sentence, to show its form
         >>> _ = (folder / "emobank.csv").write_text("id,split,V,A,D,text\\na,test,4,3,2,Fine.\\n", "utf-8")
         >>> _ = (folder / "EmoITA.csv").write_text("id,text,V,A,D\\na,Bene.,5.5,3,2\\n", "utf-8")
@@ -78,6 +79,7 @@ def human_ceiling(
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> folder = Path(tempfile.mkdtemp())  # three sentences, and raters who always agree
         >>> ids, ratings = "abc", ["3,4,2", "4,2,3", "2,3,4"]
         >>> rows = "".join(f"{i},train,{r},Hello\\n" for i, r in zip(ids, ratings))
