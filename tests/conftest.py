@@ -20,6 +20,7 @@ from transformers import (
     GPT2Config,
     LlamaConfig,
     ModernBertConfig,
+    MPNetConfig,
     PreTrainedConfig,
     Qwen3Config,
     RobertaConfig,
@@ -63,6 +64,7 @@ def tiny_config(family: str) -> PreTrainedConfig:
     configs: dict[str, Callable[[], PreTrainedConfig]] = {
         "bert": lambda: BertConfig(**size, vocab_size=VOCABULARY, intermediate_size=37, max_position_embeddings=64),
         "roberta": lambda: RobertaConfig(**size, **special, intermediate_size=37, max_position_embeddings=66),
+        "mpnet": lambda: MPNetConfig(**size, **special, intermediate_size=37, max_position_embeddings=66),
         "distilbert": lambda: DistilBertConfig(
             dim=32, n_layers=2, n_heads=4, hidden_dim=37, vocab_size=VOCABULARY, max_position_embeddings=64
         ),

@@ -135,7 +135,8 @@ def test_json_holds_what_the_pipeline_gives(run: Run, checkpoint: Path) -> None:
     assert [row.pop("text") for row in found] == TEXTS
     expected = pipeline("pad-regression", model=str(checkpoint), device="cpu")(TEXTS)
     for row, wanted in zip(found, expected, strict=True):
-        about = ["confidence", "octant", "uncertainty", "percentile", "truncated", "error"]
+        about = ["confidence", "octant", "uncertainty", "percentile", "interval", "probability", "verdict"]
+        about += ["truncated", "error"]
         assert list(row) == ["pleasure", "arousal", "dominance", *about]
         assert row.keys() == wanted.keys() and row["octant"] == wanted["octant"]
         for name in DIMENSIONS:

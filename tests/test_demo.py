@@ -75,7 +75,11 @@ def shown(value: float) -> str:
 def assert_same(row: dict[str, Any], wanted: dict[str, Any]) -> None:
     """The row has the pipeline's values; numbers within rounding."""
     for name, value in wanted.items():
-        assert row[name] == (pytest.approx(value, abs=1e-5) if isinstance(value, float | dict) else value), name
+        if isinstance(value, dict):
+            assert_same(row[name], value)
+        else:
+            close = isinstance(value, float | list)
+            assert row[name] == (pytest.approx(value, abs=1e-5) if close else value), name
 
 
 def rows_of(content: bytes) -> list[dict[str, str]]:
