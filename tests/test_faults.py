@@ -127,8 +127,8 @@ def test_a_head_without_its_encoder_from_elsewhere_names_no_path(tmp_path: Path,
             "sizes of the text_config ask for",
         ),
         ({"text_config": {"model_type": "unheard-of"}}, ValueError, "unheard-of"),
-        ({"label_std": [1, 0, 1]}, ValueError, "must be positive"),
-        ({"label_mean": [0, 0]}, ValueError, "three finite numbers"),
+        ({"label_std": [1, 0, 1]}, ValueError, "above 0 for every target"),
+        ({"label_mean": [0, 0]}, ValueError, "a list of finite numbers, one per target"),
     ],
 )
 def test_a_config_that_cannot_be_followed_is_named(fields: Any, error: type, message: str, broken: Path) -> None:
