@@ -195,7 +195,8 @@ def test_targets_of_any_name(tmp_path: Path) -> None:
     model = tiny_model("bert", targets=["warmth", "urgency"], trained_targets=[True, False])
     table = Scorer(model, tokenizer=word_tokenizer(), threads=1).score(["w3 w4", ""])
     assert table.column_names == [
-        "warmth", "urgency", "uncertainty_warmth", "uncertainty_urgency", "confidence", "octant", "truncated", "error",
+        "warmth", "urgency", "uncertainty_warmth", "uncertainty_urgency", "low_warmth", "high_warmth", "low_urgency",
+        "high_urgency", "verdict_warmth", "verdict_urgency", "confidence", "octant", "truncated", "error",
     ]  # fmt: skip
     assert [row["warmth"] is None for row in table.to_pylist()] == [False, True]
     assert table["urgency"].null_count == table["octant"].null_count == 2
