@@ -86,7 +86,7 @@ def portable_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
         The same facts, shortened, as plain values for JSON.
 
     Example:
-        >>> portable_facts({"metrics": {"seed": 1, "phases": [], "test": {"ccc_mean": float("nan")}}, "data": "/tmp/x"})
+        >>> portable_facts({"metrics": {"seed": 1, "phases": [], "test": {"ccc_mean": float("nan")}}, "data": "/a/x"})
         {'metrics': {'test': {'ccc_mean': None}, 'seed': 1}, 'data': 'x'}
     """
     facts = dict(facts)
