@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_model
+from huggingface_hub.utils import enable_progress_bars
 from safetensors.torch import load_file
 from training_kit import WORDS, encoder_with_tokenizer, predict_texts, same_weights, small_recipe, texts_and_labels
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
@@ -163,6 +164,7 @@ def test_reading_is_told_and_goes_on_where_it_was_interrupted(
     monkeypatch.setattr(distillation, "_SHARD", 30)
     monkeypatch.setattr(distillation, "_LOG_SECONDS", 0)
     monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)
+    enable_progress_bars()  # a command that ran before in this process may have switched them off
     whole = distillation.teach([teacher], texts, 32, tmp_path / "whole.safetensors")
     counts: list[int] = []
 
@@ -208,7 +210,7 @@ for late in (1, 0):
     if processes.process_index == late:
         time.sleep(2)  # the other has gone ahead
     values = distillation.teach([sys.argv[1]], texts, 32, path)
-print(f"RANK {processes.process_index} READ {sum(counts)} SUM {values.sum():.6f}", flush=True)
+print(f"RANK {processes.process_index} READ {sum(counts)} SUM {values.sum():.6f}\\n", end="", flush=True)
 """
 
 

@@ -235,7 +235,7 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
         export_onnx(model, tmp_path, quantize="int4")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no encoder"):
         export_onnx(LiminalForPADRegression(LiminalConfig(pooled_size=8)), tmp_path)
-    with pytest.raises(ValueError, match="'linear' has no memory"):
+    with pytest.raises(ValueError, match="'linear' as configured has no memory"):
         export_onnx(tiny_model("bert", head="linear"), tmp_path, memory=True)
     with pytest.raises(ValueError, match="got BertModel"):
         export_onnx(model.liminal.encoder, tmp_path)  # type: ignore[arg-type]

@@ -24,7 +24,8 @@ from liminal_hf.data import load_emobank  # noqa: E402
 from liminal_hf.data.pooled_cache import COLUMN  # noqa: E402
 from liminal_hf.modeling.configuration_liminal import LiminalConfig  # noqa: E402
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression  # noqa: E402
-from liminal_hf.training.fit import FitResult, _Run, fit  # noqa: E402
+from liminal_hf.training import inputs  # noqa: E402
+from liminal_hf.training.fit import FitResult, fit  # noqa: E402
 from liminal_hf.training.recipe import Recipe  # noqa: E402
 
 pytestmark = pytest.mark.nightly
@@ -48,7 +49,7 @@ def corpus(data_dir: Path) -> DatasetDict:
 @pytest.fixture
 def recipe(minilm: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     # These states are made up, so that a trial takes a second; `fit` is not to compare them with MiniLM's.
-    monkeypatch.setattr(_Run, "_check_states", lambda *arguments: None)
+    monkeypatch.setattr(inputs, "_check_states", lambda *arguments: None)
     return Recipe.from_dict(
         {
             # Eight numbers are what these states have; MiniLM is only named.
