@@ -164,6 +164,8 @@ if "token" in options:
 for name, auto in [("head", routes[0]), *(("adapter", route) for route in routes)]:
     model = auto.from_pretrained("tester/" + name, **options).eval()
     print(*model(**batch()).logits.flatten().tolist())
+fresh = LiminalForPADRegression.from_encoder_pretrained("tester/encoder", "main", encoder_kwargs=options, head="linear")
+assert len(fresh.config.encoder_revision) == 40, "a branch is written down as its commit"
 """
 
 

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from .configuration_liminal import LiminalConfig, refuse_unknown
-from .encoders import hub_revision, load_encoder
+from .encoders import encoder_revision, hub_commit, load_encoder, resolve_encoder
 from .errors import LiminalError
 from .provenance import known_facts, read_facts, remember_facts, write_facts
 from .targets import clamped_targets
@@ -296,8 +296,9 @@ class CheckpointedModel(PreTrainedModel):
         # Nesting has reset it (it is not part of a config's JSON).
         config.text_config._attn_implementation = attention
         config.encoder_name_or_path = name
-        commit = getattr(encoder.config, "_commit_hash", None)
-        config.encoder_revision = hub_revision(name, revision, commit)
+        source, asked = resolve_encoder(name, revision)
+        commit = hub_commit(source, asked, **(encoder_kwargs or {})) if source == name else None
+        config.encoder_revision = encoder_revision(name, revision, commit)
         return cls(config, encoder=encoder)
 
 

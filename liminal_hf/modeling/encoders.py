@@ -27,7 +27,9 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import extract_commit_hash
 
 from .configuration_liminal import check_encoder_config
 from .errors import LiminalError
@@ -469,7 +471,27 @@ def resolve_encoder(name_or_path: str, revision: str | None = None) -> tuple[str
     return str(folder), None
 
 
-def hub_revision(name_or_path: str, revision: str | None, commit: str | None) -> str | None:
+def hub_commit(name_or_path: str, revision: str | None = None, **hub_kwargs: Any) -> str | None:
+    """The commit that a revision of an encoder stands for; None for a folder, and for what is nowhere to be found.
+
+    Args:
+        name_or_path: Hub id or folder.
+        revision: commit, branch or tag; None is the main branch.
+        **hub_kwargs: `token`, `cache_dir`, `local_files_only` as the encoder is loaded with; others are left out.
+
+    Example:
+        >>> hub_commit("a/folder") is None
+        True
+    """
+    options = {key: hub_kwargs[key] for key in ("token", "cache_dir", "local_files_only") if key in hub_kwargs}
+    try:
+        file = cached_file(name_or_path, "config.json", revision=revision, **options)
+    except OSError:  # whoever loads it says what is wrong
+        return None
+    return extract_commit_hash(file, None)
+
+
+def encoder_revision(name_or_path: str, revision: str | None, commit: str | None) -> str | None:
     """The commit to write down for an encoder: the loaded one, else the asked one, else the packaged one."""
     if commit or revision:
         return commit or revision

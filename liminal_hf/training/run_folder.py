@@ -28,10 +28,10 @@ from datasets import DatasetDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..io import file_sha256
-from ..modeling.encoders import resolve_encoder
+from ..modeling.encoders import hub_commit, resolve_encoder
 from ..modeling.errors import LiminalError
 from ..modeling.heads import HEADS
 from ..modeling.losses import LOSSES
@@ -335,12 +335,7 @@ def _encoder(recipe: Recipe) -> str | None:
         files = sorted(path for pattern in patterns for path in Path(name).glob(pattern) if path.is_file())
         return _sha256({path.name: file_sha256(path) for path in files})
     source, revision = resolve_encoder(name, revision)
-    if source != name:
-        return None
-    try:
-        return AutoConfig.from_pretrained(source, revision=revision)._commit_hash
-    except OSError:  # whoever loads it says what is wrong
-        return None
+    return hub_commit(source, revision) if source == name else None
 
 
 def _plugin_code(recipe: Recipe) -> dict[str, str]:
