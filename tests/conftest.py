@@ -1,7 +1,9 @@
 """What the tests share: the real MiniLM of the extra `offline`, the corpora where they are at hand, tiny encoders."""
 
+import io
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,9 +29,11 @@ from transformers import (
     T5Config,
 )
 
+from liminal_hf.cli import main
 from liminal_hf.modeling.encoders import resolve_encoder
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression
 
+Run = Callable[..., tuple[int, str, str]]
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 VOCABULARY = 60
 # Markers in transformers' own tests, which test_transformers_suite.py runs.
@@ -153,6 +157,34 @@ def data_dir() -> Path:
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is cached is this test's alone."""
     monkeypatch.setenv("LIMINAL_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command line in this process; gives its exit status, stdout and stderr."""
+
+    def call(*arguments: object, stdin: bytes = b"") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        monkeypatch.setenv("COLUMNS", "160")
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return int(end.value.code or 0), out, err
+
+    return call
+
+
+@pytest.fixture
+def refused(run: Run) -> Callable[..., str]:
+    """Runs the command line and checks that it ends with status 2 and one line; gives that line."""
+
+    def call(*arguments: object, stdin: bytes = b"") -> str:
+        status, out, err = run(*arguments, stdin=stdin)
+        assert status == 2 and not out
+        assert err.startswith("liminal: ") and "Traceback" not in err and "fault of liminal_hf" not in err, err
+        return err
+
+    return call
 
 
 @pytest.fixture

@@ -108,13 +108,6 @@ def work(output: Path) -> None:
         output.write_text(json.dumps(results))
 
 
-def launch(folder: Path) -> dict[int, dict[str, Any]]:
-    """The results of `work` in this process and in two, by the number of processes."""
-    work(folder / "1.json")
-    run_two([__file__, str(folder / "2.json"), "work"])
-    return {processes: json.loads((folder / f"{processes}.json").read_text()) for processes in (1, 2)}
-
-
 def run_two(arguments: list[str]) -> None:
     """Runs Python with these arguments in two processes, by torchrun."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -128,13 +121,23 @@ def run_two(arguments: list[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
-    return launch(tmp_path_factory.mktemp("ddp"))
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that two processes have left behind: one launch does the work of all the tests that ask for it."""
+    folder = tmp_path_factory.mktemp("two")
+    run_two([__file__, str(folder)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(two_processes: Path) -> list[dict[str, Any]]:
+    """The results of `work` in this process and in two."""
+    work(two_processes / "work-1.json")
+    return [json.loads((two_processes / f"work-{processes}.json").read_text()) for processes in (1, 2)]
 
 
 @pytest.mark.parametrize("steps", [3, 1])
-def test_two_processes_train_and_evaluate_as_one(results: dict[int, dict[str, Any]], steps: int) -> None:
-    one, two = (results[processes][f"K={steps}"] for processes in (1, 2))
+def test_two_processes_train_and_evaluate_as_one(trained: list[dict[str, Any]], steps: int) -> None:
+    one, two = (results[f"K={steps}"] for results in trained)
     assert (one["world_size"], one["backend"]) == (1, None)
     assert (two["world_size"], two["backend"]) == (2, "gloo")
     assert one["updates"] == two["updates"] == 4
@@ -192,17 +195,16 @@ def test_every_launch_on_two_processes_ends_with_the_same_whole_weights(tmp_path
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe.to_yaml(), encoding="utf-8")
     found = []
-    for repetition in range(3):
+    for repetition in range(2):
         folder = tmp_path / f"run-{repetition}"
         run_two(["-m", "liminal_hf.cli", "train", str(path), "-o", str(folder)])
         about = json.loads((folder / "metrics.json").read_text())
         assert about["hardware"].endswith("2 processes") and about["phases"][0]["steps"] == 6
         found.append(load_file(folder / "model" / "model.safetensors"))
-    for other in found[1:]:
-        assert all(torch.equal(other[name], value) for name, value in found[0].items())
+    assert all(torch.equal(found[1][name], value) for name, value in found[0].items())
 
 
-def save_slowly(output: Path) -> None:
+def save_slowly(folder: Path) -> None:
     """What each process runs: saves checkpoints, the second process its own part half a second late."""
     from liminal_hf import LiminalTrainer, LiminalTrainingArguments
 
@@ -212,7 +214,7 @@ def save_slowly(output: Path) -> None:
             super()._save_rng_state(folder)
 
     arguments = LiminalTrainingArguments(
-        str(output.parent / "run"),
+        str(folder),
         max_steps=2,
         save_steps=1,
         save_strategy="steps",
@@ -224,9 +226,8 @@ def save_slowly(output: Path) -> None:
     SlowTrainer(tiny_model("bert"), arguments, collate, rows(16, seed=1)).train()
 
 
-def test_a_checkpoint_of_two_processes_is_whole(tmp_path: Path) -> None:
-    run_two([__file__, str(tmp_path / "any"), "save_slowly"])
-    checkpoints = sorted((tmp_path / "run").glob("checkpoint-*"))
+def test_a_checkpoint_of_two_processes_is_whole(two_processes: Path) -> None:
+    checkpoints = sorted((two_processes / "slow").glob("checkpoint-*"))
     assert len(checkpoints) == 2
     for checkpoint in checkpoints:
         listed = json.loads((checkpoint / MANIFEST).read_text())
@@ -253,7 +254,6 @@ def take_a_step(output: Path) -> None:
     model = tiny_model("bert")
     result: dict[str, Any] = {"refused": None, "sharded": 0}
     if world > 1:
-        distributed.init_process_group("gloo")
         mesh = init_device_mesh("cpu", (world,))
         try:
             fully_shard(tiny_model("bert"), mesh=mesh)
@@ -291,14 +291,11 @@ def take_a_step(output: Path) -> None:
     }
     if rank == 0:
         output.write_text(json.dumps({**result, "losses": losses, "weights": weights}))
-    if world > 1:
-        distributed.destroy_process_group()
 
 
-def test_two_fsdp2_processes_step_as_one(tmp_path: Path) -> None:
-    take_a_step(tmp_path / "1.json")
-    run_two([__file__, str(tmp_path / "2.json"), "take_a_step"])
-    one, two = (json.loads((tmp_path / f"{processes}.json").read_text()) for processes in (1, 2))
+def test_two_fsdp2_processes_step_as_one(two_processes: Path) -> None:
+    take_a_step(two_processes / "step-1.json")
+    one, two = (json.loads((two_processes / f"step-{processes}.json").read_text()) for processes in (1, 2))
     # torch shards no parameter without dimensions. The v7 head has two, and checkpoints hold them as they are.
     assert two["refused"].startswith("fully_shard doesn't support scalar parameters. Change memory_gate to a 1D tensor")
     assert two["scalars"] == ["liminal.head.faith_weight", "liminal.head.soul_kernel.memory_gate"]
@@ -356,4 +353,8 @@ def test_deepspeed_config_is_read_and_its_options_exist() -> None:
 
 
 if __name__ == "__main__":
-    {"work": work, "save_slowly": save_slowly, "take_a_step": take_a_step}[sys.argv[2]](Path(sys.argv[1]))
+    outputs = Path(sys.argv[1])
+    work(outputs / "work-2.json")  # its Trainer starts the process group
+    save_slowly(outputs / "slow")
+    take_a_step(outputs / "step-2.json")
+    torch.distributed.destroy_process_group()

@@ -1,18 +1,18 @@
 """`liminal chat`: the rule of the sharp turn, the trend, and a conversation through a terminal."""
 
+import io
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, pipeline
 
-from liminal_hf import LiminalForPADRegression
-from liminal_hf.chat import sharp_turn, trend, turn_line
+from liminal_hf import DEFAULT_CHECKPOINT, LiminalForPADRegression
+from liminal_hf.chat import converse, sharp_turn, trend, turn_line
 from liminal_hf.modeling.conversation import ConversationState
 
 
@@ -160,25 +160,27 @@ def test_a_conversation_in_a_terminal(checkpoint: Path, tmp_path: Path) -> None:
     assert ConversationState.load(kept).turns == 1
 
 
-@pytest.mark.parametrize("leave", ["/quit", "quit", "exit", ":q", "QUIT"])
-def test_a_kept_conversation_remembers_what_trends_look_back_at(minilm: Path, tmp_path: Path, leave: str) -> None:
+def test_a_kept_conversation_remembers_what_trends_look_back_at(
+    minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader, kept = pipeline("pad-regression", model=DEFAULT_CHECKPOINT), tmp_path / "kept"
+    monkeypatch.setenv("COLUMNS", "200")
+
     def chat(*lines: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "liminal_hf.cli", "chat", "--memory", str(tmp_path / "kept")],
-            input="\n".join(lines), capture_output=True, text=True, check=True,
-            env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
-        )  # fmt: skip
-        return done.stdout + done.stderr
+        monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines)))
+        converse(reader, ConversationState.load(kept) if kept.exists() else ConversationState(), kept)
+        return "".join(capsys.readouterr())
 
     once = chat("What a lovely surprise!", "You forgot our date again, and I am furious!")
     assert "falling" in once and "SHARP TURN (pleasure -" in once
-    (tmp_path / "kept").unlink()
-    first = chat("What a lovely surprise!", leave, "this is not read")
-    assert "steady" in first and "  2 you" not in first
+    for leave in ("/quit", "quit", "exit", ":q", "QUIT"):
+        kept.unlink()
+        first = chat("What a lovely surprise!", leave, "this is not read")
+        assert "steady" in first and "  2 you" not in first
     again = chat("You forgot our date again, and I am furious!", "\U0001f621", "so " * 300)
     assert "  2 you" in again and "falling" in again and "SHARP TURN (pleasure -" in again
     assert "not read: no token of this text is known" in again and "its end was left out" in again
-    assert len(ConversationState.load(tmp_path / "kept").rows["you"]) == 3
+    assert len(ConversationState.load(kept).rows["you"]) == 3
 
 
 def test_a_line_of_other_targets() -> None:
