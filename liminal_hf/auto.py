@@ -121,7 +121,7 @@ def _tell_adapters() -> None:
 def _tell_trainer() -> None:
     from transformers.trainer import DEFAULT_CALLBACKS
 
-    callback = importlib.import_module(f"{_PACKAGE}.training.fit_callback").FitCallback
+    callback = importlib.import_module(f"{_PACKAGE}.training.callbacks").FitCallback
     if callback not in DEFAULT_CALLBACKS:
         DEFAULT_CALLBACKS.append(callback)
 

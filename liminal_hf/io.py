@@ -6,7 +6,10 @@ Requires nothing but the standard library and huggingface_hub (for its offline s
 import hashlib
 import logging
 import os
+import shutil
 import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub.constants import HF_HUB_OFFLINE
@@ -19,6 +22,41 @@ logger = logging.getLogger(__name__)
 DATA_DIR_VARIABLE = "LIMINAL_DATA_DIR"
 CACHE_DIR_VARIABLE = "LIMINAL_CACHE_DIR"
 _TIMEOUT_SECONDS = 60
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """An empty folder beside `target` that takes its place, whole, when the block ends well.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "result"
+        >>> with atomic_folder(target) as part:
+        ...     write_text(part / "a.txt", "hello")
+        >>> [path.name for path in target.iterdir()]
+        ['a.txt']
+    """
+    part = target.with_name(f".{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    yield part
+    shutil.rmtree(target, ignore_errors=True)
+    part.rename(target)
+
+
+def folder_sha256(folder: Path, *patterns: str) -> dict[str, str]:
+    """The sha256, by name, of the files in a folder, or of those among them that fit one of the patterns."""
+    paths = {path for pattern in patterns or ("*",) for path in folder.glob(pattern) if path.is_file()}
+    return {path.name: file_sha256(path) for path in sorted(paths)}
+
+
+def changed_files(folder: Path, digests: Mapping[str, str]) -> list[str]:
+    """The names among `digests` whose file has another sha256 or is missing."""
+    return [
+        name
+        for name, digest in digests.items()
+        if not (folder / name).is_file() or file_sha256(folder / name) != digest
+    ]
 
 
 def cache_root() -> Path:
@@ -141,11 +179,14 @@ def fetch(url: str, target: Path, sha256: str) -> Path:
 __all__ = [
     "CACHE_DIR_VARIABLE",
     "DATA_DIR_VARIABLE",
+    "atomic_folder",
     "atomic_write",
     "cache_root",
+    "changed_files",
     "fetch",
     "file_sha256",
     "find_file",
+    "folder_sha256",
     "require_file",
     "write_text",
 ]

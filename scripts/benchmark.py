@@ -64,10 +64,10 @@ from transformers import AutoConfig
 from liminal_hf import metrics
 from liminal_hf.data import load_emobank, load_table, pooled_dataset
 from liminal_hf.data.pooled_cache import COLUMN
+from liminal_hf.io import write_text
 from liminal_hf.modeling.configuration_liminal import MISSING_LABEL
 from liminal_hf.modeling.encoders import resolve_encoder
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression
-from liminal_hf.training.callbacks import write_text
 from liminal_hf.training.distillation import weights_sha256
 from liminal_hf.training.fit import FitResult, fit, load_tokenizer
 from liminal_hf.training.recipe import Recipe

@@ -26,7 +26,7 @@ from liminal_hf import DEFAULT_CHECKPOINT
 from liminal_hf.export.checkpoint import open_checkpoint
 from liminal_hf.export.model_card import CORPORA
 from liminal_hf.export.repository import write_repository
-from liminal_hf.training.callbacks import write_text
+from liminal_hf.io import write_text
 from liminal_hf.training.fit import fit
 from liminal_hf.training.recipe import Recipe
 

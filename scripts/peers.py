@@ -24,6 +24,7 @@ from transformers import (
 
 from liminal_hf import LiminalConfig, LiminalForPADRegression
 from liminal_hf.data.pooled_cache import COLUMN
+from liminal_hf.io import atomic_folder
 from liminal_hf.metrics import compute_metrics, pearson
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS, MISSING_LABEL
 from liminal_hf.modeling.encoders import resolve_encoder
@@ -31,7 +32,6 @@ from liminal_hf.training.callbacks import ManifestCallback, last_checkpoint
 from liminal_hf.training.distillation import add_unlabelled, soft_labels
 from liminal_hf.training.fit import training_arguments
 from liminal_hf.training.recipe import Recipe
-from liminal_hf.training.run_folder import save_whole
 from liminal_hf.training.trainer import LiminalTrainer
 
 Array = NDArray[np.float64]
@@ -184,7 +184,9 @@ def plain(
     )
     last = last_checkpoint(folder)
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
-    save_whole(model, tokenizer, folder / "model")
+    with atomic_folder(folder / "model") as part:
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
     trainer.args.train_sampling_strategy = "random"  # else predictions would come in another order than the rows
     made = {name: np.asarray(trainer.predict(splits[name]).predictions, dtype=np.float64) for name in HELD_OUT}
     inner = {id(value) for value in model.base_model.parameters()}

@@ -16,7 +16,6 @@ from liminal_hf.training.callbacks import (
     ManifestCallback,
     is_whole,
     last_checkpoint,
-    write_text,
 )
 
 
@@ -144,9 +143,3 @@ def test_a_checkpoint_whose_best_is_damaged_is_passed_over(tmp_path: Path) -> No
     checkpoint(tmp_path, 2, best=best)
     (best / "model.safetensors").unlink()
     assert last_checkpoint(tmp_path) is None
-
-
-def test_writing_leaves_no_part(tmp_path: Path) -> None:
-    write_text(tmp_path / "a.txt", "one")
-    write_text(tmp_path / "a.txt", "two")
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "two")]

@@ -109,3 +109,22 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         temporary.write_text("half")
         raise RuntimeError
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
+
+
+def test_writing_leaves_no_part(tmp_path: Path) -> None:
+    io.write_text(tmp_path / "a.txt", "one")
+    io.write_text(tmp_path / "a.txt", "two")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "two")]
+
+
+def test_a_folder_takes_the_place_of_the_old_one_when_it_is_whole(tmp_path: Path) -> None:
+    for content in ("one", "two"):
+        with io.atomic_folder(tmp_path / "result") as part:
+            io.write_text(part / f"{content}.txt", content)
+    with pytest.raises(RuntimeError), io.atomic_folder(tmp_path / "result") as part:
+        raise RuntimeError
+    digests = io.folder_sha256(tmp_path / "result")
+    assert digests.keys() == {"two.txt"} and io.folder_sha256(tmp_path / "result", "*.json") == {}
+    assert io.changed_files(tmp_path / "result", {**digests, "gone.txt": "x"}) == ["gone.txt"]
+    (tmp_path / "result" / "two.txt").write_text("three")
+    assert io.changed_files(tmp_path / "result", digests) == ["two.txt"]

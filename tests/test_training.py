@@ -15,7 +15,7 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from liminal_hf import LiminalTrainingArguments
 from liminal_hf.modeling.errors import LiminalError
-from liminal_hf.training.fit_callback import Rows
+from liminal_hf.training.callbacks import Rows
 from liminal_hf.training.processes import check_launch, cpu_settings
 
 

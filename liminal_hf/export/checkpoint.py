@@ -155,23 +155,23 @@ def own_tokenizer(model: "LiminalForPADRegression") -> "PreTrainedTokenizerBase 
 
 def _low_rank(source: str) -> "dict[str, tuple[Tensor, Tensor]] | None":
     """Low-rank pairs of a head-only checkpoint, or those that `fit` left beside its model."""
-    from safetensors import safe_open
     from transformers.utils import cached_file
 
-    prefix = "low_rank."
     beside = Path(source).resolve().parent / "low_rank.safetensors"
     if beside.is_file() and (beside.parent / "metrics.json").is_file():
-        file, prefix = beside, ""
-    else:
-        file = cached_file(source, "model.safetensors", _raise_exceptions_for_missing_entries=False)
-    if file is None:
-        return None
+        return low_rank_pairs(beside)
+    file = cached_file(source, "model.safetensors", _raise_exceptions_for_missing_entries=False)
+    return low_rank_pairs(file, "low_rank.") if file is not None else None
+
+
+def low_rank_pairs(file: "str | Path", prefix: str = "") -> "dict[str, tuple[Tensor, Tensor]] | None":
+    """The low-rank pairs (A, B) in a file of weights, by the name of the weight after `prefix`; None without any."""
+    from safetensors import safe_open
+
     with safe_open(file, "pt") as weights:
-        names = [name for name in weights.keys() if name.startswith(prefix) and name.endswith(".A")]  # noqa: SIM118
-        pairs = {
-            name[len(prefix) : -2]: (weights.get_tensor(name), weights.get_tensor(name[:-1] + "B")) for name in names
-        }
-    return pairs or None
+        names = [name[:-2] for name in weights.keys() if name.startswith(prefix) and name.endswith(".A")]  # noqa: SIM118
+        pairs = {name: (weights.get_tensor(f"{name}.A"), weights.get_tensor(f"{name}.B")) for name in names}
+    return {name.removeprefix(prefix): pair for name, pair in pairs.items()} or None
 
 
 def _names_its_base(path: Path) -> bool:

@@ -27,7 +27,7 @@ MEASURED = (
     *("label_mean", "label_std", "trained_targets", "pooled_scale"),
     *("uncertainty_scale", "prediction_quantiles", "residual_quantiles"),
 )
-_RESIDUALS = 41  # quantiles of the standardised errors that are kept
+_RESIDUALS = 41  # count of the quantiles of the standardised errors
 Array = NDArray[np.float64]
 
 
@@ -54,10 +54,8 @@ def liminal_model(model: nn.Module) -> Any:
         >>> liminal_model(torch.nn.Sequential(model)) is model.liminal, liminal_model(torch.nn.Linear(1, 1))
         (True, None)
     """
-    for module in model.modules():
-        if _is_ours(module) and isinstance(getattr(module, "head", None), nn.Module):
-            return module
-    return None
+    ours = (module for module in model.modules() if _is_ours(module))
+    return next((module for module in ours if isinstance(getattr(module, "head", None), nn.Module)), None)
 
 
 def _is_ours(module: nn.Module) -> bool:
@@ -69,18 +67,10 @@ def update_config(model: nn.Module, **fields: Any) -> None:
     """Sets fields in the config of the model and of every copy of its head (PEFT trains a copy with its own config).
 
     The active adapters of a `PeftModel` carry the fields too, and bring them back when they are loaded.
-
-    Example:
-        >>> from liminal_hf import LiminalConfig, LiminalForPADRegression
-        >>> model = LiminalForPADRegression(LiminalConfig(pooled_size=8, latent_size=16))
-        >>> update_config(model, pooled_scale=2.0)
-        >>> model.config.pooled_scale, model.liminal.head.config.pooled_scale
-        (2.0, 2.0)
     """
-    configs = {id(module.config): module.config for module in model.modules() if _is_ours(module)}
-    for config in configs.values():
+    for module in filter(_is_ours, model.modules()):
         for name, value in fields.items():
-            setattr(config, name, value)
+            setattr(module.config, name, value)
     adapters = getattr(model, "peft_config", None)
     if isinstance(adapters, Mapping):
         base = liminal_model(model)
@@ -115,7 +105,8 @@ def read_labels(data: Any, targets: int | None = None) -> Array:
         if "labels" not in columns:
             raise LiminalError(no_labels(columns))
         data = data.with_format(None)["labels"][:]
-    if _is_table(data):
+    is_list = isinstance(data, list | tuple) and not (data and isinstance(data[0], Mapping))
+    if is_list or isinstance(data, np.ndarray | torch.Tensor):
         labels = _as_array(data)
     else:
         parts = [_as_array(_labels_of(part)) for part in data]
@@ -126,12 +117,6 @@ def read_labels(data: Any, targets: int | None = None) -> Array:
         expected = "N, T" if targets is None else f"N, {targets}"
         raise LiminalError(f"Labels must have the shape ({expected}), one number for each target; got {labels.shape}.")
     return labels
-
-
-def _is_table(data: Any) -> bool:
-    if isinstance(data, np.ndarray | torch.Tensor):
-        return True
-    return isinstance(data, list | tuple) and not (data and isinstance(data[0], Mapping))
 
 
 def _labels_of(part: Any) -> Any:
@@ -175,47 +160,27 @@ def _checked_rows(rows: list[Any]) -> np.ndarray:
     return np.array(rows, dtype=np.float64)  # None becomes NaN
 
 
-def label_statistics(labels: ArrayLike) -> tuple[list[float], list[float], list[bool]]:
-    """Mean, standard deviation (1/N) and presence of the labels per target.
-
-    Args:
-        labels: `(N, T)`, -100 where missing.
-
-    Returns:
-        `label_mean`, `label_std` (1.0 for a target that does not vary) and `trained_targets` (False without a label).
-
-    Example:
-        >>> label_statistics([[0.0, 0.5, -100], [1.0, 0.5, -100]])
-        ([0.5, 0.5, 0.0], [0.5, 1.0, 1.0], [True, True, False])
-    """
-    masked = np.ma.masked_equal(np.asarray(labels, dtype=np.float64), MISSING_LABEL)
-    mean = [float(value) for value in masked.mean(axis=0).filled(0.0)]
-    # Constant labels have nothing to be scaled by.
-    deviation = [float(value) if value > 1e-6 else 1.0 for value in masked.std(axis=0).filled(0.0)]
-    return mean, deviation, [bool(count) for count in masked.count(axis=0)]
-
-
 def measure_labels(model: nn.Module, data: Any) -> None:
-    """Puts `label_mean`, `label_std` and `trained_targets` into the config, and warns of a target without any label.
+    """Puts `label_mean`, `label_std` (1/N) and `trained_targets` into the config; warns of a target without any label.
 
     Args:
         model: a model of ours, also in a wrapper.
-        data: the training rows, as `read_labels` takes them.
-
-    Raises:
-        LiminalError: as in `read_labels`.
+        data: the training rows, as `read_labels` takes them; it raises what that raises.
 
     Example:
         >>> from liminal_hf import LiminalConfig, LiminalForPADRegression
         >>> model = LiminalForPADRegression(LiminalConfig(pooled_size=8, latent_size=16))
-        >>> measure_labels(model, [[0.0, 0.2, 0.4], [1.0, 0.4, 0.8]])
-        >>> model.config.label_mean[0], model.config.label_std[0]
-        (0.5, 0.5)
+        >>> measure_labels(model, [[0.0, 0.5, -100], [1.0, 0.5, -100]])
+        >>> model.config.label_mean, model.config.label_std, model.config.trained_targets
+        ([0.5, 0.5, 0.0], [0.5, 1.0, 1.0], [True, True, False])
     """
     config = liminal_model(model).config
-    mean, deviation, trained = label_statistics(read_labels(data, config.num_labels))
-    names = [name for name, has_labels in zip(config.id2label.values(), trained, strict=True) if not has_labels]
-    if names:
+    masked = np.ma.masked_equal(read_labels(data, config.num_labels), MISSING_LABEL)
+    mean = [float(value) for value in masked.mean(axis=0).filled(0.0)]
+    # Constant labels have nothing to be scaled by.
+    deviation = [float(value) if value > 1e-6 else 1.0 for value in masked.std(axis=0).filled(0.0)]
+    trained = [bool(count) for count in masked.count(axis=0)]
+    if names := [name for name, has_labels in zip(config.id2label.values(), trained, strict=True) if not has_labels]:
         logger.warning("No training row has a label for %s: the model will not answer it.", " and ".join(names))
     update_config(model, label_mean=mean, label_std=deviation, trained_targets=trained, labels_measured=True)
 
@@ -231,12 +196,6 @@ def check_label_range(labels: ArrayLike, config: Any, where: str = "The labels",
 
     Raises:
         LiminalError: a label lies outside; the message names the range of the labels and what to type.
-
-    Example:
-        >>> from liminal_hf import LiminalConfig
-        >>> check_label_range([[1.0, 9.0, 5.0]], LiminalConfig())
-        Traceback (most recent call last):
-        liminal_hf.modeling.errors.LiminalError: The labels lie in 1..9, and label_range is -1..1. ...
     """
     values = np.asarray(labels, dtype=np.float64)
     values = values[values != MISSING_LABEL]
@@ -287,17 +246,7 @@ def measure_pooled_scale(model: nn.Module, batches: Iterable[Mapping[str, Any]])
             pass
     finally:
         handle.remove()
-    update_config(model, pooled_scale=unit_scale(square, count))
-
-
-def unit_scale(square: float, count: int) -> float:
-    """The factor that brings `count` numbers with this sum of squares to a root mean square of 1, to six digits.
-
-    Example:
-        >>> unit_scale(square=0.5, count=8)
-        4.0
-    """
-    return float(f"{math.sqrt(count / max(square, 1e-12)):.6g}")
+    update_config(model, pooled_scale=float(f"{math.sqrt(count / max(square, 1e-12)):.6g}"))
 
 
 @torch.no_grad()
@@ -324,12 +273,6 @@ def predict(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> Predicted
     Args:
         model: a model of ours, also in a wrapper; on any device.
         batches: tensors; where they hold no `labels`, every label counts as missing.
-
-    Example:
-        >>> from liminal_hf import LiminalConfig, LiminalForPADRegression
-        >>> model = LiminalForPADRegression(LiminalConfig(pooled_size=8, latent_size=16))
-        >>> predict(model, [{"pooled_embeds": torch.zeros(2, 8), "labels": torch.zeros(2, 3)}]).predictions.shape
-        (2, 3)
     """
     logits, spreads, labels = [], [], []
     for batch, output in _run(model, batches):
@@ -366,11 +309,10 @@ def calibrate(model: nn.Module, validation: Predicted | None, train: Predicted |
         old_scale = list(config.uncertainty_scale)
         scale = [
             float(f"{old * math.sqrt(e / s):.6g}") if e > 0 and s > 0 else old
-            for old, e, s in zip(config.uncertainty_scale, error, spread, strict=True)
+            for old, e, s in zip(old_scale, error, spread, strict=True)
         ]
-        update_config(model, uncertainty_scale=scale)
         scaled = validation.uncertainty * np.array(scale) / np.array(old_scale)
-        update_config(model, residual_quantiles=_residual_quantiles(validation, scaled))
+        update_config(model, uncertainty_scale=scale, residual_quantiles=_residual_quantiles(validation, scaled))
     if train is not None:
         # Texts that only teachers have labelled are of another kind than those that a percentile speaks of.
         labelled = (train.labels != MISSING_LABEL).any(axis=1)

@@ -1,49 +1,193 @@
-"""What training adds to the HF Trainer between its steps: measured labels, averaged weights, the log, the manifest.
+"""What training adds to the HF Trainer: what `fit` measures, averaged weights, the log, the manifest.
 
-Requires accelerate, torch, safetensors and transformers. Each callback works with the stock `Trainer` too;
-`FitCallback` is one of its default callbacks as soon as `liminal_hf` is imported.
+Requires accelerate, torch, safetensors and transformers, and imports nothing of `transformers.trainer`, whose import
+registers `FitCallback`. Each callback works with the stock `Trainer` too.
 """
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
+from torch.utils.data import DataLoader, Subset
+from transformers.trainer_callback import ExportableState, TrainerCallback, TrainerState
+from transformers.trainer_pt_utils import IterableDatasetShard
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..io import atomic_write, file_sha256
+from ..io import atomic_write, changed_files, folder_sha256, write_text
 from ..modeling.errors import LiminalError
-from .fit_callback import FitCallback as FitCallback
+from .calibration import (
+    SCALE_TEXTS,
+    Array,
+    calibrate,
+    check_label_range,
+    liminal_model,
+    measure_labels,
+    measure_pooled_scale,
+    predict,
+    read_labels,
+    update_config,
+)
 
 RAW_WEIGHTS = "raw_weights.safetensors"
 MANIFEST = "manifest.json"
 LOG_COLUMNS = ("epoch", "train_loss", "validation_loss", "hope", "faith", "love", "learning_rate")
+_MOST_READ = 10_000
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Writes a file so that it is either the old one or the whole new one, also after a crash.
-
-    Example:
-        >>> import tempfile
-        >>> target = Path(tempfile.mkdtemp()) / "a.txt"
-        >>> write_text(target, "hello"); target.read_text()
-        'hello'
-    """
-    with atomic_write(Path(path)) as temporary:
-        temporary.write_bytes(text.encode("utf-8"))
-
-
-def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
+def checkpoint_folder(args: Any, state: TrainerState) -> Path:
     """Where the Trainer keeps the checkpoint of the present step."""
     return Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+
+
+class Rows:
+    """The data set of a dataloader, whole on every process, read with the dataloader's own collator.
+
+    Args:
+        loader: a dataloader of the Trainer, over a data set with or without a length.
+
+    Example:
+        >>> rows = Rows(DataLoader([{"labels": torch.tensor([0.1 * i])} for i in range(4)], batch_size=2, shuffle=True))
+        >>> [[round(value, 1) for value in batch["labels"][:, 0].tolist()] for batch in rows.batches(3)]
+        [[0.0, 0.1], [0.2]]
+    """
+
+    def __init__(self, loader: Any) -> None:
+        dataset = loader.dataset
+        while isinstance(dataset, IterableDatasetShard):
+            dataset = dataset.dataset
+        self.dataset: Any = dataset
+        self.collate = loader.collate_fn
+        # accelerate's loaders for streams have no size of their own.
+        self.batch_size = loader.batch_size or getattr(loader, "total_batch_size", None)
+        self.count = len(dataset) if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__") else None
+
+    def labels(self, targets: int | None = None) -> Array:
+        """All labels, see `read_labels`; of a stream, and of rows made on the fly, those of up to 10,000 rows."""
+        columns = getattr(self.dataset, "column_names", None) or ()
+        made_on_the_fly = (getattr(self.dataset, "format", None) or {}).get("type") == "custom"
+        at_hand = self.count is not None and "labels" in columns and not made_on_the_fly
+        if isinstance(self.dataset, list | tuple):
+            at_hand = all("labels" in row for row in self.dataset)
+        return read_labels(self.dataset if at_hand else self.batches(_MOST_READ), targets)
+
+    def labels_if_any(self) -> Array:
+        """As `labels`; empty where the rows have none."""
+        first = next(iter(self.batches(1)), {})
+        return np.empty((0, 0)) if first.get("labels") is None else self.labels()
+
+    def batches(self, most: int, spread: bool = False) -> Iterator[Mapping[str, Any]]:
+        """Batches of the first `most` rows in their order, or with `spread` of as many evenly from all of them."""
+        # A generator of its own: the order of the training must not depend on who looked at the rows before.
+        settings: dict[str, Any] = {"collate_fn": self.collate, "generator": torch.Generator()}
+        if self.count is None:
+            rows = 0
+            for batch in DataLoader(self.dataset, self.batch_size, **settings):
+                yield batch
+                rows += len(next(iter(batch.values())))
+                if rows >= most:
+                    return
+            return
+        end = self.count if spread else min(most, self.count)
+        indices = np.unique(np.linspace(0, end - 1, min(most, self.count)).astype(int)).tolist()
+        yield from DataLoader(Subset(self.dataset, indices), self.batch_size or 32, **settings)
+
+
+class FitCallback(TrainerCallback, ExportableState):
+    """Makes a training by the Trainer give what `fit` gives; does nothing for models that are not ours.
+
+    Before the first step it checks the labels against the config's `label_range`, and measures `label_mean`,
+    `label_std`, `trained_targets` and `pooled_scale` on the training rows unless the config says that its labels are
+    measured already. At the end, with the best model loaded, it calibrates `uncertainty_scale` on (up to 4,096)
+    evaluated rows and takes `prediction_quantiles` from as many training rows.
+
+    Args:
+        evaluated: gives the dataloader to calibrate on where the training evaluated nothing.
+
+    Raises:
+        LiminalError: in `train`, when a row has no labels, or a label is no number or lies outside of `label_range`.
+
+    Example:
+        >>> import liminal_hf
+        >>> from transformers.trainer import DEFAULT_CALLBACKS
+        >>> FitCallback in DEFAULT_CALLBACKS
+        True
+    """
+
+    MOST_ROWS = 4096
+
+    def __init__(self, evaluated: Callable[[], Any] | None = None) -> None:
+        self.evaluated = evaluated
+        self.measured: dict[str, Any] = {}
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the measured fields, which a resumed run must not measure again."""
+        return {"args": {}, "attributes": {"measured": self.measured}}
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, model: nn.Module, **kwargs: Any) -> None:
+        """Checks and measures, or takes what was measured before the checkpoint that the run resumes from."""
+        # A checkpoint from before this callback was there has no entry for it, and the Trainer wants one.
+        saved = state.stateful_callbacks.setdefault(type(self).__name__, self.state())
+        base, loader = liminal_model(model), kwargs.get("train_dataloader")
+        if base is None or loader is None:
+            return
+        rows, config = Rows(loader), base.config
+        try:
+            labels = rows.labels(config.num_labels)
+        except LiminalError:
+            if getattr(model, "liminal", None) is base:
+                raise
+            return  # a wrapper with a task of its own, whose labels are not the model's
+        base.trained_on = _description(train=loader, validation=kwargs.get("eval_dataloader"))
+        check_label_range(labels, config, "The training labels")
+        evaluated = self.evaluated() if self.evaluated is not None else None
+        if evaluated is not None:
+            check_label_range(Rows(evaluated).labels_if_any(), config, "The evaluation labels")
+        if state.global_step > 0:
+            for entry in saved if isinstance(saved, list) else [saved]:
+                update_config(model, **entry["attributes"]["measured"])
+        elif not getattr(config, "labels_measured", True):  # code that came with an older checkpoint has no such field
+            measure_labels(model, labels)
+            measure_pooled_scale(model, rows.batches(SCALE_TEXTS))
+            _agree(model, "pooled_scale")
+        fields = ("label_mean", "label_std", "trained_targets", "pooled_scale")
+        self.measured = {name: getattr(config, name) for name in fields if hasattr(config, name)}
+
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, model: nn.Module, **kwargs: Any) -> None:
+        """Calibrates the model that the training leaves."""
+        loader = kwargs.get("eval_dataloader")
+        if loader is None and self.evaluated is not None:
+            loader = self.evaluated()
+        if not self.measured:
+            return
+        parts = [None if one is None else Rows(one) for one in (loader, kwargs.get("train_dataloader"))]
+        validation, train = (
+            None if part is None else predict(model, part.batches(self.MOST_ROWS, spread=True)) for part in parts
+        )
+        calibrate(model, validation, train)
+        _agree(model, "uncertainty_scale", "prediction_quantiles", "residual_quantiles")
+
+
+def _agree(model: nn.Module, *names: str) -> None:
+    """Every process takes what the first has measured: the last digits may differ, and the models must not."""
+    config = liminal_model(model).config
+    update_config(model, **broadcast_object_list([{name: getattr(config, name) for name in names}])[0])
+
+
+def _description(**loaders: Any) -> dict[str, Any]:
+    """What a card says of the data of a training: its name, where it has one, and the count of its rows."""
+    datasets = {split: loader.dataset for split, loader in loaders.items() if hasattr(loader, "dataset")}
+    names = [getattr(getattr(dataset, "info", None), "dataset_name", None) for dataset in datasets.values()]
+    rows = {split: len(dataset) for split, dataset in datasets.items() if hasattr(dataset, "__len__")}
+    return {**({"name": names[0]} if names and names[0] else {}), "rows": rows}
 
 
 class EMACallback(TrainerCallback):
@@ -113,9 +257,7 @@ class EMACallback(TrainerCallback):
                 value.copy_(self._raw[name])
         self._raw = {}
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, model: nn.Module, **kwargs: Any) -> None:
         """Starts anew, or goes on from the checkpoint of this step."""
         self.start(model)
         if state.global_step == 0:
@@ -133,36 +275,28 @@ class EMACallback(TrainerCallback):
             for name, value in self._trained(model):
                 value.copy_(raw[name])
 
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: Any
-    ) -> None:
+    def on_optimizer_step(self, args: Any, state: TrainerState, control: Any, model: nn.Module, **kwargs: Any) -> None:
         """One update."""
         self.update(model)
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: Any
-    ) -> None:
+    def on_step_begin(self, args: Any, state: TrainerState, control: Any, model: nn.Module, **kwargs: Any) -> None:
         """Training goes on with the plain weights."""
         self.swap_out(model)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, model: nn.Module, **kwargs: Any) -> None:
         """The average is what is evaluated and saved, and what the training leaves."""
         if control.should_evaluate or control.should_save or control.should_training_stop:
             self.swap_in(model)
 
     on_epoch_end = on_step_end
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """The plain weights go beside the average."""
         if state.is_world_process_zero and self._raw:
             with atomic_write(checkpoint_folder(args, state) / RAW_WEIGHTS) as temporary:
                 save_file(self._raw, temporary)
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, model: nn.Module, **kwargs: Any) -> None:
         """The average stays in the model; when the Trainer has loaded the best checkpoint, that is an average too."""
         if not (args.load_best_model_at_end and state.best_model_checkpoint is not None):
             self.swap_in(model)
@@ -216,7 +350,7 @@ class EmotionalLogCallback(TrainerCallback):
         with self.path.open(newline="", encoding="utf-8") as file:
             return [row for row in list(csv.reader(file))[1:] if float(row[0]) <= round(self.epochs_before, 6)]
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_evaluate(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Writes the file."""
         rows = self.rows(state.log_history)
         if not state.is_world_process_zero or not rows:
@@ -233,13 +367,12 @@ class ManifestCallback(TrainerCallback):
     Must come after every callback that writes into the checkpoint.
     """
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Writes the manifest, when every process has written its part."""
         PartialState().wait_for_everyone()
         if state.is_world_process_zero:
             folder = checkpoint_folder(args, state)
-            files = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
-            write_text(folder / MANIFEST, json.dumps(files, indent=1))
+            write_text(folder / MANIFEST, json.dumps(folder_sha256(folder), indent=1))
 
 
 def last_checkpoint(folder: str | Path) -> Path | None:
@@ -257,7 +390,7 @@ def last_checkpoint(folder: str | Path) -> Path | None:
     for step in sorted((step for step in steps if step.isdigit()), key=int, reverse=True):
         path = steps[step]
         if is_whole(path):
-            best = TrainerState.load_from_json(str(path / TRAINER_STATE_NAME)).best_model_checkpoint
+            best = TrainerState.load_from_json(str(path / "trainer_state.json")).best_model_checkpoint
             if best is None or Path(best) == path or is_whole(Path(best)):
                 return path
     return None
@@ -266,7 +399,6 @@ def last_checkpoint(folder: str | Path) -> Path | None:
 def is_whole(checkpoint: Path) -> bool:
     """Whether every file that the checkpoint's manifest lists is there, unchanged."""
     try:
-        files = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-        return all(file_sha256(checkpoint / name) == digest for name, digest in files.items())
+        return not changed_files(checkpoint, json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8")))
     except (OSError, ValueError, AttributeError):
         return False

@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from ..data import load_goemotions
 from ..data.pooled_cache import COLUMN
 from ..inference import TextBatch, read
-from ..io import atomic_write, file_sha256
+from ..io import atomic_write, folder_sha256
 from ..modeling.configuration_liminal import DIMENSIONS, MISSING_LABEL, LiminalConfig
 from ..modeling.encoders import load_tokenizer, max_tokens
 from ..modeling.errors import LiminalError
@@ -74,32 +74,19 @@ def check_teacher(folder: str, targets: Sequence[str] = DIMENSIONS) -> None:
 
 
 def weights_sha256(teachers: list[str]) -> list[str]:
-    """The sha256 of each file of the teachers' weights, in order.
-
-    Example:
-        >>> weights_sha256([])
-        []
-    """
+    """The sha256 of each file of the teachers' weights, in order."""
     return _file_hashes(teachers, "*.safetensors")
 
 
 def settings_sha256(teachers: list[str]) -> list[str]:
-    """The sha256 of each other file that the teachers' predictions depend on: config, tokenizer, code.
-
-    Example:
-        >>> settings_sha256([])
-        []
-    """
+    """The sha256 of each other file that the teachers' predictions depend on: config, tokenizer, code."""
     return [digest for pattern in ("*.json", "*.txt", "*.model", "*.py") for digest in _file_hashes(teachers, pattern)]
 
 
 def _file_hashes(teachers: list[str], pattern: str) -> list[str]:
     beside = {"provenance.json", "metrics.json"}  # no prediction depends on them
-    hashes = {
-        teacher: [file_sha256(path) for path in sorted(Path(teacher).glob(pattern)) if path.name not in beside]
-        for teacher in dict.fromkeys(teachers)
-    }
-    return [digest for teacher in teachers for digest in hashes[teacher]]
+    hashes = {teacher: folder_sha256(Path(teacher), pattern) for teacher in set(teachers)}
+    return [digest for teacher in teachers for name, digest in hashes[teacher].items() if name not in beside]
 
 
 def add_unlabelled(
@@ -114,8 +101,7 @@ def add_unlabelled(
         targets: the student's.
 
     Raises:
-        FileNotFoundError: a teacher is missing.
-        LiminalError: a teacher can't teach this student (see `check_teacher`), or `train` has a column of states.
+        LiminalError, FileNotFoundError: as in `check_teacher`; or `train` has a column of states.
     """
     for teacher in distill.teachers:
         check_teacher(teacher, targets)
@@ -157,16 +143,17 @@ def teach(teachers: list[str], texts: list[str], max_length: int, path: Path) ->
     if predictions is None:
         # Texts of one length together: padding costs time.
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-        shards = [order[start : start + _SHARD] for start in range(0, len(order), _SHARD)]
         folder = path.with_name(f".{path.stem}.shards")
         total: np.ndarray | float = 0.0
         for number, teacher in enumerate(dict.fromkeys(teachers)):
-            _read_shards(teacher, texts, shards, max_length, folder / str(number), identity)
+            starts = range(0, len(order), _SHARD)
+            shards = {
+                folder / str(number) / f"{start:06d}.safetensors": order[start : start + _SHARD] for start in starts
+            }
+            _read_shards(teacher, texts, shards, max_length, identity)
             processes.wait_for_everyone()
-            parts = [_read_file(folder / str(number) / _shard_name(index), identity) for index in range(len(shards))]
-            ordered = np.empty((len(texts), parts[0].shape[1]))
-            ordered[order] = np.concatenate(parts)
-            total = total + teachers.count(teacher) / len(teachers) * ordered
+            parts = np.concatenate([_read_file(shard, identity) for shard in shards])
+            total = total + teachers.count(teacher) / len(teachers) * parts[np.argsort(order)]
         predictions = np.asarray(total)
         processes.wait_for_everyone()
         if processes.is_main_process:
@@ -177,49 +164,40 @@ def teach(teachers: list[str], texts: list[str], max_length: int, path: Path) ->
     return predictions
 
 
-def _read_shards(
-    teacher: str, texts: list[str], shards: list[list[int]], max_length: int, folder: Path, identity: str
-) -> None:
+def _read_shards(teacher: str, texts: list[str], shards: dict[Path, list[int]], max_length: int, identity: str) -> None:
     """Writes this process's share of the shards that are not there yet."""
     processes = PartialState()
-    mine = range(processes.process_index, len(shards), processes.num_processes)
-    missing = [index for index in mine if _read_file(folder / _shard_name(index), identity) is None]
+    mine = list(shards)[processes.process_index :: processes.num_processes]
+    missing = [path for path in mine if _read_file(path, identity) is None]
     if not missing:
         return
-    folder.mkdir(parents=True, exist_ok=True)
     model = AutoModelForSequenceClassification.from_pretrained(teacher, use_safetensors=True).to(processes.device)
     tokenizer = load_tokenizer(teacher)
     limit = max_tokens(model.config)
     length = None if hasattr(model.config, "max_seq_length") else min(max_length, limit or max_length)
-    count = sum(len(shards[index]) for index in missing)
+    count = sum(len(shards[path]) for path in missing)
     name = f"{Path(teacher).parent.name}/{Path(teacher).name}"
     with tqdm(total=count, desc=f"Soft targets of {name}", unit="text", disable=count <= 64) as bar:
-        progress = _Progress(bar, name)
-        for index in missing:
-            rows = [texts[row] for row in shards[index]]
-            outcome = read(
-                model, tokenizer, rows, max_length=length, batch_size=64, outputs=("logits",), progress=progress
-            )
-            _write_file(folder / _shard_name(index), outcome["logits"].astype(np.float64), identity)
+        logged = time.monotonic()
 
+        def progress(batches: Sequence[TextBatch]) -> Iterator[TextBatch]:
+            nonlocal logged
+            for batch in batches:
+                yield batch
+                bar.update(len(batch.rows))
+                if time.monotonic() - logged >= _LOG_SECONDS:
+                    logger.info("Soft targets of %s: %d of %d texts", name, bar.n, bar.total)
+                    logged = time.monotonic()
 
-class _Progress:
-    """Shows how many texts are read: in a bar, and in the log every half minute."""
-
-    def __init__(self, bar: Any, name: str) -> None:
-        self.bar, self.name, self.logged = bar, name, time.monotonic()
-
-    def __call__(self, batches: Sequence[TextBatch]) -> Iterator[TextBatch]:
-        for batch in batches:
-            yield batch
-            self.bar.update(len(batch.rows))
-            if time.monotonic() - self.logged >= _LOG_SECONDS:
-                logger.info("Soft targets of %s: %d of %d texts", self.name, self.bar.n, self.bar.total)
-                self.logged = time.monotonic()
-
-
-def _shard_name(index: int) -> str:
-    return f"{index:05d}.safetensors"
+        for path in missing:
+            rows = [texts[row] for row in shards[path]]
+            options: dict[str, Any] = {
+                "max_length": length,
+                "batch_size": 64,
+                "outputs": ("logits",),
+                "progress": progress,
+            }
+            _write_file(path, read(model, tokenizer, rows, **options)["logits"].astype(np.float64), identity)
 
 
 def _read_file(path: Path, identity: str) -> np.ndarray | None:

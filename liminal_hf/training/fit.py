@@ -17,24 +17,24 @@ from typing import Any, Literal
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, set_seed
 
+from ..export.checkpoint import low_rank_pairs
 from ..export.model_card import portable_facts
-from ..io import atomic_write
+from ..io import atomic_folder, atomic_write, folder_sha256, write_text
 from ..metrics import bootstrap_intervals
 from ..modeling import encoders
 from ..modeling.errors import LiminalError
 from ..modeling.modeling_liminal import LiminalForPADRegression
 from ..modeling.provenance import remember_facts
 from .calibration import calibrate, measure_labels, update_config
-from .callbacks import write_text
 from .inputs import Inputs, load_splits, load_tokenizer, readable_length, run_inputs
 from .phases import RESULT, PhaseSettings, rebuild, train_phase, training_arguments, uncertainty_readout
 from .processes import start_processes
 from .recipe import Recipe
-from .run_folder import PhaseResult, RunFolder, hardware, save_whole, versions, without_nan
+from .run_folder import PhaseResult, RunFolder, about_run, without_nan
 from .trainer import LiminalTrainer
 
 logger = logging.getLogger(__name__)
@@ -63,10 +63,7 @@ class FitResult:
     def low_rank(self) -> dict[str, tuple[Tensor, Tensor]] | None:
         """The change of the encoder for `save_head_only(low_rank=...)`; None unless adapters alone have changed it."""
         path = RunFolder(self.output_dir).low_rank
-        if not path.is_file():
-            return None
-        pairs = load_file(path)
-        return {name[:-2]: (pairs[name], pairs[f"{name[:-2]}.B"]) for name in pairs if name.endswith(".A")}
+        return low_rank_pairs(path) if path.is_file() else None
 
 
 def fit(
@@ -245,12 +242,9 @@ def _finish(model: LiminalForPADRegression, inputs: Inputs, folder: RunFolder, r
     seconds = sum(one["seconds"] for report in reports for one in report.get("seeds", [report]))
     metrics |= {
         "rows": {split: len(rows) for split, rows in inputs.splits.items()},
-        "parameters": sum(value.numel() for value in model.parameters()),
-        "head_parameters": sum(value.numel() for value in model.liminal.head.parameters()),
+        **about_run(model),
         "seconds": round(seconds + time.monotonic() - started, 2),
         "device": str(processes.device),
-        "hardware": hardware(),
-        "versions": versions(),
         "phases": reports,
     }
     metrics = without_nan(metrics)
@@ -259,22 +253,20 @@ def _finish(model: LiminalForPADRegression, inputs: Inputs, folder: RunFolder, r
     model.config.__dict__.pop("use_cache", None)
     remember_facts(model, portable_facts({"recipe": recipe.to_dict(), "metrics": metrics}))
     if processes.is_main_process:
-        save_whole(model, inputs.tokenizer, folder.model)
-        _write_low_rank(recipe, results, folder)
+        with atomic_folder(folder.model) as part:
+            model.save_pretrained(part)
+            inputs.tokenizer.save_pretrained(part)
+        # The pairs describe the encoder only when nothing else has changed it.
+        changed = [result for phase, result in zip(recipe.phases, results, strict=True) if not phase.freezes_encoder]
+        if len(changed) == 1 and changed[0].pairs:
+            with atomic_write(folder.low_rank) as temporary:
+                save_file(changed[0].pairs, temporary)
     processes.wait_for_everyone()
-    metrics["sha256"] = folder.checkpoint_sha256()
+    metrics["sha256"] = folder_sha256(folder.model)
     if processes.is_main_process:
         write_text(folder.metrics, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     processes.wait_for_everyone()
     return FitResult(model, inputs.tokenizer, metrics, folder.path)
-
-
-def _write_low_rank(recipe: Recipe, results: list[PhaseResult], folder: RunFolder) -> None:
-    # The pairs describe the encoder only when nothing else has changed it.
-    changed = [index for index, phase in enumerate(recipe.phases) if not phase.freezes_encoder]
-    if len(changed) == 1 and results[changed[0]].pairs:
-        with atomic_write(folder.low_rank) as temporary:
-            save_file(results[changed[0]].pairs, temporary)
 
 
 def _evaluate(trainer: LiminalTrainer, rows: Dataset) -> tuple[dict[str, float], dict[str, list[float]]]:

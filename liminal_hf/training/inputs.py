@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import Dataset, DatasetDict, Features, List, Value
+from torch.utils.data import DataLoader
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase, default_data_collator
 
 from ..data import load_emobank, load_table, pooled_dataset
@@ -23,7 +24,7 @@ from ..modeling.configuration_liminal import DIMENSIONS, MISSING_LABEL, LiminalC
 from ..modeling.errors import LiminalError
 from ..modeling.modeling_liminal import LiminalForPADRegression
 from ..modeling.texts import checked_text, with_padding
-from .calibration import SCALE_TEXTS, check_label_range, measure_pooled_scale, read_labels, unit_scale, update_config
+from .calibration import SCALE_TEXTS, check_label_range, measure_pooled_scale, read_labels
 from .distillation import add_unlabelled, soft_labels
 from .recipe import Phase, Recipe, RecipeError
 from .trainer import ROW
@@ -92,16 +93,14 @@ def _emobank(recipe: Recipe, data_dir: str | Path | None) -> DatasetDict:
     splits = load_emobank(data_dir)
     if recipe.targets == list(DIMENSIONS):
         return splits
-    names = {"valence": 0, **{name: column for column, name in enumerate(DIMENSIONS)}}
-    unknown = [target for target in recipe.targets if target not in names]
-    if unknown:
+    names = ["pleasure" if target == "valence" else target for target in recipe.targets]
+    if unknown := [name for name in names if name not in DIMENSIONS]:
         raise RecipeError(
             f"model.targets: EmoBank has labels for {', '.join(DIMENSIONS)} (or valence), not for {unknown[0]!r}."
         )
-    columns = [names[target] for target in recipe.targets]
-    return DatasetDict(
-        {split: _with_labels(rows, np.asarray(rows["labels"][:])[:, columns]) for split, rows in splits.items()}
-    )
+    columns = [DIMENSIONS.index(name) for name in names]
+    chosen = {split: np.asarray(rows["labels"][:])[:, columns] for split, rows in splits.items()}
+    return DatasetDict({split: _with_labels(rows, chosen[split]) for split, rows in splits.items()})
 
 
 def _checked_splits(data: Mapping[str, Any], targets: int) -> DatasetDict:
@@ -109,11 +108,12 @@ def _checked_splits(data: Mapping[str, Any], targets: int) -> DatasetDict:
     if missing:
         raise LiminalError(f"data needs the split {missing[0]!r}; it has {', '.join(data) or 'none'}.")
     splits = {split: _as_dataset(rows, split) for split, rows in data.items()}
-    config = LiminalConfig(pooled_size=1)
     for split, rows in splits.items():
         labels = read_labels(rows, targets)
-        check_label_range(labels, config, f"The labels of data[{split!r}]", own_model=False)
-        if not _same_numbers(rows["labels"][:], labels):
+        check_label_range(labels, LiminalConfig(pooled_size=1), f"The labels of data[{split!r}]", own_model=False)
+        given = rows["labels"][:]
+        # A run is known by the numbers of its data: those that need no change stay as they are.
+        if any(None in row for row in given) or not np.array_equal(np.asarray(given, np.float64), labels):
             splits[split] = _with_labels(rows, labels)
     return DatasetDict(splits)
 
@@ -132,12 +132,6 @@ def _as_dataset(rows: Any, split: str) -> Dataset:
     for row, text in enumerate(texts):
         checked_text(text, f"data[{split!r}], row {row}")
     return rows.with_format(None) if isinstance(rows, Dataset) else Dataset.from_dict(dict(rows))
-
-
-def _same_numbers(rows: Any, labels: np.ndarray) -> bool:
-    return not any(value is None for row in rows for value in row) and np.array_equal(
-        np.asarray(rows, np.float64), labels
-    )
 
 
 def _with_labels(rows: Dataset, labels: np.ndarray) -> Dataset:
@@ -168,13 +162,7 @@ def load_tokenizer(encoder: str, revision: str | None = None) -> PreTrainedToken
 
 
 def tokenized(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
-    """The rows as tokens, with `labels`, `length` and the row's index.
-
-    Args:
-        rows: with `text` and `labels`.
-        tokenizer: of the encoder.
-        max_length: tokens per text; longer texts are truncated.
-    """
+    """The rows as tokens (longer texts are truncated), with `labels`, `length` and the row's index."""
     rows = rows.select_columns(["text", "labels"])
     # Hashing the tokenizer costs more than using it; these rows are never looked for in a cache.
     name = hashlib.sha256(f"{rows._fingerprint} {max_length}".encode()).hexdigest()[:16]
@@ -196,19 +184,12 @@ def _tokens(batch: dict[str, list[str]], tokenizer: PreTrainedTokenizerBase, max
 
 
 def readable_length(model: LiminalForPADRegression, wanted: int) -> int:
-    """How many tokens of a text the encoder can read, at most `wanted`; a smaller number is warned of.
-
-    Args:
-        model: with its encoder.
-        wanted: `max_length` of the recipe.
-    """
+    """How many tokens of a text the encoder can read, at most `wanted`; a smaller number is warned of."""
     limit = model.liminal.max_tokens
-    if limit is not None and limit < wanted:
-        logger.warning(
-            "data.max_length is %d, and the encoder reads at most %d tokens: it is %d.", wanted, limit, limit
-        )
-        return limit
-    return wanted
+    if limit is None or limit >= wanted:
+        return wanted
+    logger.warning("data.max_length is %d, and the encoder reads at most %d tokens: it is %d.", wanted, limit, limit)
+    return limit
 
 
 @dataclass
@@ -234,12 +215,12 @@ class Inputs:
         """The splits as the phase reads them: pooled states, or tokens."""
         kind = "pooled" if phase.cache else "tokens"
         if kind not in self._prepared:
-            length = model.config.max_seq_length
-            self._prepared[kind] = (
-                _pooled(model, self.tokenizer, self.splits)
-                if phase.cache
-                else DatasetDict({name: tokenized(rows, self.tokenizer, length) for name, rows in self.splits.items()})
-            )
+            if phase.cache:
+                self._prepared[kind] = _pooled(model, self.tokenizer, self.splits)
+            else:
+                options = {"tokenizer": self.tokenizer, "max_length": model.config.max_seq_length}
+                splits = {name: tokenized(rows, **options) for name, rows in self.splits.items()}
+                self._prepared[kind] = DatasetDict(splits)
         return self._prepared[kind]
 
     def forget_states(self) -> None:
@@ -264,16 +245,9 @@ class Inputs:
 
     def measure_scale(self, model: LiminalForPADRegression, phase: Phase) -> None:
         """Puts the scale of the pooled states of (up to 512) training texts into the model's config."""
-        if phase.cache:  # the states are ready, or will be needed at once
-            states = np.asarray(self.for_phase(model, phase)["train"][:SCALE_TEXTS][COLUMN])
-            update_config(model, pooled_scale=unit_scale(np.square(states, dtype=np.float64).sum(), states.size))
-            return
-        texts = self.splits["train"]["text"][:SCALE_TEXTS]
-        options = {"truncation": True, "max_length": model.config.max_seq_length, "return_tensors": "pt"}
-        batches = (
-            self.tokenizer(texts[start : start + _BATCH], padding=True, **options)
-            for start in range(0, len(texts), _BATCH)
-        )
+        rows = self.for_phase(model, phase)["train"]
+        first = rows.select(range(min(SCALE_TEXTS, len(rows))))
+        batches = DataLoader(first, _BATCH, collate_fn=self.collator(phase), generator=torch.Generator())
         measure_pooled_scale(model.to(PartialState().device), batches)
         model.to("cpu")
 
@@ -282,34 +256,29 @@ def run_inputs(
     recipe: Recipe, splits: DatasetDict, tokenizer: PreTrainedTokenizerBase, soft_targets: Path, data_dir: Any
 ) -> Inputs:
     """`Inputs` with the unlabelled texts of the recipe, and without states that its phases would make old."""
+    splits = DatasetDict(splits)
     if not all(phase.freezes_encoder for phase in recipe.phases):
-        splits = DatasetDict({name: rows.select_columns(["text", "labels"]) for name, rows in splits.items()})
+        splits = splits.select_columns(["text", "labels"])
     if recipe.distill is not None:
-        splits = DatasetDict(
-            {**splits, "train": add_unlabelled(splits["train"], recipe.distill, data_dir, recipe.targets)}
-        )
+        splits["train"] = add_unlabelled(splits["train"], recipe.distill, data_dir, recipe.targets)
     return Inputs(recipe, splits, tokenizer, soft_targets, data_dir)
 
 
 def _pooled(model: LiminalForPADRegression, tokenizer: PreTrainedTokenizerBase, splits: DatasetDict) -> DatasetDict:
-    processes = PartialState()
-    model.to(processes.device)
+    model.to(PartialState().device)
     if model.liminal.pooler.is_learned:
         raise RecipeError(
             "`cache: true` keeps pooled states, but this pooling is learned in training. Set `cache: false`."
         )
-    length = model.config.max_seq_length
     if all(COLUMN in rows.column_names for rows in splits.values()):
-        pooled = splits
-        _check_states(model, tokenizer, pooled["train"].select(range(min(8, len(pooled["train"])))))
+        _check_states(model, tokenizer, splits["train"].select(range(min(8, len(splits["train"])))))
     else:
-        with processes.main_process_first():
-            pooled = pooled_dataset(model, tokenizer, splits, max_length=length)
-    numbered = {
-        split: rows.select_columns([COLUMN, "labels"]).add_column(ROW, list(range(len(rows))))
-        for split, rows in pooled.items()
-    }
-    return DatasetDict(numbered).with_format("torch")
+        with PartialState().main_process_first():
+            splits = pooled_dataset(model, tokenizer, splits, max_length=model.config.max_seq_length)
+    pooled = DatasetDict({split: rows.select_columns([COLUMN, "labels"]) for split, rows in splits.items()})
+    for split, rows in pooled.items():
+        pooled[split] = rows.add_column(ROW, list(range(len(rows))))
+    return pooled.with_format("torch")
 
 
 def _check_states(model: LiminalForPADRegression, tokenizer: PreTrainedTokenizerBase, rows: Dataset) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from torch import Tensor
-from transformers import DataCollatorWithPadding, set_seed
+from transformers import set_seed
 
 from ..adapters import lora_config, low_rank_deltas
 from ..data import load_goemotions
@@ -31,6 +31,7 @@ from .trainer import LiminalTrainer
 
 logger = logging.getLogger(__name__)
 
+_Tensors = dict[str, Tensor]
 RESULT = "result"
 _CHECKPOINTS = "checkpoints"
 # Fields of the config whose default depends on the head.
@@ -39,30 +40,17 @@ _DEFAULTS_OF_THE_HEAD = ("num_inner_steps", "memory_slots")
 
 @dataclass(frozen=True)
 class PhaseSettings:
-    """What a phase needs to know beside the model and its own section of the recipe.
-
-    Args:
-        inputs: the data, in the forms that phases read.
-        folder: of the phase.
-        log: file of the emotional log.
-        epochs_before: epochs of earlier phases.
-        trainer: builds the trainer of a phase with the objective "pad".
-    """
+    """What a phase needs to know beside the model and its own section of the recipe."""
 
     inputs: Inputs
     folder: Path
-    log: Path
-    epochs_before: float
-    trainer: Callable[..., LiminalTrainer]
+    log: Path  # the emotional log
+    epochs_before: float  # of earlier phases
+    trainer: Callable[..., LiminalTrainer]  # builds the trainer of a phase with the objective "pad"
 
 
 def train_phase(model: LiminalForPADRegression, phase: Phase, settings: PhaseSettings) -> PhaseResult:
-    """Trains the model, once or once per seed with their average, and stores the result in the phase's folder.
-
-    Args:
-        model: as the phase before has left it; it is trained in place.
-        phase: the phase's section of the recipe.
-        settings: data, folder and trainer.
+    """Trains the model in place, once or once per seed with their average, and stores the result in the folder.
 
     Raises:
         NonFiniteLossError: the loss is NaN or infinite; the message names the rows.
@@ -149,13 +137,12 @@ def _build_trainer(
     if phase.objective == "goemotions":
         splits = load_goemotions(inputs.data_dir)
         length = model.config.max_seq_length
-        train, validation = (tokenized(splits[name], inputs.tokenizer, length) for name in ("train", "validation"))
         return LiminalTrainer(
             EmotionClassifier(model.liminal.encoder, num_labels=len(splits["train"][0]["labels"])),
             arguments,
-            train_dataset=train,
-            eval_dataset=validation,
-            data_collator=DataCollatorWithPadding(inputs.tokenizer),
+            train_dataset=tokenized(splits["train"], inputs.tokenizer, length),
+            eval_dataset=tokenized(splits["validation"], inputs.tokenizer, length),
+            data_collator=inputs.collator(phase),
             compute_metrics=macro_f1,
         )
     return settings.trainer(
@@ -171,13 +158,11 @@ def _build_trainer(
 def _resumable_checkpoint(folder: Path) -> Path | None:
     if not folder.is_dir():
         return None
-    processes = PartialState()
-    if processes.is_main_process:
-        for path in folder.glob("checkpoint-*"):
-            if not is_whole(path):
-                logger.warning("The checkpoint %s is incomplete or damaged; it is deleted.", path)
-                shutil.rmtree(path)
-    processes.wait_for_everyone()
+    if PartialState().is_main_process:
+        for path in (path for path in folder.glob("checkpoint-*") if not is_whole(path)):
+            logger.warning("The checkpoint %s is incomplete or damaged; it is deleted.", path)
+            shutil.rmtree(path)
+    PartialState().wait_for_everyone()
     return last_checkpoint(folder)
 
 
@@ -228,32 +213,21 @@ def _merge_adapters(model: LiminalForPADRegression, adapters: Any) -> dict[str, 
     return {f"{name}.{side}": pair for name, both in deltas.items() for side, pair in zip("AB", both, strict=True)}
 
 
-def _store(
-    model: LiminalForPADRegression,
-    report: dict[str, Any],
-    folder: Path,
-    start: dict[str, Tensor],
-    pairs: dict[str, Tensor],
-) -> PhaseResult:
+def _store(model: Any, report: dict[str, Any], folder: Path, start: _Tensors, pairs: _Tensors) -> PhaseResult:
     changed = {name: value.clone() for name, value in model.state_dict().items() if not torch.equal(value, start[name])}
     result = PhaseResult(report, changed, pairs, {"pooled_scale": model.config.pooled_scale})
-    processes = PartialState()
-    if processes.is_main_process:
+    if PartialState().is_main_process:
         result.write(folder / RESULT)
-    processes.wait_for_everyone()
+    PartialState().wait_for_everyone()
     return result
 
 
 def rebuild(
     model: LiminalForPADRegression, fields: dict[str, Any], recipe_fields: Any, seed: int
 ) -> LiminalForPADRegression:
-    """The same model with other fields of its config: weights that still fit are kept, new ones start fresh.
+    """The same model, on the CPU, with other fields of its config: weights that still fit are kept, others start fresh.
 
-    Args:
-        model: on the CPU.
-        fields: what changes in the config.
-        recipe_fields: the recipe's model section; a new head takes its own defaults where that says nothing.
-        seed: of the new weights.
+    A new head takes its own defaults where the recipe's model section (`recipe_fields`) says nothing.
     """
     set_seed(seed)
     old = {name: value.clone() for name, value in model.state_dict().items()}
@@ -266,8 +240,7 @@ def rebuild(
     new = rebuilt.state_dict()
     fitting = {name: value for name, value in old.items() if name in new and value.shape == new[name].shape}
     rebuilt.load_state_dict(fitting, strict=False)
-    fresh = set(new) - set(fitting)
-    if fresh:
+    if fresh := set(new) - set(fitting):
         logger.warning("The fields %s change the head: %d of its tensors start fresh.", sorted(fields), len(fresh))
     return rebuilt
 
@@ -289,14 +262,13 @@ def training_arguments(phase: Phase, output_dir: str | Path, seed: int) -> Limin
         "dataloader_pin_memory": torch.cuda.is_available(),
         **phase.training,
     }
-    if settings["eval_strategy"] != "no":
+    evaluates = settings["eval_strategy"] != "no"
+    settings.setdefault("save_strategy", settings["eval_strategy"] if evaluates else "epoch")
+    if evaluates:
         settings.setdefault("load_best_model_at_end", True)
-        if settings["eval_strategy"] == "steps" and "eval_steps" in phase.training:
-            settings.setdefault("save_steps", phase.training["eval_steps"])
-            settings.setdefault("logging_steps", phase.training["eval_steps"])
-        settings.setdefault("save_strategy", settings["eval_strategy"])
-    else:
-        settings.setdefault("save_strategy", "epoch")
+    if settings["eval_strategy"] == "steps" and "eval_steps" in phase.training:
+        for name in ("save_steps", "logging_steps"):
+            settings.setdefault(name, phase.training["eval_steps"])
     if settings.get("load_best_model_at_end") and "metric_for_best_model" not in phase.training:
         best = "pearson_mean" if phase.objective == "pad" else "macro_f1"
         if phase.trainable == "uncertainty":  # the predictions stay, so the loss is the likelihood and a constant
@@ -305,5 +277,5 @@ def training_arguments(phase: Phase, output_dir: str | Path, seed: int) -> Limin
     if (metric := settings.get("metric_for_best_model")) is not None:
         # The Trainer takes the larger of two errors for the better one.
         settings.setdefault("greater_is_better", not any(part in metric for part in ("loss", "mae", "rmse")))
-    own = {name: getattr(phase, name) for name in ("ema_decay", "head_learning_rate", "layer_decay")}
-    return LiminalTrainingArguments(output_dir=str(output_dir), seed=seed, data_seed=seed, **own, **settings)
+    settings |= {name: getattr(phase, name) for name in ("ema_decay", "head_learning_rate", "layer_decay")}
+    return LiminalTrainingArguments(output_dir=str(output_dir), seed=seed, data_seed=seed, **settings)

@@ -7,7 +7,6 @@ import hashlib
 import inspect
 import json
 import logging
-import math
 import os
 import platform
 import re
@@ -28,15 +27,14 @@ from datasets import DatasetDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..io import file_sha256
+from ..io import atomic_folder, changed_files, folder_sha256, write_text
 from ..modeling.encoders import hub_commit, resolve_encoder
 from ..modeling.errors import LiminalError
 from ..modeling.heads import HEADS
 from ..modeling.losses import LOSSES
 from ..modeling.pooling import POOLERS
-from .callbacks import write_text
+from .calibration import liminal_model
 from .distillation import settings_sha256, weights_sha256
 from .recipe import Recipe
 
@@ -73,17 +71,12 @@ class PhaseResult:
 
     def write(self, folder: Path) -> None:
         """Commits the result: `folder` is there whole or not at all."""
-        part = folder.with_name(f".{folder.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        save_file(self.weights, part / _WEIGHTS)
-        if self.pairs:
-            save_file(self.pairs, part / _PAIRS)
-        digests = {path.name: file_sha256(path) for path in sorted(part.iterdir())}
-        content = {"report": without_nan(self.report), "fields": self.fields, "sha256": digests}
-        write_text(part / _REPORT, json.dumps(content, indent=2) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
-        part.rename(folder)
+        with atomic_folder(folder) as part:
+            save_file(self.weights, part / _WEIGHTS)
+            if self.pairs:
+                save_file(self.pairs, part / _PAIRS)
+            content = {"report": without_nan(self.report), "fields": self.fields, "sha256": folder_sha256(part)}
+            write_text(part / _REPORT, json.dumps(content, indent=2) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> "PhaseResult | None":
@@ -92,9 +85,8 @@ class PhaseResult:
             return None
         try:
             content = json.loads((folder / _REPORT).read_text(encoding="utf-8"))
-            for name, digest in content["sha256"].items():
-                if file_sha256(folder / name) != digest:
-                    raise LiminalError(f"{name} has changed since it was written")
+            if changed := changed_files(folder, content["sha256"]):
+                raise LiminalError(f"{', '.join(changed)} changed since it was written")
             pairs = load_file(folder / _PAIRS) if _PAIRS in content["sha256"] else {}
             return cls(content["report"], load_file(folder / _WEIGHTS), pairs, content["fields"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
@@ -161,17 +153,13 @@ class RunFolder:
         if not (self.metrics.is_file() and self.model.is_dir()):
             return False
         try:
-            digests = json.loads(self.metrics.read_text(encoding="utf-8")).get("sha256", {})
-            damaged = [name for name, digest in digests.items() if file_sha256(self.model / name) != digest]
+            metrics = json.loads(self.metrics.read_text(encoding="utf-8"))
+            damaged = changed_files(self.model, metrics.get("sha256", {}))
         except (OSError, ValueError, AttributeError) as error:
             damaged = [str(error)]
         if damaged:
             logger.warning("The checkpoint in %s is damaged (%s); it is written anew.", self.model, ", ".join(damaged))
         return not damaged
-
-    def checkpoint_sha256(self) -> dict[str, str]:
-        """The sha256 of each file of the checkpoint, by name."""
-        return {path.name: file_sha256(path) for path in sorted(self.model.iterdir()) if path.is_file()}
 
     def read_recipe(self) -> Recipe:
         """The recipe that the run was trained by; `inputs.load_splits` reads its data.
@@ -258,23 +246,8 @@ def versions() -> dict[str, str]:
     }
 
 
-def save_whole(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Writes a checkpoint with its tokenizer: `folder`, replaced, is there whole or not at all."""
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    model.save_pretrained(part)
-    tokenizer.save_pretrained(part)
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
-
-
 def hardware() -> str:
-    """What a run was computed on: the accelerators, else the processor and its cores. Nothing names the machine.
-
-    Example:
-        >>> "\\n" in hardware()
-        False
-    """
+    """What a run was computed on: the accelerators, else the processor and its cores. Nothing names the machine."""
     processes = PartialState().num_processes
     if torch.cuda.is_available():
         return f"{processes} x {torch.cuda.get_device_name()}"
@@ -286,18 +259,21 @@ def hardware() -> str:
     return cores if processes == 1 else f"{cores}, {processes} processes"
 
 
+def about_run(model: torch.nn.Module) -> dict[str, Any]:
+    """What the metrics of a run say of the model and the machine."""
+    sizes = {"parameters": model, "head_parameters": liminal_model(model).head}
+    counts = {name: sum(value.numel() for value in module.parameters()) for name, module in sizes.items()}
+    return {**counts, "hardware": hardware(), "versions": versions()}
+
+
 def without_nan(value: Any) -> Any:
-    """The value with None for each number that is not finite, which JSON does not have.
+    """The value as plain JSON, with None for each number that is not finite.
 
     Example:
         >>> without_nan({"r": float("nan"), "interval": [0.1, float("inf")]})
         {'r': None, 'interval': [0.1, None]}
     """
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.loads(json.dumps(value), parse_constant=lambda name: None)
 
 
 def _same(stored: dict[str, str], identity: dict[str, str]) -> bool:
@@ -332,8 +308,7 @@ def _encoder(recipe: Recipe) -> str | None:
     name, revision = recipe.model["encoder"], recipe.model.get("revision")
     if Path(name).is_dir():
         patterns = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.py")
-        files = sorted(path for pattern in patterns for path in Path(name).glob(pattern) if path.is_file())
-        return _sha256({path.name: file_sha256(path) for path in files})
+        return _sha256(folder_sha256(Path(name), *patterns))
     source, revision = resolve_encoder(name, revision)
     return hub_commit(source, revision) if source == name else None
 

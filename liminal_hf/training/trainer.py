@@ -33,7 +33,7 @@ from .args import LiminalTrainingArguments
 from .calibration import Predicted, liminal_model, no_labels
 from .callbacks import EMACallback, FitCallback, ManifestCallback
 from .processes import check_launch
-from .run_folder import hardware, versions
+from .run_folder import about_run
 
 _WEIGHTS = "model.safetensors"
 _LAYER = re.compile(r"\.(\d+)\.")
@@ -55,17 +55,11 @@ class EpochLengthGroupedSampler(LengthGroupedSampler):
         batch_size: rows that should be alike.
         lengths: one per row.
         seed: seeds the order.
-
-    Example:
-        >>> sampler = EpochLengthGroupedSampler(2, [5, 1, 5, 1], seed=0)
-        >>> list(sampler) == list(sampler)
-        True
     """
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
         super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
-        self.seed = seed
-        self.epoch = 0
+        self.seed, self.epoch = seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order of an epoch."""
@@ -127,12 +121,8 @@ class LiminalTrainer(Trainer):
         args = LiminalTrainingArguments("tmp_trainer") if args is None else args
         settings = {name: getattr(args, name) for name in _EXTRA if hasattr(args, name)}
         if keywords := {name: kwargs.pop(name) for name in _EXTRA if name in kwargs}:
-            warnings.warn(
-                f"LiminalTrainer(..., {', '.join(keywords)}) is deprecated and goes with the next version: these are "
-                "fields of LiminalTrainingArguments now.",
-                DeprecationWarning,
-                stacklevel=2,
-            )
+            message = "is deprecated and goes with the next version: these are fields of LiminalTrainingArguments now."
+            warnings.warn(f"LiminalTrainer(..., {', '.join(keywords)}) {message}", DeprecationWarning, stacklevel=2)
         settings |= keywords
         self.head_learning_rate: float | None = settings.get("head_learning_rate")
         self.layer_decay: float = settings.get("layer_decay", 1.0)
@@ -215,14 +205,12 @@ class LiminalTrainer(Trainer):
         by_name = encoder_depths([name for name, _ in named])
         depths = {id(value): by_name[name] for name, value in named}
         head_rate = self.args.learning_rate if self.head_learning_rate is None else self.head_learning_rate
-        groups: dict[tuple[float, float], dict[str, Any]] = {}
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for value in sorted(trainable, key=lambda value: id(value) in depths):
             depth = depths.get(id(value))
             rate = head_rate if depth is None else self.args.learning_rate * self.layer_decay**depth
-            decay = self.args.weight_decay if value.dim() > 1 else 0.0
-            group = groups.setdefault((rate, decay), {"params": [], "lr": rate, "weight_decay": decay})
-            group["params"].append(value)
-        return list(groups.values())
+            groups.setdefault((rate, self.args.weight_decay if value.dim() > 1 else 0.0), []).append(value)
+        return [{"params": values, "lr": rate, "weight_decay": decay} for (rate, decay), values in groups.items()]
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -243,23 +231,20 @@ class LiminalTrainer(Trainer):
         return norm
 
     def _blame(self, what: str, value: Tensor, model: nn.Module, inputs: dict[str, Any], rows: Tensor | None) -> str:
-        names = list(range(next(iter(inputs.values())).shape[0])) if rows is None and inputs else []
-        names = names if rows is None else rows.tolist()
-        text = (
-            f"The {what} is {value.item()} at step {self.state.global_step + 1} (epoch {self.state.epoch or 0:.3f}). "
-            f"Rows of this batch in the training split: {names}."
-        )
-        guilty = [name for place, name in enumerate(names) if inputs and not self._row_is_finite(model, inputs, place)]
+        names = list(range(len(next(iter(inputs.values()), ())))) if rows is None else rows.tolist()
+        guilty = []
+        for index, name in enumerate(names if inputs else ()):
+            row = self._prepare_inputs({key: values[index : index + 1] for key, values in inputs.items()})
+            with torch.no_grad():
+                if not bool(torch.isfinite(model(**row)["loss"])):
+                    guilty.append(name)
+        why = "No row is at fault by itself: lower learning_rate, set max_grad_norm, or train without float16."
         if guilty:
-            text += f" Not finite by themselves: {guilty}; look at their texts and labels."
-        else:
-            text += " No row is at fault by itself: lower learning_rate, set max_grad_norm, or train without float16."
-        return text + " The last checkpoint is from before this step."
-
-    @torch.no_grad()
-    def _row_is_finite(self, model: nn.Module, inputs: dict[str, Any], place: int) -> bool:
-        row = self._prepare_inputs({name: value[place : place + 1] for name, value in inputs.items()})
-        return bool(torch.isfinite(model(**row)["loss"]))
+            why = f"Not finite by themselves: {guilty}; look at their texts and labels."
+        return (
+            f"The {what} is {value.item()} at step {self.state.global_step + 1} (epoch {self.state.epoch or 0:.3f}). "
+            f"Rows of this batch in the training split: {names}. {why} The last checkpoint is from before this step."
+        )
 
     # ---- evaluation ----
 
@@ -300,19 +285,14 @@ class LiminalTrainer(Trainer):
         return super().evaluate(eval_dataset, *args, **kwargs)
 
     def predict_by_name(self, rows: Any) -> Predicted:
-        """Predictions, uncertainty and labels of rows, for `calibration.calibrate`.
-
-        Args:
-            rows: a data set, as `predict` takes it.
-        """
+        """Predictions, uncertainty and labels of a data set, for `calibration.calibrate`."""
         self._keeps_names = True
         try:
             output = self.predict(rows)
         finally:
             self._keeps_names = False
         outputs: Any = output.predictions
-        spread = outputs.get("uncertainty")
-        return Predicted(outputs["logits"].astype(float), spread, output.label_ids.astype(float))
+        return Predicted(outputs["logits"].astype(float), outputs.get("uncertainty"), output.label_ids.astype(float))
 
     # ---- checkpoints ----
 
@@ -417,11 +397,9 @@ class LiminalTrainer(Trainer):
     def _measured(self) -> dict[str, Any]:
         """What this run knows about itself, as in the `metrics.json` of `fit`."""
         state, args = self.state, self.args
-        metrics: dict[str, Any] = {"seed": args.seed, "hardware": hardware(), "versions": versions()}
-        metrics["parameters"] = sum(value.numel() for value in self.model.parameters())
-        metrics["head_parameters"] = sum(value.numel() for value in self.model.liminal.head.parameters())
-        sizes = {"train": self.train_dataset, "validation": self.eval_dataset}
-        metrics["rows"] = {split: len(rows) for split, rows in sizes.items() if hasattr(rows, "__len__")}
+        splits = {"train": self.train_dataset, "validation": self.eval_dataset}
+        rows = {split: len(rows) for split, rows in splits.items() if hasattr(rows, "__len__")}
+        metrics: dict[str, Any] = {"seed": args.seed, "rows": rows, **about_run(self.model)}
         # At the end, the best model has been loaded; before, the present one is what was last evaluated, or newer.
         best = args.load_best_model_at_end and 0 < state.max_steps <= state.global_step
         step = state.best_global_step if best and state.best_metric is not None else state.global_step
@@ -435,11 +413,8 @@ class LiminalTrainer(Trainer):
         # A tied weight is saved under one of its names only.
         every = self.model.named_parameters(remove_duplicate=False)
         found = {id(value) for name, value in every if name not in lacking}
-        missing = {
-            name
-            for name, value in self.model.named_parameters()
-            if value.requires_grad and name in lacking and id(value) not in found
-        }
+        trained = ((name, value) for name, value in self.model.named_parameters() if value.requires_grad)
+        missing = [name for name, value in trained if id(value) not in found]
         if missing or load_result.unexpected_keys:
             raise LiminalError(
                 "The checkpoint does not fit this model. Missing: "
@@ -460,27 +435,18 @@ def encoder_depths(names: list[str]) -> dict[str, int]:
         {'encoder.wte.weight': 2, 'encoder.h.0.w': 1, 'encoder.h.1.w': 0, 'encoder.ln_f.weight': 0}
     """
     layers = {name: int(match.group(1)) for name in names if (match := _LAYER.search(name))}
-    number = max(layers.values(), default=-1) + 1
-    depths, seen = {}, False
+    count = max(layers.values(), default=-1) + 1
+    depths, outside = {}, count
     for name in names:
-        if name in layers:
-            seen = True
-            depths[name] = number - 1 - layers[name]
-        else:
-            depths[name] = 0 if seen else number
+        outside = 0 if name in layers else outside
+        depths[name] = count - 1 - layers[name] if name in layers else outside
     return depths
 
 
 def _collator(dataset: Any, tokenizer: Any) -> Any:
-    columns = getattr(dataset, "column_names", None) or []
-    collate = default_data_collator
-    if tokenizer is not None and "pooled_embeds" not in columns:
-        collate = DataCollatorWithPadding(tokenizer)
-
-    def collate_with_missing_labels(rows: list[Any]) -> dict[str, Any]:
-        return collate([_with_missing_labels(row) for row in rows])
-
-    return collate_with_missing_labels
+    has_states = "pooled_embeds" in (getattr(dataset, "column_names", None) or ())
+    collate = default_data_collator if tokenizer is None or has_states else DataCollatorWithPadding(tokenizer)
+    return lambda rows: collate([_with_missing_labels(row) for row in rows])
 
 
 def _with_missing_labels(row: Any) -> Any:

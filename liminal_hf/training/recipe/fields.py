@@ -5,11 +5,14 @@ Requires pydantic and transformers.
 
 import dataclasses
 import enum
+import inspect
+import re
 import types
 import typing
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+from pydantic_core import core_schema
 from transformers import TrainingArguments
 
 from ...modeling.configuration_liminal import LiminalConfig
@@ -58,18 +61,31 @@ def _registered(registry: Any) -> Any:
     return AfterValidator(check)
 
 
+def _config_docs() -> dict[str, str]:
+    """What the docstring of `LiminalConfig` says on each field."""
+    arguments = (inspect.getdoc(LiminalConfig) or "").partition("Args:\n")[2].partition("\n\n")[0]
+    docs: dict[str, str] = {}
+    for entry in re.split(r"\n    (?=\S)", f"\n{arguments}"):
+        names, _, text = entry.partition(":")
+        docs |= dict.fromkeys((name.strip() for name in names.split(",")), text)
+    return docs
+
+
 def _model_fields() -> dict[str, Any]:
-    hints = typing.get_type_hints(LiminalConfig.__init__)
-    fields = {name: hints[name] for name in hints if name not in {"self", "kwargs", "return", *_DERIVED}}
-    fields["targets"] = Annotated[list[str], Field(min_length=1)] | None
-    fields["head"] = Annotated[str, _registered(HEADS)]
-    fields["loss"] = Annotated[str, _registered(LOSSES)]
-    fields["pooling"] = Annotated[str, _registered(POOLERS)] | None
-    return fields
+    hints, docs = typing.get_type_hints(LiminalConfig.__init__), _config_docs()
+    hints |= {
+        "targets": Annotated[list[str], Field(min_length=1)] | None,
+        "head": Annotated[str, _registered(HEADS)],
+        "loss": Annotated[str, _registered(LOSSES)],
+        "pooling": Annotated[str, _registered(POOLERS)] | None,
+    }
+    parameters = inspect.signature(LiminalConfig.__init__).parameters
+    chosen = [name for name in parameters if name not in {"self", "kwargs", *_DERIVED}]
+    return {name: (hints[name], Field(parameters[name].default, description=docs.get(name))) for name in chosen}
 
 
 def _training_fields() -> dict[str, Any]:
-    fields = {}
+    fields: dict[str, Any] = {}
     for item in dataclasses.fields(TrainingArguments):
         if not item.init or item.name in NOT_FOR_A_RECIPE or item.name.startswith(("hub_", "trackio_")):
             continue
@@ -83,37 +99,36 @@ def _training_fields() -> dict[str, Any]:
             elif dict in members or any(typing.get_origin(member) is dict for member in members):
                 # transformers reads a string here as the path of a JSON file; a recipe stays in its own file.
                 hint = dict[str, Any] | None
-        fields[item.name] = hint
+        fields[item.name] = (hint, None)
     # A live object, which no YAML holds.
     fields.pop("parallelism_config", None)
     return fields
 
 
-def _section(name: str, fields: dict[str, Any]) -> Any:
-    definitions: dict[str, Any] = {key: (hint, ... if key == "encoder" else None) for key, hint in fields.items()}
-    return create_model(name, __base__=Section, **definitions)
+_MODEL = _model_fields()
+_ENCODER: dict[str, Any] = {
+    "encoder": (Annotated[str, Field(min_length=1)], Field(description="Hub id or folder of the encoder.")),
+    "revision": (str | None, Field(None, description="Branch, tag or commit of the encoder.")),
+}
+Model = create_model("Model", __base__=Section, **_ENCODER, **_MODEL)
+ModelChange = create_model("ModelChange", __base__=Section, **_MODEL)
+Training = create_model("Training", __base__=Section, **_training_fields())
 
 
-ModelChange = _section("ModelChange", _model_fields())
-_ENCODER = {"encoder": Annotated[str, Field(min_length=1)], "revision": str | None}
-Model = _section("Model", {**_ENCODER, **_model_fields()})
-Training = _section("Training", _training_fields())
+class _Given:
+    """Reads a section as a dict of what the recipe gives; the defaults are the library's own."""
+
+    def __init__(self, section: type[BaseModel]) -> None:
+        self.section = section
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        schema = handler.generate_schema(self.section)
+        plain = core_schema.plain_serializer_function_ser_schema(dict)
+        return core_schema.no_info_after_validator_function(
+            lambda section: section.model_dump(exclude_unset=True), schema, serialization=plain
+        )
 
 
-def _given(section: BaseModel) -> dict[str, Any]:
-    return section.model_dump(exclude_unset=True)
-
-
-def _same(value: dict[str, Any]) -> dict[str, Any]:
-    return value
-
-
-# A section as a dict of what the recipe gives; the defaults are the library's own.
-if TYPE_CHECKING:
-    ModelFields = dict[str, Any]
-    ModelChanges = dict[str, Any]
-    TrainingFields = dict[str, Any]
-else:
-    ModelFields = Annotated[Model, AfterValidator(_given), PlainSerializer(_same)]
-    ModelChanges = Annotated[ModelChange, AfterValidator(_given), PlainSerializer(_same)]
-    TrainingFields = Annotated[Training, AfterValidator(_given), PlainSerializer(_same)]
+ModelFields = Annotated[dict[str, Any], _Given(Model)]
+ModelChanges = Annotated[dict[str, Any], _Given(ModelChange)]
+TrainingFields = Annotated[dict[str, Any], _Given(Training)]

@@ -20,11 +20,7 @@ class RecipeError(LiminalError):
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises:
-        RecipeError: the file is missing, too large, no YAML or no mapping.
-    """
+    """The mapping in a YAML file."""
     if not path.is_file():
         raise RecipeError(f"There is no recipe at {path}. The ready ones are in hub_configs/, one YAML file each.")
     if path.stat().st_size > _MAX_BYTES:
@@ -45,17 +41,14 @@ def with_base(content: Mapping[str, Any], folder: Path, seen: tuple[Path, ...] =
         content: as the YAML holds it.
         folder: where its relative paths start.
         seen: the recipes that have led here by their `base`.
-
-    Raises:
-        RecipeError: a base is missing, no recipe, or leads back to itself.
     """
     result = copy.deepcopy(dict(content))
     for section, key in (("data", "files"), ("distill", "teachers")):
         paths = result[section].get(key) if isinstance(result.get(section), dict) else None
-        if isinstance(paths, dict):
-            result[section][key] = {split: _absolute(folder, path) for split, path in paths.items()}
-        elif isinstance(paths, list):
-            result[section][key] = [_absolute(folder, path) for path in paths]
+        # Both are changed in place: a dict by its keys, a list by its positions.
+        for index in paths if isinstance(paths, dict) else range(len(paths)) if isinstance(paths, list) else ():
+            if isinstance(paths[index], str):
+                paths[index] = str((folder / paths[index]).resolve())
     name = result.pop("base", None)
     if name is None:
         return result
@@ -76,32 +69,25 @@ def with_base(content: Mapping[str, Any], folder: Path, seen: tuple[Path, ...] =
     return _merge(base, result)
 
 
-def _absolute(folder: Path, path: Any) -> Any:
-    return str((folder / path).resolve()) if isinstance(path, str) else path
-
-
 def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """The base with the changes over it, key by key; a list replaces a list."""
-    both = {
-        key: _merge(base[key], changes[key])
-        for key in base.keys() & changes.keys()
-        if isinstance(base[key], dict) and isinstance(changes[key], dict)
-    }
-    return {**base, **changes, **both}
+    merged = {**base, **changes}
+    for key in base.keys() & changes.keys():
+        if isinstance(base[key], dict) and isinstance(changes[key], dict):
+            merged[key] = _merge(base[key], changes[key])
+    return merged
 
 
 def _merge_phases(base: list[dict[str, Any]], changes: Any) -> Any:
     by_name = {phase.get("name"): phase for phase in base}
     if isinstance(changes, dict):
-        wrong = [name for name, fields in changes.items() if not isinstance(fields, dict)]
-        if wrong:
+        if wrong := [name for name, fields in changes.items() if not isinstance(fields, dict)]:
             raise RecipeError(f"phases.{wrong[0]} must hold the phase's keys, got {changes[wrong[0]]!r}.")
         named = {name: {"name": name, **fields} for name, fields in changes.items()}
         return [*(_merge(phase, named.pop(phase.get("name"), {})) for phase in base), *named.values()]
     if not isinstance(changes, list):
         return changes
-    missing = [name for name in changes if isinstance(name, str) and name not in by_name]
-    if missing:
+    if missing := [name for name in changes if isinstance(name, str) and name not in by_name]:
         raise RecipeError(f"phases: the base has no phase {missing[0]!r}; it has {', '.join(map(str, by_name))}.")
     return [by_name[phase] if isinstance(phase, str) else phase for phase in changes]
 
@@ -114,30 +100,21 @@ def replace_value(node: Any, path: list[str], value: Any, whole: str) -> None:
         path: keys from there to the value; an item of a list is named by its `name`, its position, or `*` for all.
         value: the new value.
         whole: the dotted key, for the error.
-
-    Raises:
-        RecipeError: there is nothing under a key.
     """
     key, rest = path[0], path[1:]
     if isinstance(node, list):
-        chosen = [
-            position
-            for position, item in enumerate(node)
-            if key in ("*", str(position)) or (isinstance(item, dict) and item.get("name") == key)
-        ]
+        names = [item.get("name") if isinstance(item, dict) else index for index, item in enumerate(node)]
+        chosen: list[Any] = [index for index, name in enumerate(names) if key in ("*", str(index), name)]
         if not chosen:
-            names = [item.get("name") if isinstance(item, dict) else position for position, item in enumerate(node)]
             raise RecipeError(f"Override {whole!r}: there is no {key!r} in {names}.")
-        for position in chosen:
-            if rest:
-                replace_value(node[position], rest, value, whole)
-            else:
-                node[position] = value
-    elif not isinstance(node, dict):
-        raise RecipeError(f"Override {whole!r}: {key!r} is inside a plain value, which has no keys.")
-    elif rest:
-        if node.get(key) is None:
-            node[key] = {}
-        replace_value(node[key], rest, value, whole)
+    elif isinstance(node, dict):
+        chosen = [key]
     else:
-        node[key] = value
+        raise RecipeError(f"Override {whole!r}: {key!r} is inside a plain value, which has no keys.")
+    for index in chosen:
+        if not rest:
+            node[index] = value
+        else:
+            if isinstance(node, dict) and node.get(index) is None:
+                node[index] = {}
+            replace_value(node[index], rest, value, whole)

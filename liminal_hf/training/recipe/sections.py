@@ -119,18 +119,6 @@ class Phase(Section):
             raise ValueError("`group_by_length` needs tokens, and `cache: true` has none. Leave one of them out.")
         return self
 
-    def _check_cache(self, model: dict[str, Any]) -> None:
-        if model.get("pooled_layers") == "mix" or model.get("pooling") == "attention":
-            raise ValueError(
-                "`cache: true` keeps pooled states, but `pooled_layers: mix` and `pooling: attention` are learned in "
-                "training. Set `cache: false`, or for example `pooled_layers: all`, `pooling: mean`."
-            )
-        if model.get("token_attention"):
-            raise ValueError(
-                "`cache: true` keeps pooled states, but `token_attention: true` reads the tokens. Set `cache: false`, "
-                "or switch token_attention on in a later phase (`model: {token_attention: true}`)."
-            )
-
 
 class Peft(Section):
     """The low-rank adapters of a phase with `trainable: lora` (Hu et al. 2021)."""
@@ -279,11 +267,17 @@ class Recipe(Section):
             if fixed := {"targets", "encoder_layers"} & set(phase.model):
                 raise ValueError(f"phases.{position}.model: `{min(fixed)}` stays the same; write it under `model:`.")
             model |= phase.model
-            if phase.cache:
-                try:
-                    phase._check_cache(model)
-                except ValueError as error:
-                    raise ValueError(f"phases.{position}: {error}") from error
+            keeps = f"phases.{position}: `cache: true` keeps pooled states, but"
+            if phase.cache and (model.get("pooled_layers") == "mix" or model.get("pooling") == "attention"):
+                raise ValueError(
+                    f"{keeps} `pooled_layers: mix` and `pooling: attention` are learned in training. Set "
+                    "`cache: false`, or for example `pooled_layers: all`, `pooling: mean`."
+                )
+            if phase.cache and model.get("token_attention"):
+                raise ValueError(
+                    f"{keeps} `token_attention: true` reads the tokens. Set `cache: false`, or switch token_attention "
+                    "on in a later phase (`model: {token_attention: true}`)."
+                )
         return self
 
     def _name_targets(self) -> None:
@@ -323,10 +317,9 @@ def names_pad(columns: list[str]) -> bool:
 def _unknown(where: str, key: str, allowed: Iterable[str]) -> str:
     if where.endswith("training") and key in NOT_FOR_A_RECIPE:
         return f"{where}.{key} is not for a recipe: {NOT_FOR_A_RECIPE[key]}."
-    allowed = sorted(allowed)
-    close = difflib.get_close_matches(key, allowed, n=1)
     # A list of a hundred names hides the answer; a close one is the answer.
-    hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(allowed)}."
+    close = difflib.get_close_matches(key, sorted(allowed), n=1)
+    hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(sorted(allowed))}."
     return f"{where} has no {key!r}. {hint}"
 
 
@@ -337,21 +330,19 @@ def _explain(error: ValidationError) -> str:
         location = [str(part) for part in finding["loc"]]
         where = ".".join(location)
         if finding["type"] == "extra_forbidden":
-            section: Any = Recipe
-            for part in location[:-1]:
-                section = _SECTIONS.get(part, section)
-            lines.append(_unknown(".".join(location[:-1]) or "The recipe", location[-1], section.model_fields))
+            named = [SECTIONS[part] for part in location[:-1] if part in SECTIONS]
+            allowed = (named or [Recipe])[-1].model_fields
+            lines.append(_unknown(".".join(location[:-1]) or "The recipe", location[-1], allowed))
         elif finding["type"] == "missing" or where == "model.encoder":
             example = " For example: sentence-transformers/all-MiniLM-L6-v2" if where == "model.encoder" else ""
             lines.append(f"{where} is missing.{example}")
-        elif finding["type"] == "value_error":
-            message = str(finding["ctx"]["error"])
-            lines.append(f"{where}: {message}" if where else message)
         else:
-            lines.append(f"{where}: {finding['msg']}, got {finding['input']!r}.")
+            ours = finding["type"] == "value_error"
+            message = finding["ctx"]["error"] if ours else f"{finding['msg']}, got {finding['input']!r}."
+            lines.append(f"{where}: {message}".removeprefix(": "))
     return "\n".join(lines)
 
 
-_SECTIONS = {
+SECTIONS: dict[str, Any] = {
     "model": Model, "data": Data, "phases": Phase, "training": Training, "peft": Peft, "distill": Distill, "hub": Hub,
 }  # fmt: skip
