@@ -6,7 +6,6 @@ The number in a test's docstring is the thread in which somebody lost time to it
 import ast
 import copy
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -95,7 +94,7 @@ def test_a_missing_head_does_not_cost_the_encoder(tmp_path: Path) -> None:
     assert all(parameter.isfinite().all() for parameter in again.parameters())
 
 
-@pytest.mark.parametrize("head", ["v7", "v4", "linear"])
+@pytest.mark.parametrize("head", ["v7", "linear"])
 def test_accumulation_does_not_inflate_the_loss(head: str, tmp_path: Path) -> None:
     """transformers#47688: the loss, and with it the step, grew with gradient_accumulation_steps."""
     finals, losses = [], []
@@ -191,19 +190,17 @@ def test_everything_works_offline(minilm: Path, tmp_path: Path) -> None:
     model = LiminalForPADRegression.from_encoder_pretrained(MINILM, head="linear")
     model.save_pretrained(tmp_path / "model")
     AutoTokenizer.from_pretrained(minilm).save_pretrained(tmp_path / "model")
-    # With the setting and without it: what is local needs neither.
-    for offline in ({"HF_HUB_OFFLINE": "1"}, {}):
-        path = os.pathsep.join([str(Path(liminal_hf.__file__).parents[1])])
-        home = {"HF_HOME": str(tmp_path / "home"), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, "-c", OFFLINE, MINILM, str(tmp_path / "model")],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env={**home, **offline},
-            timeout=240,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+    # Without HF_HUB_OFFLINE, which the other tests set: what is local does not need it.
+    path = str(Path(liminal_hf.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", OFFLINE, MINILM, str(tmp_path / "model")],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"HF_HOME": str(tmp_path / "home"), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_a_head_alone_is_really_trained(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ import build_default_checkpoint as script  # noqa: E402
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression  # noqa: E402
 from liminal_hf.training.recipe import Recipe  # noqa: E402
 
+pytestmark = pytest.mark.nightly
+
 
 @pytest.fixture
 def recipe(tmp_path: Path, minilm: Path) -> Path:
