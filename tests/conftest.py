@@ -29,7 +29,6 @@ from transformers import (
     T5Config,
 )
 
-from liminal_hf.cli import main
 from liminal_hf.modeling.encoders import resolve_encoder
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression
 
@@ -145,6 +144,16 @@ def minilm() -> Path:
 
 
 @pytest.fixture(scope="session")
+def pad(minilm: Path) -> Any:
+    """The pipeline of the default checkpoint; what reads with it changes nothing about it."""
+    from transformers import pipeline
+
+    from liminal_hf import DEFAULT_CHECKPOINT
+
+    return pipeline("pad-regression", model=DEFAULT_CHECKPOINT)
+
+
+@pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of the corpora."""
     folder = os.environ.get("LIMINAL_DATA_DIR")
@@ -162,6 +171,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs the command line in this process; gives its exit status, stdout and stderr."""
+    from liminal_hf.cli import main
 
     def call(*arguments: object, stdin: bytes = b"") -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoTokenizer, pipeline
+from transformers import AutoTokenizer
 
-from liminal_hf import DEFAULT_CHECKPOINT, LiminalForPADRegression
+from liminal_hf import LiminalForPADRegression
 from liminal_hf.chat import converse, sharp_turn, trend, turn_line
 from liminal_hf.modeling.conversation import ConversationState
 
@@ -161,14 +161,14 @@ def test_a_conversation_in_a_terminal(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_a_kept_conversation_remembers_what_trends_look_back_at(
-    minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pad: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    reader, kept = pipeline("pad-regression", model=DEFAULT_CHECKPOINT), tmp_path / "kept"
+    kept = tmp_path / "kept"
     monkeypatch.setenv("COLUMNS", "200")
 
     def chat(*lines: str) -> str:
         monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines)))
-        converse(reader, ConversationState.load(kept) if kept.exists() else ConversationState(), kept)
+        converse(pad, ConversationState.load(kept) if kept.exists() else ConversationState(), kept)
         return "".join(capsys.readouterr())
 
     once = chat("What a lovely surprise!", "You forgot our date again, and I am furious!")
