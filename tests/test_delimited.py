@@ -22,7 +22,7 @@ ROW_MARK = "opens a quotation mark that is not closed"
 def read(folder: Path, content: str | bytes, name: str = "a.csv", **options) -> list[Record]:
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return list(read_records(path, find_dialect(path, ["text"], **options)))
+    return list(read_records(find_dialect(path, ["text"], **options)))
 
 
 def rows(folder: Path, content: str | bytes, name: str = "a.csv", **options) -> list[list[str]]:

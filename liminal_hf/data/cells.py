@@ -30,14 +30,19 @@ _NUMBER = {
     )
     for mark, group in ((".", ","), (",", "."))
 }
-_TIME = r"(\d{1,2}):(\d{2})(?::(\d{2})(?:[.,](\d{1,9}))?)?\s*(?:([AaPp])\.?[Mm]\.?)?"
-_ZONE = r"\s*(Z|UTC|[+-]\d{2}:?\d{2})?"
-_DIGITS = re.compile(rf"(\d{{1,4}})([-/.])(\d{{1,2}})\2(\d{{1,4}})\.?(?:[T, ]+{_TIME}{_ZONE})?", re.ASCII)
-_NAMED = re.compile(
-    rf"(?:(\d{{1,2}})[. -]+([^\W\d]{{3,}})\.?|([^\W\d]{{3,}})\.? +(\d{{1,2}}))[, -]+(\d{{4}})(?:[T, ]+{_TIME}{_ZONE})?"
+_TIME = (
+    r"(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2})(?:[.,](?P<fraction>[0-9]{1,9}))?)?"
+    r"\s*(?:(?P<half>[AaPp])\.?[Mm]\.?)?"
 )
-_CLOCK = re.compile(_TIME, re.ASCII)
+_CLOCK = re.compile(_TIME)
+_MOMENT = re.compile(
+    r"(?:(?P<year>[0-9]{4})(?P<mark>[-/.])(?P<month>[0-9]{1,2})(?P=mark)(?P<day>[0-9]{1,2})\.?"
+    r"|(?P<first>[0-9]{1,2})(?P<sign>[-/.])(?P<then>[0-9]{1,2})(?P=sign)(?P<last>[0-9]{4}|[0-9]{2})\.?"
+    r"|(?:(?P<before>[0-9]{1,2})[. -]+(?P<late>[^\W\d]{3,})\.?|(?P<early>[^\W\d]{3,})\.? +(?P<after>[0-9]{1,2}))"
+    rf"[, -]+(?P<named_year>[0-9]{{4}}))(?:[T, ]+{_TIME}\s*(?P<zone>Z|UTC|[+-][0-9]{{2}}:?[0-9]{{2}})?)?"
+)
 _MONTHS = ("jan", "feb", "mar mär", "apr", "may mai", "jun", "jul", "aug", "sep", "oct okt", "nov", "dec dez")
+_DATE, _ZONED = "date", "date with a time zone"
 
 
 def is_missing(value: Any) -> bool:
@@ -202,7 +207,7 @@ class OrderColumn:
     decimal: str | None = None
     kinds: dict[str, str] = field(default_factory=dict)
     orders: dict[str, str] = field(default_factory=dict)
-    unclear: str = ""
+    unclear: tuple[str, dict[str, dt.datetime]] | None = None
     written: dict[tuple, str] = field(default_factory=dict)  # numbers as text, one of each way of writing
 
     def __post_init__(self) -> None:
@@ -213,18 +218,14 @@ class OrderColumn:
         """Takes note of a cell; `where` says where it stands."""
         if is_missing(value):
             return
-        kind, parts = _kind(value)
+        kind, found, order = _kind(value)
         self.kinds.setdefault(kind, f"{value!r} ({where})")
         if kind == "number" and isinstance(value, str):
             self.written.setdefault((tuple(readings(value)), "." in value, "," in value), value)
-        if isinstance(parts, tuple):
-            first, second, mark = parts[0], parts[1], parts[-1]
-            if first > 12 or second > 12:
-                self.orders.setdefault("dmy" if first > 12 else "mdy", f"{value!r} ({where})")
-            elif mark == ".":  # dots are written with the day first
-                self.orders.setdefault("dmy", f"{value!r} ({where})")
-            elif first != second:
-                self.unclear = self.unclear or str(value)
+        if order:
+            self.orders.setdefault(order, f"{value!r} ({where})")
+        elif isinstance(found, dict) and len(set(found.values())) == 2:
+            self.unclear = self.unclear or (str(value), found)
 
     def decide(self) -> str | None:
         """The order of the parts of a date such as 1/9/2024; None where no cell has one.
@@ -252,10 +253,10 @@ class OrderColumn:
                     "with the month first. Write all dates in one way, best as 2024-09-01."
                 )
             if self.unclear and not self.orders:
-                days = [_moment(_parts(self.unclear), order) for order in DATE_ORDERS]
+                cell, days = self.unclear
                 raise LiminalError(
-                    f"Column {self.name!r} holds {self.unclear!r}, which is {days[0]:%d %B %Y} with the day first and "
-                    f"{days[1]:%d %B %Y} with the month first, and no other cell says which. Type "
+                    f"Column {self.name!r} holds {cell!r}, which is {days['dmy']:%d %B %Y} with the day first and "
+                    f"{days['mdy']:%d %B %Y} with the month first, and no other cell says which. Type "
                     f"{option('date_order', 'dmy')} or {option('date_order', 'mdy')}."
                 )
             self.date_order = next(iter(self.orders), None)
@@ -269,84 +270,69 @@ class OrderColumn:
         """
         if is_missing(value):
             return None
-        kind, parts = _kind(value)
+        kind, found, _ = _kind(value)
         if kind == "number" and isinstance(value, str):
             plain = _plain(value, self.decimal or ".")
             if plain is None:
                 raise LiminalError(f"Column {self.name!r} holds {value!r}, no number with the mark {self.decimal!r}.")
             return Decimal(plain)  # exact, however long
-        if not isinstance(parts, tuple):
-            return parts
-        try:
-            return _moment(parts, self.date_order or "dmy")
-        except ValueError as error:
+        if not isinstance(found, dict):
+            return found
+        order = self.date_order or "dmy"
+        if order not in found:
             raise LiminalError(
                 f"Column {self.name!r} holds {value!r}, which is no date with the "
-                f"{'month' if self.date_order == 'mdy' else 'day'} first ({error})."
-            ) from None
+                f"{'month' if order == 'mdy' else 'day'} first."
+            )
+        return found[order]
 
 
-def _kind(value: Any) -> tuple[str, Any]:
-    """The kind of a cell, and its value: a number, a moment, or the parts of a date whose order has to be decided."""
+def _kind(value: Any) -> tuple[str, Any, str | None]:
+    """The kind of a cell, its value, and the order that it settles; a date such as 1/9/2024 has a value per order."""
     if isinstance(value, bool | np.bool_):
-        return "text", None
+        return "text", None, None
     if isinstance(value, int | float | Decimal | np.integer | np.floating):
-        return "number", value.item() if isinstance(value, np.generic) else value
-    if isinstance(value, dt.datetime):
-        return _placed(value.replace(tzinfo=None) if value.tzinfo is None else value)
-    if isinstance(value, dt.date):
-        return "date", dt.datetime(value.year, value.month, value.day)
+        return "number", value.item() if isinstance(value, np.generic) else value, None
     if isinstance(value, dt.time):
-        return "time of day", value
+        return "time of day", value, None
+    if isinstance(value, dt.date):
+        moment = value if isinstance(value, dt.datetime) else dt.datetime(value.year, value.month, value.day)
+        return _DATE if moment.tzinfo is None else _ZONED, moment, None
     cell = str(value).strip()
     if found := readings(cell):
-        return "number" if all(map(math.isfinite, found.values())) else "text", None
-    if match := _CLOCK.fullmatch(cell):
-        try:
-            return "time of day", _time(*match.groups())
-        except ValueError:
-            return "text", None
-    parts = _parts(cell)
-    if parts is None:
-        return "text", None
-    if parts[-1] in "-/.":
-        return ("date with a time zone" if parts[4] else "date"), parts
+        return "number" if all(map(math.isfinite, found.values())) else "text", None, None
     try:
-        return _placed(_moment(parts, "ymd"))
+        if match := _CLOCK.fullmatch(cell):
+            return "time of day", _time(match), None
+        if match := _MOMENT.fullmatch(cell):
+            return _date(match)
     except ValueError:
-        return "text", None
+        pass
+    return "text", None, None
 
 
-def _placed(moment: dt.datetime) -> tuple[str, dt.datetime]:
-    return ("date" if moment.tzinfo is None else "date with a time zone"), moment
+def _date(match: re.Match[str]) -> tuple[str, Any, str | None]:
+    kind = _ZONED if match["zone"] else _DATE
+    if match["year"]:
+        return kind, _moment(match, match["year"], match["month"], match["day"]), None
+    if name := match["late"] or match["early"]:
+        month = next((i for i, names in enumerate(_MONTHS, 1) if name.casefold()[:3] in names.split()), 0)
+        return kind, _moment(match, match["named_year"], month, match["before"] or match["after"]), None
+    first, second, year = int(match["first"]), int(match["then"]), int(match["last"])
+    if len(match["last"]) == 2:
+        year += 1900 if year > 68 else 2000
+    found = {}
+    for order, month, day in (("dmy", second, first), ("mdy", first, second)):
+        with contextlib.suppress(ValueError):
+            found[order] = _moment(match, year, month, day)
+    # Dots are written with the day first.
+    settled = "dmy" if first > 12 else "mdy" if second > 12 else "dmy" if match["sign"] == "." else None
+    return kind, found, settled
 
 
-def _parts(cell: str) -> tuple | None:
-    """First, second and third part of a date, its time, its zone, and the mark between the parts ("ymd" if known)."""
-    if match := _DIGITS.fullmatch(cell):
-        first, mark, second, third, *time, zone = match.groups()
-        if len(first) == 4:
-            return int(first), int(second), int(third), tuple(time), zone, "ymd"
-        if len(first) > 2 or len(third) not in (2, 4):
-            return None
-        whole = int(third) if len(third) == 4 else 2000 + int(third) - (100 if int(third) > 68 else 0)
-        return int(first), int(second), whole, tuple(time), zone, mark
-    if match := _NAMED.fullmatch(cell):
-        day, month, early, late, year, *time, zone = match.groups()
-        name = (month or early).casefold()[:3]
-        index = next((i for i, names in enumerate(_MONTHS, start=1) if name in names.split()), None)
-        return None if index is None else (int(year), index, int(day or late), tuple(time), zone, "ymd")
-    return None
-
-
-def _moment(parts: Any, order: str) -> dt.datetime:
-    first, second, third, time, zone, mark = parts
-    if mark == "ymd":
-        date = dt.date(first, second, third)
-    else:
-        date = dt.date(third, second, first) if order == "dmy" else dt.date(third, first, second)
-    clock = _time(*time) if time[0] is not None else dt.time()
-    moment = dt.datetime.combine(date, clock)
+def _moment(match: re.Match[str], year: Any, month: Any, day: Any) -> dt.datetime:
+    clock = _time(match) if match["hour"] else dt.time()
+    moment, zone = dt.datetime.combine(dt.date(int(year), int(month), int(day)), clock), match["zone"]
     if not zone:
         return moment
     offset = dt.timedelta()
@@ -355,10 +341,11 @@ def _moment(parts: Any, order: str) -> dt.datetime:
     return moment.replace(tzinfo=dt.timezone(offset))
 
 
-def _time(hour: str, minute: str, second: str | None, fraction: str | None, half: str | None) -> dt.time:
-    hours = int(hour)
+def _time(match: re.Match[str]) -> dt.time:
+    hour, half = int(match["hour"]), match["half"]
     if half:
-        if not 1 <= hours <= 12:
-            raise ValueError(f"hour {hours} with am or pm")
-        hours = hours % 12 + (12 if half in "pP" else 0)
-    return dt.time(hours, int(minute), int(second or 0), int((fraction or "0").ljust(6, "0")[:6]))
+        if not 1 <= hour <= 12:
+            raise ValueError(f"hour {hour} with am or pm")
+        hour = hour % 12 + (12 if half in "pP" else 0)
+    microseconds = (match["fraction"] or "0").ljust(6, "0")[:6]
+    return dt.time(hour, int(match["minute"]), int(match["second"] or 0), int(microseconds))

@@ -14,10 +14,9 @@ import logging
 import lzma
 import re
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -44,7 +43,7 @@ _ENCODINGS = "cp1251 (Cyrillic), cp1250 (Central Europe), cp850 (DOS), mac_roman
 _NOT_CP1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]|[\x80-\xff]{4,}|[A-Za-z][\x82\x84\x86-\x89\x8b\x94\x9b][a-z]")
 _SAMPLE_LINES = 2000
 _SAMPLE_CHARACTERS = 1 << 20
-_HEADER_WITHIN = 20  # records
+HEADER_WITHIN = 20  # records
 _LARGEST_CELL = 16 << 20  # characters
 # How cells are quoted, and what a line must hold for it: as in RFC 4180, with blanks after the separator, with
 # backslashes (Spark, MySQL).
@@ -69,85 +68,71 @@ class Dialect:
     """How a delimited file is written.
 
     Args:
+        path: the file.
         encoding: Python's name of it; "utf-8-sig" with a byte-order mark.
         separator: between cells.
         header: names in the file's order.
         start: line where the header begins.
         quotes: True: quotation marks enclose cells; False: they are letters; None: decided cell by cell.
-        numeric: by column, whether all cells of the first rows are numbers.
-        spaced: by column, whether a cell of the first rows begins with a blank.
-        gaps: by column, whether a cell of the first rows is empty.
+        looks: by column, what the cells of the first rows have: only numbers, a blank in front, an empty cell.
         decimal: the decimal mark of the first rows, or what goes with the separator.
     """
 
+    path: Path
     encoding: str
     separator: str
     header: tuple[str, ...]
     start: int
     quotes: bool | None
-    numeric: tuple[bool, ...] = ()
-    spaced: tuple[bool, ...] = ()
-    gaps: tuple[bool, ...] = ()
+    looks: tuple[tuple[bool, bool, bool], ...] = ()
     decimal: str = "."
-
-
-@contextmanager
-def damage_named(path: Path) -> Iterator[None]:
-    """Turns what a damaged compressed file raises into an error for people."""
-    try:
-        yield
-    except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
-        raise LiminalError(f"{path} is damaged or not whole ({error}).") from error
-    except OSError as error:
-        if path.suffix.lower() in COMPRESSIONS and error.errno is None:
-            raise LiminalError(f"{path} is damaged or not whole ({error}).") from error
-        raise
-
-
-def open_binary(path: Path) -> BinaryIO:
-    """A file's bytes, unpacked where its ending says that it is compressed."""
-    opener = COMPRESSIONS.get(path.suffix.lower())
-    return path.open("rb") if opener is None else opener(path, "rb")
 
 
 # ---- encoding ----
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A file's bytes, unpacked where its ending says that it is compressed; damage is an error for people."""
+    packed = path.suffix.lower() in COMPRESSIONS
+    try:
+        with COMPRESSIONS[path.suffix.lower()](path, "rb") if packed else path.open("rb") as stream:
+            yield stream
+    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        if isinstance(error, OSError) and not (packed and error.errno is None):
+            raise
+        raise LiminalError(f"{path} is damaged or not whole ({error}).") from error
+
+
 def find_encoding(path: Path, encoding: str | None = None) -> str:
     """The encoding of a text file: what its byte-order mark says, else `encoding`, else UTF-8, UTF-16 or cp1252.
 
-    A file that is no UTF-8 is taken for cp1252, what Windows programs of Western Europe write, and a warning says so.
+    A file that is no UTF-8 is taken for cp1252, what Windows programs of Western Europe write.
 
     Raises:
         LiminalError: the encoding is unknown, or the file can't be cp1252 either.
     """
     if encoding is not None:
         try:
-            name = codecs.lookup(encoding).name
-            "".encode(name)
+            encoding = codecs.lookup(encoding).name
+            "".encode(encoding)
         except LookupError:
             raise LiminalError(
                 f"There is no text encoding {encoding!r}. Known ones are utf-8, utf-16, cp1252, latin-1, {_ENCODINGS}."
             ) from None
-    with damage_named(path), open_binary(path) as stream:
+    with _opened(path) as stream:
         start = stream.read(1 << 16)
-    for mark, marked in _MARKS:
-        if start.startswith(mark):
-            return marked
-    if encoding is not None:
-        return name
+    marked = next((name for mark, name in _MARKS if start.startswith(mark)), encoding)
+    if marked is not None:
+        return marked
     even, odd, pairs = start[::2].count(0), start[1::2].count(0), max(len(start) // 2, 1)
     if min(even, odd) == 0 and max(even, odd) > pairs / 20:
         wide = "utf-16-le" if odd else "utf-16-be"
         if re.search("[\r\n]", start.decode(wide, "replace")):
             return wide
-    return _by_content(path)
-
-
-def _by_content(path: Path) -> str:
     wrong = right = strange = high = 0
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-    with damage_named(path), open_binary(path) as stream:
+    with _opened(path) as stream:
         while block := stream.read(1 << 20):
             text = decoder.decode(block)
             if block.isascii() and text.isascii():
@@ -158,20 +143,20 @@ def _by_content(path: Path) -> str:
             if bad:
                 strange += sum(map(len, _NOT_CP1252.findall(block)))
                 high += len(re.findall(rb"[\x80-\xff]", block))
-        wrong += len(SURROGATE.findall(decoder.decode(b"", final=True)))
+    wrong += len(SURROGATE.findall(decoder.decode(b"", final=True)))
     if not wrong or right > wrong / 2:
         return "utf-8"  # with broken rows, if any, which are marked
     if strange > high / 20:
         raise LiminalError(
-            f"{path} is not UTF-8 ({where_undecodable(path, 'utf-8')}), and can't be Windows' cp1252. Say what it "
+            f"{path} is not UTF-8 ({_undecodable(path, 'utf-8')}), and can't be Windows' cp1252. Say what it "
             f"is, for example {option('encoding', 'cp1251')}. Others are {_ENCODINGS}."
         )
     return "cp1252"
 
 
-def where_undecodable(path: Path, encoding: str) -> str:
+def _undecodable(path: Path, encoding: str) -> str:
     """The first line that an encoding can't decode, with the byte."""
-    with open_binary(path) as stream:
+    with _opened(path) as stream:
         for index, line in enumerate(stream, start=1):
             try:
                 line.decode(encoding)
@@ -188,13 +173,13 @@ def read_lines(path: Path, encoding: str, newline: str = "") -> Iterator[str]:
         LiminalError: another encoding can't decode them.
     """
     errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
-    with damage_named(path), open_binary(path) as raw:
+    with _opened(path) as raw:
         # A small buffer of its own: those of pyarrow lack what a TextIOWrapper asks for.
         stream = io.TextIOWrapper(io.BufferedReader(cast(Any, raw)), encoding, errors, newline=newline)
         try:
             yield from stream
         except UnicodeError as error:
-            where = "" if encoding.startswith("utf-16") else f", {where_undecodable(path, encoding)}"
+            where = "" if encoding.startswith("utf-16") else f", {_undecodable(path, encoding)}"
             raise LiminalError(
                 f"{path} is not {encoding} ({error}{where}). Say what it is, for example "
                 f"{option('encoding', 'cp1252')}."
@@ -212,7 +197,7 @@ def find_dialect(
     separator: str | None = None,
     quotes: bool | None = None,
 ) -> Dialect:
-    """How a file is written, from its first lines.
+    """How a file is written, from its first lines; a warning says so where it is taken for cp1252.
 
     Args:
         path: the file.
@@ -229,12 +214,13 @@ def find_dialect(
                 f"A separator is one character, got {separator!r}. Type {option('separator', ';')}; a tab is "
                 f"{option('separator', 'tab')}."
             )
+    csv.field_size_limit(2**31 - 1)
     name = find_encoding(path, encoding)
     sample, size = [], 0
-    for line in read_lines(path, name):
+    for line in itertools.islice(read_lines(path, name), _SAMPLE_LINES):
         sample.append(line)
         size += len(line)
-        if len(sample) == _SAMPLE_LINES or size > _SAMPLE_CHARACTERS:
+        if size > _SAMPLE_CHARACTERS:
             break
     if name == "cp1252" and encoding is None:
         shown = next((line.strip() for line in read_lines(path, name) if not line.isascii()), "")
@@ -252,28 +238,17 @@ def find_dialect(
     folded = {fold(column) for column in wanted}
     preferred = "\t" if {suffix.lower() for suffix in path.suffixes} & {".tsv", ".tab"} else ","
     candidates = [separator] if separator else sorted(SEPARATORS, key=lambda mark: mark != preferred)
-    best: tuple[Any, ...] = ()
-    for mark in candidates:
-        found = _try_separator(sample, first, mark, folded, quotes)
-        if not best or found[0] > best[0]:
-            best = (*found, mark)
-    _, start, separator = best
-    header, _ = _header(sample, start, separator, quotes)
+    tried = [(*_try_separator(sample, first, mark, folded, quotes), mark) for mark in candidates]
+    _, start, separator = max(tried, key=lambda found: found[0])
     if start > first:
         titles = " ".join(line.strip() for line in sample[first:start])
         logger.warning("%s: line %d names the columns; what stands above is left out: %r", path, start + 1, titles[:80])
-    dialect = Dialect(name, separator, tuple(header), start + 1, quotes)
-    return _with_profile(dialect, sample)
-
-
-def _header(sample: list[str], start: int, separator: str, quotes: bool | None) -> tuple[list[str], int]:
-    """The names that begin in a line, without empty ones at the end, and how many lines they take."""
-    lines = Lines(sample[start:])
-    _, names, _ = next(_records(lines, separator, None, quotes), Record(0, []))
-    names = [name.strip() for name in names]
-    while len(names) > 1 and not names[-1]:
-        names.pop()
-    return names, lines.count
+    lines = _Lines(sample[start:])
+    header = [cell.strip() for cell in next(_records(lines, separator, quotes), Record(0, [])).cells]
+    while len(header) > 1 and not header[-1]:
+        header.pop()
+    looks, decimal = _looks(sample[start + 1 :], separator, len(header))
+    return Dialect(path, name, separator, tuple(header), start + 1, quotes, looks, decimal)
 
 
 def _try_separator(
@@ -281,24 +256,21 @@ def _try_separator(
 ) -> tuple[tuple[Any, ...], int]:
     """How well a separator fits (larger is better), and the line of the header."""
     rows: list[tuple[int, list[str]]] = []
-    reader = csv.reader(
-        sample[first:], delimiter=separator, quoting=csv.QUOTE_NONE if quotes is False else csv.QUOTE_MINIMAL
-    )
+    quoting = csv.QUOTE_NONE if quotes is False else csv.QUOTE_MINIMAL
+    reader = csv.reader(sample[first:], delimiter=separator, quoting=quoting)
     line = first
-    try:
-        for cells in itertools.islice(reader, _SAMPLE_LINES):
+    with suppress(csv.Error):
+        for cells in reader:
             if cells:
                 rows.append((line, cells))
             line = first + reader.line_num
-    except csv.Error:
-        pass
     if not rows:
         return (0, False, False, 0.0, 0), first
-    hits = [len(wanted & set(map(fold, cells))) for _, cells in rows[:_HEADER_WITHIN]]
+    hits = [len(wanted & set(map(fold, cells))) for _, cells in rows[:HEADER_WITHIN]]
     index = hits.index(max(hits))
     # Title lines have fewer cells than the header.
-    widths = [sum(bool(cell.strip()) for cell in cells) for _, cells in rows[: index + 1]]
-    if index and not all(width < widths[index] for width in widths[:index]):
+    filled = [sum(bool(cell.strip()) for cell in cells) for _, cells in rows[: index + 1]]
+    if any(count >= filled[index] for count in filled[:index]):
         index = 0
     width = len(rows[index][1])
     below = [len(cells) for _, cells in rows[index + 1 :]]
@@ -307,101 +279,83 @@ def _try_separator(
     return (hits[index], between_quotes, width > 1 and share >= 0.5, share, width), rows[index][0]
 
 
-def _with_profile(dialect: Dialect, sample: list[str]) -> Dialect:
-    """With what the cells of the rows look like that stand on one line."""
-    width = len(dialect.header)
+def _looks(lines: list[str], separator: str, width: int) -> tuple[tuple[tuple[bool, bool, bool], ...], str]:
+    """What the cells of each column look like in rows that stand on one line, and the decimal mark."""
     rows: list[list[str]] = []
     inside: list[list[str]] = []  # perhaps lines of a quoted cell
     is_open = False
-    for line in sample[dialect.start :]:
-        if '"' not in line and len(cells := _literal(line, dialect.separator)) == width:
+    for line in lines:
+        if '"' not in line and len(cells := _literal(line, separator)) == width:
             (inside if is_open else rows).append(cells)
         is_open ^= line.count('"') % 2 == 1
     columns, trusted = (list(zip(*some, strict=True)) or [()] * width for some in (rows or inside, rows))
-    numeric = tuple(bool(cells) and all(readings(cell) or not cell for cell in cells) for cells in columns)
-    found = [readings(cell) for cells, is_number in zip(columns, numeric, strict=True) if is_number for cell in cells]
-    marks = [next(iter(values)) for values in found if len(values) == 1]
-    usual = "," if dialect.separator == ";" else "."  # what Excel writes
-    decimal = max((".", ","), key=marks.count) if marks else usual
-    spaced = tuple(any(cell.startswith(" ") for cell in cells) for cells in trusted)
-    gaps = tuple(not all(map(str.strip, cells)) for cells in trusted)
-    return replace(dialect, numeric=numeric, spaced=spaced, gaps=gaps, decimal=decimal)
+    found = [[readings(cell) for cell in cells if cell] for cells in columns]
+    numeric = [bool(cells) and all(values) for cells, values in zip(columns, found, strict=True)]
+    single = [values for is_number, some in zip(numeric, found, strict=True) if is_number for values in some]
+    marks = [next(iter(values)) for values in single if len(values) == 1]
+    usual = "," if separator == ";" else "."  # what Excel writes
+    spaced = (any(cell.startswith(" ") for cell in cells) for cells in trusted)
+    gaps = (not all(map(str.strip, cells)) for cells in trusted)
+    return tuple(zip(numeric, spaced, gaps, strict=True)), max((".", ","), key=marks.count) if marks else usual
 
 
 # ---- records ----
 
 
-class Lines:
+class _Lines:
     """Lines that can be put back; `count` is how many have been taken."""
 
     def __init__(self, lines: Iterable[str]) -> None:
-        self._lines = iter(lines)
-        self._back: deque[str] = deque()
-        self.count = 0
+        self._lines, self._back, self.count = iter(lines), list[str](), 0
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        line = self._back.popleft() if self._back else next(self._lines)
+        line = self._back.pop() if self._back else next(self._lines)
         self.count += 1
         return line
 
     def put_back(self, lines: Sequence[str]) -> None:
-        """Puts lines in front of those that are left."""
-        self._back.extendleft(reversed(lines))
+        self._back += reversed(lines)
         self.count -= len(lines)
 
 
-def read_records(path: Path, dialect: Dialect) -> Iterator[Record]:
+def read_records(dialect: Dialect) -> Iterator[Record]:
     """The rows below the header. A blank line is no row.
 
     Raises:
         LiminalError: a quoted cell spans lines that look like rows, or a byte can't be decoded.
     """
-    lines = Lines(read_lines(path, dialect.encoding))
-    for _ in range(dialect.start - 1):
-        next(lines)
-    next(_records(lines, dialect.separator, None, dialect.quotes), None)  # the header
-    for record in _records(lines, dialect.separator, len(dialect.header), dialect.quotes, dialect, path):
+    lines = _Lines(read_lines(dialect.path, dialect.encoding))
+    for _ in zip(range(dialect.start - 1), lines, strict=False):
+        pass
+    next(_records(lines, dialect.separator, dialect.quotes), None)  # the header
+    for record in _records(lines, dialect.separator, dialect.quotes, dialect):
         if any(map(SURROGATE.search, record.cells)):
             cells = [SURROGATE.sub("\ufffd", cell) for cell in record.cells]
-            error = record.error or f"line {record.line} is not UTF-8"
-            record = Record(record.line, cells, error)
+            record = Record(record.line, cells, record.error or f"line {record.line} is not UTF-8")
         yield record
 
 
-def _records(
-    lines: Lines,
-    separator: str,
-    width: int | None,
-    quotes: bool | None,
-    dialect: Dialect | None = None,
-    path: Path | None = None,
-) -> Iterator[Record]:
-    csv.field_size_limit(2**31 - 1)
+def _records(lines: _Lines, separator: str, quotes: bool | None, dialect: Dialect | None = None) -> Iterator[Record]:
+    """Records of any width, or of the dialect's."""
+    width = len(dialect.header) if dialect else None
     for line in lines:
-        number = lines.count
+        number, error = lines.count, None
         if not line.strip(" \r\n\x1a"):
             continue
-        error = None
-        if quotes is False or '"' not in line:
-            cells = _literal(line, separator)
-        else:
-            cells, taken, error = _quoted(line, lines, separator, width)
-            if len(taken) > 1 and quotes is None and dialect is not None:
-                # One row among the lines is enough where the cells are too many or too few.
-                whole = len(cells) == width
-                if _like_rows(taken, dialect) >= (0.5 if whole else 1e-9):
-                    if whole and separator != "\t":
-                        raise LiminalError(
-                            f"{path}: a quotation mark in line {number} is closed in line {lines.count} only, and the "
-                            f"lines between look like rows. If they are rows, quotation marks are letters here: type "
-                            f"{option('quotes', 'no')}. If they are one text with line breaks, type "
-                            f"{option('quotes', 'yes')}."
-                        )
-                    lines.put_back(taken[1:])
-                    cells, error = _literal(line, separator), _open_mark(number)
+        cells = _literal(line, separator)
+        if quotes is not False and '"' in line:
+            open_mark = f"line {number} opens a quotation mark that is not closed"
+            found = _quoted(line, lines, separator, width)
+            if found is None:
+                error = None if len(cells) == width and line.count('"') % 2 == 0 else open_mark
+            elif quotes is None and dialect and _holds_rows(*found, lines, dialect):
+                lines.put_back(found[1][1:])
+                error = open_mark
+            else:
+                cells = found[0]
         if width is not None:
             while len(cells) > width and not cells[-1].strip():
                 cells = cells[:-1]  # separators at the end of a line
@@ -412,12 +366,8 @@ def _records(
         yield Record(number, cells, error)
 
 
-def _quoted(line: str, lines: Lines, separator: str, width: int | None) -> tuple[list[str], list[str], str | None]:
-    """A record with quotation marks, the lines that it takes, and why its quotation marks can't be read.
-
-    What can't be read as quoted takes its first line alone, with the marks as letters.
-    """
-    number = lines.count
+def _quoted(line: str, lines: _Lines, separator: str, width: int | None) -> tuple[list[str], list[str]] | None:
+    """The cells of a record with quotation marks and the lines that it takes; None where they enclose no cells."""
     first: tuple[list[str], list[str]] | None = None
     for sign, quoting in _QUOTINGS:
         if sign.format(separator=separator) not in line:
@@ -434,44 +384,44 @@ def _quoted(line: str, lines: Lines, separator: str, width: int | None) -> tuple
                     return
                 yield other
 
-        try:
+        cells = None
+        with suppress(csv.Error):
             cells = next(csv.reader(feed(), delimiter=separator, strict=True, **quoting))
-        except csv.Error:
-            lines.put_back(taken[1:])
-            continue
-        if width is None or len(cells) == width:
-            return cells, taken, None
+            if len(cells) == (width or len(cells)):
+                return cells, taken
         # Perhaps another way of quoting gives the right number of cells.
-        first = first or (cells, taken)
         lines.put_back(taken[1:])
-    if first is not None:
-        for _ in first[1][1:]:
-            next(lines)
-        return *first, None
-    cells = _literal(line, separator)
-    if len(cells) == width and line.count('"') % 2 == 0:
-        return cells, [line], None
-    return cells, [line], _open_mark(number)
+        if cells is not None:
+            first = first or (cells, taken)
+    for _ in first[1][1:] if first else ():
+        next(lines)
+    return first
 
 
-def _open_mark(line: int) -> str:
-    return f"line {line} opens a quotation mark that is not closed"
-
-
-def _like_rows(taken: Sequence[str], dialect: Dialect) -> float:
-    """The share of a record's lines, from the second on, that look like rows; 0 where the first does not."""
-    if len(dialect.header) == 1:
-        return 0.0
+def _holds_rows(cells: Sequence[str], taken: Sequence[str], lines: _Lines, dialect: Dialect) -> bool:
+    """Whether the lines of one record are rows, of which the first opens a quotation mark; raises where it may be."""
+    width, number = len(dialect.header), lines.count - len(taken) + 1
+    if len(taken) == 1 or width == 1:
+        return False
 
     def fits(line: str) -> bool:
-        cells = _literal(line, dialect.separator)
-        return len(cells) == len(dialect.header) and all(
+        found = _literal(line, dialect.separator)
+        return len(found) == width and all(
             (gap if not cell.strip() else not numeric or bool(readings(cell.strip(' "'))))
             and (spaced or not cell.startswith(" "))
-            for cell, numeric, spaced, gap in zip(cells, dialect.numeric, dialect.spaced, dialect.gaps, strict=True)
+            for cell, (numeric, spaced, gap) in zip(found, dialect.looks, strict=True)
         )
 
-    return sum(map(fits, taken[1:])) / (len(taken) - 1) if fits(taken[0]) else 0.0
+    share = sum(map(fits, taken[1:])) / (len(taken) - 1) if fits(taken[0]) else 0.0
+    if len(cells) != width:
+        return share > 0  # one row is enough where the cells are too many or too few
+    if share >= 0.5 and dialect.separator != "\t":
+        raise LiminalError(
+            f"{dialect.path}: a quotation mark in line {number} is closed in line {lines.count} only, and the lines "
+            f"between look like rows. If they are rows, quotation marks are letters here: type "
+            f"{option('quotes', 'no')}. If they are one text with line breaks, type {option('quotes', 'yes')}."
+        )
+    return share >= 0.5
 
 
 def _literal(line: str, separator: str) -> list[str]:

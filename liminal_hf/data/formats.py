@@ -44,7 +44,7 @@ def open_delimited(
 ) -> Source:
     """A CSV, TSV or other delimited file; see `find_dialect`."""
     dialect = find_dialect(path, wanted, encoding=encoding, separator=separator, quotes=quotes)
-    return Source(list(dialect.header), lambda: read_records(path, dialect), "line", typed=False, dialect=dialect)
+    return Source(list(dialect.header), lambda: read_records(dialect), "line", typed=False, dialect=dialect)
 
 
 # ---- JSON ----
