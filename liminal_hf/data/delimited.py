@@ -244,7 +244,9 @@ def find_dialect(
         titles = " ".join(line.strip() for line in sample[first:start])
         logger.warning("%s: line %d names the columns; what stands above is left out: %r", path, start + 1, titles[:80])
     lines = _Lines(sample[start:])
-    header = [cell.strip() for cell in next(_records(lines, separator, quotes), Record(0, [])).cells]
+    header = [
+        SURROGATE.sub("\ufffd", cell).strip() for cell in next(_records(lines, separator, quotes), Record(0, [])).cells
+    ]
     while len(header) > 1 and not header[-1]:
         header.pop()
     looks, decimal = _looks(sample[start + 1 :], separator, len(header))
@@ -256,7 +258,7 @@ def _try_separator(
 ) -> tuple[tuple[Any, ...], int]:
     """How well a separator fits (larger is better), and the line of the header."""
     rows: list[tuple[int, list[str]]] = []
-    quoting = csv.QUOTE_NONE if quotes is False else csv.QUOTE_MINIMAL
+    quoting: Any = csv.QUOTE_NONE if quotes is False else csv.QUOTE_MINIMAL
     reader = csv.reader(sample[first:], delimiter=separator, quoting=quoting)
     line = first
     with suppress(csv.Error):

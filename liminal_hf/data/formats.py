@@ -1,4 +1,4 @@
-"""JSON, Excel and SPSS tables as records.
+"""JSON, Excel and SPSS tables as records, and the values of cells as columns of Arrow.
 
 Requires pyarrow; Excel needs openpyxl and SPSS pyreadstat (the extra `tables`).
 """
@@ -9,15 +9,18 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import pyarrow as pa
 
 from ..modeling.errors import LiminalError
 from .cells import fold, is_no_value, option
-from .delimited import Dialect, Record, find_dialect, find_encoding, read_lines, read_records
+from .delimited import HEADER_WITHIN, Dialect, Record, find_dialect, find_encoding, read_lines, read_records
+from .table_settings import TableSettings
 
-_HEADER_WITHIN = 20  # rows of a sheet
+_TYPES = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), dt.datetime: pa.timestamp("us")}
+_TYPES[dt.date] = pa.timestamp("us")
 
 
 @dataclass
@@ -28,62 +31,79 @@ class Source:
         names: of the columns, as the file has them.
         records: starts reading; a record's cells may be fewer or more than the names where it has an error.
         unit: what `Record.line` counts: "line" or "row".
-        typed: whether cells have types; in a delimited file all are text.
-        dialect: of a delimited file.
+        dialect: of a delimited file, in which all cells are text; elsewhere they have types.
     """
 
     names: list[str]
     records: Callable[[], Iterator[Record]]
     unit: str = "row"
-    typed: bool = True
     dialect: Dialect | None = None
 
 
-def open_delimited(
-    path: Path, wanted: Sequence[str], encoding: str | None, separator: str | None, quotes: bool | None
-) -> Source:
-    """A CSV, TSV or other delimited file; see `find_dialect`."""
-    dialect = find_dialect(path, wanted, encoding=encoding, separator=separator, quotes=quotes)
-    return Source(list(dialect.header), lambda: read_records(dialect), "line", typed=False, dialect=dialect)
+def open_source(path: Path, kind: str, wanted: Sequence[str], settings: TableSettings) -> Source:
+    """A table of any kind but Parquet.
+
+    Args:
+        path: the file.
+        kind: "delimited", "jsonl", "json", "excel" or "spss".
+        wanted: names of columns that are needed; they tell the header from title lines, and one sheet from another.
+        settings: how it is read.
+
+    Raises:
+        LiminalError: the file is empty, damaged, or can't be decoded.
+        ImportError: Excel or SPSS without the extra `tables`.
+    """
+    if kind == "excel":
+        return _open_excel(path, wanted, settings.sheet)
+    if kind == "spss":
+        return _open_spss(path, settings.text, settings.encoding)
+    if kind != "delimited":
+        return _open_json(path, settings.text or "text", settings.encoding, lines=kind == "jsonl")
+    quotes = None if settings.quotes is None else settings.quotes == "yes"
+    dialect = find_dialect(path, wanted, encoding=settings.encoding, separator=settings.separator, quotes=quotes)
+    return Source(list(dialect.header), lambda: read_records(dialect), "line", dialect)
 
 
 # ---- JSON ----
 
 
-def open_json(path: Path, text: str, encoding: str | None, lines: bool) -> Source:
+def _open_json(path: Path, text: str, encoding: str | None, lines: bool) -> Source:
     """JSON lines (`lines`), or an array of objects, or an object with a list per column."""
     name = find_encoding(path, encoding)
+
+    def values() -> Iterator[tuple[int, Any]]:
+        return _parsed_lines(path, name) if lines else enumerate(rows, start=1)
+
     if not lines:
-        content = "".join(read_lines(path, name)).removeprefix("\ufeff")
         try:
-            rows = _json_rows(json.loads(content), text, path)
+            content = json.loads("".join(read_lines(path, name)).removeprefix("\ufeff"))
         except (json.JSONDecodeError, RecursionError) as error:
-            first, _, rest = content.strip().partition("\n")
-            if not (first.startswith("{") and rest and _is_object(first)):
-                raise LiminalError(f"{path} is not JSON: {error}. It takes an array of objects.") from None
             lines = True  # one object per line, whatever the ending says
+            if not isinstance(next(values(), (0, None))[1], dict):
+                raise LiminalError(f"{path} is not JSON: {error}. It takes an array of objects.") from None
         else:
-            names = _names(row for row in rows if isinstance(row, dict))
-            return Source(names, lambda: _objects(enumerate(rows, start=1), names, "row"))
-    names = _names(row for _, row in _parsed_lines(path, name) if isinstance(row, dict))
-    if not names:
+            rows = _json_rows(content, text, path)
+    names = list(dict.fromkeys(name for _, row in values() if isinstance(row, dict) for name in row))
+    if lines and not names:
         raise LiminalError(f'{path} holds no JSON object. It takes one per line, such as {{"text": "Hi"}}.')
-    return Source(names, lambda: _objects(_parsed_lines(path, name), names, "line"), "line")
+    unit = "line" if lines else "row"
 
+    def records() -> Iterator[Record]:
+        for number, row in values():
+            if isinstance(row, dict):
+                yield Record(number, [row.get(name) for name in names])
+            else:
+                what = f"not JSON ({row})" if isinstance(row, ValueError) else "no JSON object"
+                yield Record(number, [None] * len(names), f"{unit} {number} is {what}")
 
-def _is_object(line: str) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except (json.JSONDecodeError, RecursionError):
-        return False
+    return Source(names, records, unit)
 
 
 def _json_rows(value: Any, text: str, path: Path) -> list[Any]:
     if isinstance(value, dict):
         columns = list(value.values())
         if columns and all(isinstance(column, dict) for column in columns):  # as pandas writes them
-            value = {name: list(column.values()) for name, column in value.items()}
-            columns = list(value.values())
+            columns = [list(column.values()) for column in columns]
         if columns and all(isinstance(column, list) for column in columns) and len({*map(len, columns)}) == 1:
             one = len(columns) == 1 and columns[0] and all(isinstance(row, dict) for row in columns[0])
             value = columns[0] if one else [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]
@@ -112,23 +132,10 @@ def _parsed_lines(path: Path, encoding: str) -> Iterator[tuple[int, Any]]:
             yield number, ValueError(str(error))
 
 
-def _names(rows: Iterator[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row))
-
-
-def _objects(rows: Any, names: list[str], unit: str) -> Iterator[Record]:
-    for number, row in rows:
-        if isinstance(row, dict):
-            yield Record(number, [row.get(name) for name in names])
-        else:
-            what = f"not JSON ({row})" if isinstance(row, ValueError) else "no JSON object"
-            yield Record(number, [None] * len(names), f"{unit} {number} is {what}")
-
-
 # ---- Excel ----
 
 
-def open_excel(path: Path, wanted: Sequence[str], sheet: str | int | None) -> Source:
+def _open_excel(path: Path, wanted: Sequence[str], sheet: str | int | None) -> Source:
     """A sheet of an .xlsx file: the only one, the one that has the wanted columns, or the one that `sheet` names."""
     try:
         import openpyxl
@@ -153,22 +160,23 @@ def open_excel(path: Path, wanted: Sequence[str], sheet: str | int | None) -> So
             f"{path} is no Excel file that can be read ({error}). Save it again as 'Excel Workbook (.xlsx)' without a "
             "password, or as 'CSV UTF-8'."
         ) from error
-    rows = {page.title: _sheet_rows(page) for page in book.worksheets}
-    title = _choose_sheet(path, {name: cells for name, cells in rows.items() if cells}, list(rows), wanted, sheet)
     folded = {fold(name) for name in wanted}
-    hits = [len(folded & {fold(str(cell)) for cell in cells if cell is not None}) for cells in rows[title]]
-    start = hits.index(max(hits[:_HEADER_WITHIN])) if any(hits[:_HEADER_WITHIN]) else 0
-    while not any(cell is not None for cell in rows[title][start]):
+
+    def hits(cells: list[Any]) -> int:
+        return len(folded & {fold(str(cell)) for cell in cells if cell is not None})
+
+    sheets = {page.title: _sheet_rows(page) for page in book.worksheets}
+    title = _choose_sheet(path, sheets, sheet, lambda rows: max(map(hits, rows[:HEADER_WITHIN])))
+    rows = sheets[title]
+    start = max(range(min(len(rows), HEADER_WITHIN)), key=lambda index: hits(rows[index]))
+    while all(cell is None for cell in rows[start]):
         start += 1
-    header = ["" if cell is None else str(cell).strip() for cell in rows[title][start]]
-    used = [
-        index
-        for index, name in enumerate(header)
-        if name or any(cells[index] is not None for cells in rows[title][start + 1 :])
-    ]
+    header = ["" if cell is None else str(cell).strip() for cell in rows[start]]
+    below = rows[start + 1 :]
+    used = [index for index, name in enumerate(header) if name or any(cells[index] is not None for cells in below)]
 
     def records() -> Iterator[Record]:
-        for number, cells in enumerate(rows[title][start + 1 :], start=start + 2):
+        for number, cells in enumerate(below, start=start + 2):
             lost = [header[i] for i in used if cells[i] is None and (title, number, i + 1) in formulas]
             error = (
                 f"row {number} has a formula without a value in {lost[0]!r}: save the file in Excel" if lost else None
@@ -198,8 +206,10 @@ def _sheet_rows(page: Any) -> list[list[Any]]:
 
 
 def _choose_sheet(
-    path: Path, filled: dict[str, list[list[Any]]], names: list[str], wanted: Sequence[str], sheet: str | int | None
+    path: Path, sheets: dict[str, list[list[Any]]], sheet: str | int | None, hits: Callable[[list[list[Any]]], int]
 ) -> str:
+    names = list(sheets)
+    filled = [name for name in names if sheets[name]]
     if sheet is not None:
         if str(sheet).isdigit() and str(sheet) not in names and 1 <= int(sheet) <= len(names):
             sheet = names[int(sheet) - 1]
@@ -210,13 +220,8 @@ def _choose_sheet(
         return title
     if not filled:
         raise LiminalError(f"{path} is empty. The first row of a table names its columns.")
-    folded = {fold(name) for name in wanted}
-
-    def hits(rows: list[list[Any]]) -> int:
-        return max(len(folded & {fold(str(cell)) for cell in cells}) for cells in rows[:_HEADER_WITHIN])
-
-    best = max(map(hits, filled.values()))
-    fitting = [name for name, rows in filled.items() if hits(rows) == best]
+    best = max(hits(sheets[name]) for name in filled)
+    fitting = [name for name in filled if hits(sheets[name]) == best]
     if len(fitting) > 1:
         raise LiminalError(
             f"{path} has several sheets that fit: {', '.join(map(repr, fitting))}. Say which: "
@@ -228,7 +233,7 @@ def _choose_sheet(
 # ---- SPSS ----
 
 
-def open_spss(path: Path, text: str, encoding: str | None) -> Source:
+def _open_spss(path: Path, text: str, encoding: str | None) -> Source:
     """An SPSS file. Missing values of its own are missing; a text column of codes is read by its value labels."""
     try:
         import pyreadstat
@@ -241,47 +246,28 @@ def open_spss(path: Path, text: str, encoding: str | None) -> Source:
     for name, codes in meta.variable_value_labels.items():
         if fold(name) == fold(text):
             columns[name] = [codes.get(value, value) for value in columns[name]]
-    names = list(columns)
-    cells = [[None if is_no_value(value) else value for value in columns[name]] for name in names]
-    rows = list(zip(*cells, strict=True))
-    return Source(names, lambda: (Record(number, row) for number, row in enumerate(rows, start=1)))
+    rows = zip(*columns.values(), strict=True)
+    records = [
+        Record(number, [None if is_no_value(value) else value for value in row]) for number, row in enumerate(rows, 1)
+    ]
+    return Source(list(columns), lambda: iter(records))
 
 
-# ---- types ----
+# ---- values ----
 
 
-def arrow_type(kinds: set[str]) -> pa.DataType:
-    """The type of a column whose values have the kinds of `kind_of`; string where no other fits them all.
-
-    Example:
-        >>> arrow_type({"int", "null"}), arrow_type({"int", "str"})
-        (DataType(int64), DataType(string))
-    """
-    kinds = kinds - {"null"}
-    simple = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "time": pa.timestamp("us")}
-    if len(kinds) == 1:
-        return simple.get(next(iter(kinds)), pa.string())
-    return pa.float64() if kinds == {"int", "float"} else pa.string()
-
-
-def kind_of(value: Any) -> str:
-    """The kind of a cell: null, bool, int, float, time, str, or other.
-
-    Example:
-        >>> [kind_of(value) for value in (None, True, 3, 2.5, dt.date(2024, 9, 1), "a", [1], 2**70)]
-        ['null', 'bool', 'int', 'float', 'time', 'str', 'other', 'other']
-    """
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, int):
-        return "int" if -(2**63) <= value < 2**63 else "other"
-    if isinstance(value, float):
-        return "float"
-    if isinstance(value, dt.date) and getattr(value, "tzinfo", None) is None:
-        return "time"
-    return "str" if isinstance(value, str) else "other"
+def column_types(source: Source) -> list[pa.DataType]:
+    """The type of each column: string where no other fits all of its values."""
+    if source.dialect:
+        return [pa.string()] * len(source.names)
+    kinds: list[set[type]] = [set() for _ in source.names]
+    for record in source.records():
+        for index, value in enumerate(record.cells):
+            is_long = type(value) is int and not -(2**63) <= value < 2**63
+            kinds[index].add(str if is_long else type(value))
+    found = [{_TYPES.get(kind, pa.string()) for kind in some - {NoneType}} for some in kinds]
+    numbers = {pa.int64(), pa.float64()}
+    return [some.pop() if len(some) == 1 else pa.float64() if some == numbers else pa.string() for some in found]
 
 
 def to_arrow(values: list[Any], kind: pa.DataType) -> pa.Array:

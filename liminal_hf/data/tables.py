@@ -7,8 +7,9 @@ read keeps its position and says why. Encoding, separator and decimal mark are f
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,22 +17,12 @@ import pyarrow.parquet as pq
 
 from ..modeling.errors import LiminalError
 from .cells import find_decimal, is_missing, numbers
-from .delimited import COMPRESSIONS
-from .formats import (
-    Source,
-    arrow_type,
-    as_text,
-    kind_of,
-    open_delimited,
-    open_excel,
-    open_json,
-    open_spss,
-    to_arrow,
-)
+from .delimited import COMPRESSIONS, Record
+from .formats import Source, as_text, column_types, open_source, to_arrow
 from .table_settings import TableSettings, find_column, unique_names
 from .writing import TableWriter, write_table
 
-__all__ = ["Rows", "Table", "TableFile", "TableSettings", "TableWriter", "column_names", "open_table", "read_table"]
+__all__ = ["Table", "TableFile", "TableSettings", "TableWriter", "column_names", "open_table", "read_table"]
 __all__ += ["table_kind", "write_table"]
 
 KINDS = {
@@ -48,22 +39,7 @@ _ADVICE = {
 _BATCH = 4096
 
 
-class Rows(NamedTuple):
-    """Some rows of a table.
-
-    Args:
-        columns: as they go to an output.
-        texts: what stands in the text column, of whatever type; `modeling.texts.text_error` says what can't be read.
-        lines: where each row begins, from 1 on.
-        errors: why a row can't be read, or None.
-    """
-
-    columns: pa.Table
-    texts: list[Any]
-    lines: list[int]
-    errors: list[str | None]
-
-
+@dataclass
 class TableFile:
     """A table that has been opened: its columns are known, and its rows are read batch by batch, as often as needed.
 
@@ -73,13 +49,26 @@ class TableFile:
         settings: as given, with the encoding and separator that were found.
         schema: names and types of the columns.
         text: name of the text column, as the file has it.
-        unit: what counts rows in messages: "line" or "row".
+        source: what reads a table that is not Parquet.
     """
 
-    def __init__(self, path: Path, kind: str, settings: TableSettings, schema: pa.Schema, unit: str) -> None:
-        self.path, self.kind, self.settings, self.schema, self.unit = path, kind, settings, schema, unit
-        self.text = ""
-        self._source: Source | None = None
+    path: Path
+    kind: str
+    settings: TableSettings
+    schema: pa.Schema
+    text: str = ""
+    source: Source | None = None
+
+    @property
+    def unit(self) -> str:
+        """What counts rows in messages: "line" or "row"."""
+        return self.source.unit if self.source else "row"
+
+    @property
+    def like(self) -> TableSettings:
+        """The settings by which `write_table` gives back a table of the same dialect."""
+        dialect = self.source.dialect if self.source else None
+        return replace(self.settings, decimal=self.settings.decimal or (dialect.decimal if dialect else None))
 
     def column(self, name: str) -> str:
         """The column's name as the file has it; case and blanks around it do not count.
@@ -89,59 +78,67 @@ class TableFile:
         """
         return find_column(self.schema.names, name, self.path)
 
-    @property
-    def like(self) -> TableSettings:
-        """The settings by which `write_table` gives back a table of the same dialect."""
-        dialect = self._source.dialect if self._source else None
-        return replace(self.settings, decimal=self.settings.decimal or (dialect.decimal if dialect else None))
-
-    def batches(self, rows: int = _BATCH) -> Iterator[Rows]:
+    def batches(self, rows: int = _BATCH) -> "Iterator[Table]":
         """All rows, some at a time."""
-        if self._source is None:
+        if self.source is None:
             yield from self._parquet(rows)
             return
-        texts = self.schema.names.index(self.text) if self.text else None
-        some = []
-        for record in self._source.records():
-            some.append(record)
-            if len(some) == rows:
-                yield self._rows(some, texts)
-                some = []
-        if some:
-            yield self._rows(some, texts)
+        records = self.source.records()
+        while some := list(islice(records, rows)):
+            yield self._part(some)
 
-    def _rows(self, records: list[Any], text: int | None) -> Rows:
+    def _part(self, records: list[Record]) -> "Table":
         width = len(self.schema)
         cells = [[*record.cells[:width], *[None] * (width - len(record.cells))] for record in records]
         columns = [
             to_arrow(list(column), field.type)
             for column, field in zip(zip(*cells, strict=True), self.schema, strict=True)
         ]
-        texts = [None if text is None else row[text] for row in cells]
-        if self.kind in ("excel", "spss"):  # these programs make a number of a text that looks like one
-            texts = [value if value is None or isinstance(value, str) else as_text(value) for value in texts]
         table = pa.Table.from_arrays(columns, schema=self.schema)
-        return Rows(table, texts, [record.line for record in records], [record.error for record in records])
+        if not self.text:
+            texts = [None] * len(table)
+        elif self.kind in ("excel", "spss"):
+            texts, _ = texts_of(table[self.text])
+        else:  # a number in JSON is no text
+            index = self.schema.names.index(self.text)
+            texts = [row[index] for row in cells]
+        return Table(self, table, texts, [record.line for record in records], [record.error for record in records])
 
-    def _parquet(self, rows: int) -> Iterator[Rows]:
+    def _parquet(self, rows: int) -> "Iterator[Table]":
         start = 0
         # Through a small buffer: otherwise the chunk of a whole row group is in memory.
         with pq.ParquetFile(self.path, buffer_size=1 << 20, pre_buffer=False) as file:
             for batch in file.iter_batches(rows, use_threads=False):
-                table = with_index(pa.Table.from_batches([batch]), file.schema_arrow, start).rename_columns(
-                    self.schema.names
-                )
-                no_texts = pa.chunked_array([pa.nulls(len(table))])
-                texts, errors = parquet_texts(table[self.text] if self.text else no_texts)
+                table = _with_index(pa.Table.from_batches([batch]), file.schema_arrow, start)
+                table = table.rename_columns(self.schema.names).replace_schema_metadata(None)
+                column = table[self.text] if self.text else pa.chunked_array([pa.nulls(len(table))])
+                texts, errors = texts_of(column)
                 if any(errors):  # bytes that are no characters could not be written anywhere else
                     cells = table[self.text].cast(pa.large_binary()).to_pylist()
                     whole = [None if value is None else value.decode("utf-8", "replace") for value in cells]
-                    index = self.schema.names.index(self.text)
-                    field = self.schema.field(index)
-                    table = table.set_column(index, field, pa.array(whole, field.type))
+                    field = self.schema.field(self.text)
+                    table = table.set_column(self.schema.names.index(self.text), field, pa.array(whole, field.type))
                 lines = list(range(start + 1, start + len(table) + 1))
-                yield Rows(table.replace_schema_metadata(None), texts, lines, errors)
+                yield Table(self, table, texts, lines, errors)
                 start += len(table)
+
+
+def texts_of(column: pa.ChunkedArray) -> tuple[list[Any], list[str | None]]:
+    """The cells of a column as texts, and their errors: Parquet does not promise that a string is UTF-8."""
+    errors: list[str | None] = [None] * len(column)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_null(column.type) or not holds_text(column.type):
+        # Excel and SPSS make a number of a text that looks like one.
+        return [None if value is None else as_text(value) for value in column.to_pylist()], errors
+    texts: list[str | None] = []
+    for index, value in enumerate(column.cast(pa.large_binary()).to_pylist()):
+        try:
+            texts.append(None if value is None else value.decode("utf-8"))
+        except UnicodeDecodeError:
+            texts.append(None)
+            errors[index] = "the text is not UTF-8"
+    return texts, errors
 
 
 def open_table(
@@ -174,65 +171,36 @@ def open_table(
     if path.stat().st_size == 0:
         raise LiminalError(f"{path} is empty. A table has a row of names, and rows below it.")
     wanted = [name for name in (settings.text, *columns) if name]
+    source = None
     if kind == "parquet":
-        schema = _parquet_schema(path)
-        file = TableFile(
-            path, kind, settings, pa.schema(_named(schema, unique_names(schema.names, wanted, path))), "row"
-        )
+        try:
+            schema = pq.read_schema(path)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise LiminalError(f"{path} is not a whole Parquet file: {error}") from error
+        schema = _with_index(schema.empty_table(), schema, 0).schema
+        names, types = schema.names, schema.types
     else:
-        source = _open_source(path, kind, wanted, settings)
-        names = unique_names(source.names, wanted, path)
-        if source.typed:
-            types = _types(source)
-        else:
-            types = [pa.string()] * len(names)
+        source = open_source(path, kind, wanted, settings)
+        names, types = source.names, column_types(source)
+        if source.dialect:
             settings = replace(settings, encoding=source.dialect.encoding, separator=source.dialect.separator)
-        schema = pa.schema(list(zip(names, types, strict=True)))
-        file = TableFile(path, kind, settings, schema, source.unit)
-        file._source = source
+    schema = pa.schema(list(zip(unique_names(names, wanted, path), types, strict=True)))
+    file = TableFile(path, kind, settings, schema, source=source)
     for name in wanted:
         file.column(name)
-    if settings.text:
-        file.text = file.column(settings.text)
-        _check_text_type(file)
+    file.text = file.column(settings.text) if settings.text else ""
+    if kind == "parquet" and file.text and not holds_text(schema.field(file.text).type):
+        texts = [field.name for field in schema if holds_text(field.type)]
+        hint = f" Columns with texts: {', '.join(map(repr, texts))}." if texts else ""
+        raise LiminalError(
+            f"{path}: column {file.text!r} holds {schema.field(file.text).type}, which is no text.{hint}"
+        )
     return file
 
 
-def column_names(path: str | os.PathLike, settings: TableSettings | None = None) -> list[str]:
-    """The names of a table's columns, before it is known which of them has the texts.
-
-    Raises:
-        LiminalError: the kind is unknown, or the file is empty or damaged.
-        ImportError: Excel or SPSS without the extra `tables`.
-    """
-    path = Path(path)
-    kind = table_kind(path)
-    if kind is None or path.stat().st_size == 0:
-        raise LiminalError(f"{path.name} is empty, or its ending is none of {', '.join(sorted(KINDS))}.")
-    if kind == "parquet":
-        names = list(_parquet_schema(path).names)
-    else:
-        names = _open_source(path, kind, [], settings or TableSettings()).names
-    return unique_names(names, [], path)
-
-
-def _open_source(path: Path, kind: str, wanted: list[str], settings: TableSettings) -> Source:
-    if kind == "delimited":
-        quotes = None if settings.quotes is None else settings.quotes == "yes"
-        return open_delimited(path, wanted, settings.encoding, settings.separator, quotes)
-    if kind == "excel":
-        return open_excel(path, wanted, settings.sheet)
-    if kind == "spss":
-        return open_spss(path, settings.text, settings.encoding)
-    return open_json(path, settings.text, settings.encoding, lines=kind == "jsonl")
-
-
-def _types(source: Source) -> list[pa.DataType]:
-    kinds: list[set[str]] = [set() for _ in source.names]
-    for record in source.records():
-        for index, value in enumerate(record.cells):
-            kinds[index].add(kind_of(value))
-    return list(map(arrow_type, kinds))
+def column_names(path: str | os.PathLike) -> list[str]:
+    """The names of a table's columns, before it is known which of them has the texts; see `open_table`."""
+    return open_table(path, TableSettings(text="")).schema.names
 
 
 def table_kind(path: str | os.PathLike) -> str | None:
@@ -248,14 +216,6 @@ def table_kind(path: str | os.PathLike) -> str | None:
     return None if packed and kind not in _PACKED else kind
 
 
-def _check_text_type(file: TableFile) -> None:
-    kind = file.schema.field(file.text).type
-    if file.kind == "parquet" and not holds_text(kind):
-        texts = [field.name for field in file.schema if holds_text(field.type)]
-        hint = f" Columns with texts: {', '.join(map(repr, texts))}." if texts else ""
-        raise LiminalError(f"{file.path}: column {file.text!r} holds {kind}, which is no text.{hint}")
-
-
 def holds_text(kind: pa.DataType) -> bool:
     """Whether a column of a type holds texts.
 
@@ -267,22 +227,7 @@ def holds_text(kind: pa.DataType) -> bool:
     return any(word in str(kind).split("<")[0] for word in ("string", "binary", "null"))
 
 
-# ---- Parquet ----
-
-
-def _parquet_schema(path: Path) -> pa.Schema:
-    try:
-        schema = pq.read_schema(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise LiminalError(f"{path} is not a whole Parquet file: {error}") from error
-    return with_index(schema.empty_table(), schema, 0).schema
-
-
-def _named(schema: pa.Schema, names: list[str]) -> list[pa.Field]:
-    return [field.with_name(name) for field, name in zip(schema, names, strict=True)]
-
-
-def with_index(table: pa.Table, schema: pa.Schema, start: int) -> pa.Table:
+def _with_index(table: pa.Table, schema: pa.Schema, start: int) -> pa.Table:
     """With the named RangeIndex that pandas describes in the file's metadata and writes no column for."""
     for index in (schema.pandas_metadata or {}).get("index_columns", []):
         if isinstance(index, dict) and index.get("kind") == "range" and index.get("name") is not None:
@@ -292,34 +237,16 @@ def with_index(table: pa.Table, schema: pa.Schema, start: int) -> pa.Table:
     return table
 
 
-def parquet_texts(column: pa.ChunkedArray) -> tuple[list[Any], list[str | None]]:
-    """Texts of a column and their errors; Parquet does not promise that a string is UTF-8."""
-    if pa.types.is_null(column.type):
-        return [None] * len(column), [None] * len(column)
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    texts: list[Any] = []
-    errors: list[str | None] = []
-    for value in column.cast(pa.large_binary()).to_pylist():
-        try:
-            texts.append(None if value is None else value.decode("utf-8"))
-            errors.append(None)
-        except UnicodeDecodeError:
-            texts.append(None)
-            errors.append("the text is not UTF-8")
-    return texts, errors
-
-
-# ---- whole tables ----
-
-
 @dataclass
 class Table:
-    """A whole table in memory.
+    """A table in memory, or some of its rows.
 
     Args:
         file: what was opened: path, settings with the encoding and separator that were found.
-        columns, texts, lines, errors: as in `Rows`.
+        columns: as they go to an output.
+        texts: what stands in the text column, of whatever type; `modeling.texts.text_error` says what can't be read.
+        lines: where each row begins, from 1 on.
+        errors: why a row can't be read, or None.
     """
 
     file: TableFile
@@ -374,10 +301,6 @@ def read_table(path: str | os.PathLike, settings: TableSettings | None = None, c
     """
     file = open_table(path, settings, columns)
     parts = list(file.batches())
-    return Table(
-        file,
-        pa.concat_tables([part.columns for part in parts]) if parts else file.schema.empty_table(),
-        [text for part in parts for text in part.texts],
-        [line for part in parts for line in part.lines],
-        [error for part in parts for error in part.errors],
-    )
+    table = pa.concat_tables([part.columns for part in parts]) if parts else file.schema.empty_table()
+    rest = ([one for part in parts for one in getattr(part, name)] for name in ("texts", "lines", "errors"))
+    return Table(file, table, *rest)

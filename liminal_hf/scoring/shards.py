@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from ..data.cells import OrderColumn, is_no_value
 from ..data.formats import as_text
-from ..data.tables import Rows, TableFile, TableSettings, holds_text, open_table, parquet_texts, table_kind
+from ..data.tables import Table, TableFile, TableSettings, open_table, table_kind, texts_of
 from ..data.writing import COMPRESSION
 from ..io import atomic_write, file_sha256
 from ..modeling.errors import LiminalError
@@ -244,7 +244,7 @@ class _Stager:
         self.turns = 0
         self.before: str | None = None
 
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: Table) -> None:
         """Takes some rows, and writes the shards that are full."""
         errors = [error or text_error(text) for error, text in zip(rows.errors, rows.texts, strict=True)]
         columns = rows.columns.select(self.schema.names).cast(self.schema)
@@ -325,10 +325,7 @@ def read_shard(plan: Plan, folder: Path, number: int) -> ShardRows:
     """
     with pq.ParquetFile(folder / STAGED) as file:
         table = file.read_row_group(number, columns=[*plan.named, _ERROR], use_threads=False)
-    if holds_text(table.schema.field(plan.text).type):
-        texts = parquet_texts(table[plan.text])[0]
-    else:  # Excel and SPSS make a number of a text that looks like one
-        texts = [None if value is None else as_text(value) for value in table[plan.text].to_pylist()]
+    texts, _ = texts_of(table[plan.text])
     rows = ShardRows(table.select(plan.keep), texts, table[_ERROR].to_pylist())
     if plan.conversation:
         rows.conversations = list(map(_identity, table[plan.conversation].to_pylist()))
