@@ -1,5 +1,6 @@
 """What the tests share: the real MiniLM of the extra `offline`, the corpora where they are at hand, tiny encoders."""
 
+import gc
 import io
 import logging
 import os
@@ -57,6 +58,12 @@ def pytest_configure(config: pytest.Config) -> None:
     OPTIONS["all_families"] = config.getoption("--all-families")
     for name in FOREIGN_MARKERS:
         config.addinivalue_line("markers", f"{name}: a marker of transformers' own tests")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the Trainer collects garbage at every start, and would look through all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 def tiny_config(family: str) -> PreTrainedConfig:
