@@ -16,11 +16,6 @@ from .modeling.configuration_liminal import DIMENSIONS, MISSING_LABEL
 from .modeling.errors import LiminalError
 
 OUTPUTS = ("logits", "confidences", "uncertainty")
-# For whoever prints the three: what they are, in a line.
-LEGEND = (
-    "Hope = 1 - mean absolute error; Faith = root of the mean confidence; Love = exp(-mean squared error) * "
-    "(1 - variance of the predictions). All in 0..1, the errors in label units."
-)
 Array = NDArray[np.float64]
 
 

@@ -1,7 +1,5 @@
 """Figures show what they are given, say what it is and refuse what they can't show; predictions survive their files."""
 
-import io
-import json
 import re
 import subprocess
 import sys
@@ -12,57 +10,47 @@ from typing import Any
 
 import numpy as np
 import pytest
+from figures_kit import (
+    ATTENTION,
+    DOUBT,
+    EPOCH,
+    EPOCHS,
+    FAITH,
+    GOLD,
+    HOPE,
+    LOVE,
+    PAD,
+    PLACED,
+    PREDICTED,
+    PROBE,
+    RATE,
+    ROWS,
+    SPEAKERS,
+    SPREAD,
+    STEPS,
+    TRAIN,
+    TRAJECTORY,
+    TURNS,
+    TWO,
+    VALIDATION,
+    drawn,
+    pixels,
+)
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 from liminal_hf import figures as f
 from liminal_hf.chat import sharp_turn
-from liminal_hf.figures import (
-    KINDS,
-    LOG_COLUMNS,
-    PREDICTION_FORMATS,
-    plot,
-    read_log,
-    read_predictions,
-    write_predictions,
-)
+from liminal_hf.figures import write_predictions
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS
 from liminal_hf.modeling.errors import LiminalError
 from liminal_hf.modeling.pipeline_liminal import OCTANTS, octant
-from liminal_hf.training.callbacks import LOG_COLUMNS as WRITTEN_COLUMNS
-from liminal_hf.training.callbacks import EmotionalLogCallback
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import figures as script  # noqa: E402
-
-ROWS, STEPS, TURNS, EPOCHS = 300, 5, 9, 6
-RNG = np.random.default_rng(0)
-GOLD = np.clip(RNG.normal(0, (0.16, 0.12, 0.10), (ROWS, 3)), -1, 1)
-PREDICTED = 0.5 * GOLD + RNG.normal(0, 0.04, (ROWS, 3))
-SPREAD = RNG.uniform(0.05, 0.15, (ROWS, 3))
-TRAJECTORY = np.stack([PREDICTED * share for share in (0.2, 0.5, 0.8, 0.9, 1)], axis=1)
-ATTENTION = np.tril(RNG.uniform(0.1, 1, (ROWS, STEPS, STEPS)))
-ATTENTION /= ATTENTION.sum(-1, keepdims=True)
-EPOCH = np.arange(1, EPOCHS + 1)
-TRAIN = 0.3 + 0.6 * np.exp(-EPOCH / 2)
-VALIDATION = np.array([0.9, 0.7, 0.6, 0.58, 0.59, 0.61])
-HOPE, FAITH, LOVE = np.linspace(0.88, 0.91, EPOCHS), np.linspace(0.7, 0.75, EPOCHS), np.linspace(0.9, 0.95, EPOCHS)
-RATE = np.geomspace(1e-3, 1e-5, EPOCHS)
-PAD = np.array(
-    [
-        [0.2, 0.1, 0.1], [0.3, 0.0, -0.1], [-0.5, 0.5, 0.2], [0.0, -0.1, 0.1], [0.4, -0.2, -0.2], [-0.1, 0.3, -0.2],
-        [-0.2, -0.2, 0.1], [-0.2, -0.1, -0.1], [0.1, 0.1, 0.0],
-    ]
-)  # fmt: skip
-DOUBT = np.full((TURNS, 3), 0.1)
-SPEAKERS = ["Ana", "Ben", "Ana"] * 3
-PROBE = np.linspace(0.2, 0.7, 2 * 4 * 3).reshape(2, 4, 3)
-PROBE[1, 3] = np.nan
-PLACED = np.stack([PAD[:3], PAD[3:6]])
-TWO = {"targets": ("warmth", "urgency")}
 
 FIGURES: dict[str, Callable[..., Figure]] = {
     "training_curves": lambda **k: f.training_curves(EPOCH, TRAIN, VALIDATION, HOPE, FAITH, LOVE, RATE, **k),
@@ -84,18 +72,6 @@ FIGURES: dict[str, Callable[..., Figure]] = {
     "probe_curves": lambda **k: f.probe_curves(PROBE, PROBE - 0.02, PROBE + 0.02, ["MiniLM", "BERT"], **k),
     "phrase_map": lambda **k: f.phrase_map(PLACED, ["a", "$b$", "c"], ["MiniLM", "BERT"], **k),
 }
-
-
-def drawn(figure: Figure) -> np.ndarray:
-    """The figure's pixels at 800 px."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    return pixels(buffer)
-
-
-def pixels(source: Any) -> np.ndarray:
-    with Image.open(source) as image:
-        return np.asarray(image.convert("RGB")).astype(int)
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -167,40 +143,6 @@ def test_the_disc_beats_and_shrinks_with_the_loss(tmp_path: Path) -> None:
     animation._draw_was_started = True  # it was drawn here, frame by frame
     maxima = ((np.array(radii)[1:-1] > radii[:-2]) & (np.array(radii)[1:-1] >= radii[2:])).sum()
     assert abs(maxima - 120 / 60 * seconds) <= 1
-
-
-HISTORY = [
-    {"loss": 0.9, "learning_rate": 0.001, "epoch": 1.0, "step": 9},
-    {"eval_loss": 0.8, "eval_hope": 0.88, "eval_love": 0.9, "epoch": 1.0, "step": 9},
-    {"loss": 0.6, "learning_rate": 0.0005, "epoch": 2.0, "step": 18},
-    {"eval_loss": 0.6, "eval_hope": 0.9, "eval_love": 0.91, "epoch": 2.0, "step": 18},
-]
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    folder = tmp_path / "my-run"
-    folder.mkdir()
-    rows = ["1.0,0.9,0.8,0.88,,0.9,0.001", "2.0,0.6,0.6,0.9,,0.91,0.0005", "3.0,0.5,0.62,0.9,,0.92,0.0001"]
-    (folder / "emotional_log.csv").write_text("\n".join([",".join(LOG_COLUMNS), *rows, ""]), encoding="utf-8")
-    return folder
-
-
-def test_the_log_of_a_run(run: Path, tmp_path: Path) -> None:
-    assert LOG_COLUMNS == WRITTEN_COLUMNS
-    log = read_log(run)
-    np.testing.assert_array_equal(log["validation_loss"], [0.8, 0.6, 0.62])
-    assert np.isnan(log["faith"]).all()
-    # Without it, the Trainer's own state gives the same rows, also that of the newest checkpoint.
-    (run / "emotional_log.csv").unlink()
-    for step, history in ((9, HISTORY[:2]), (18, HISTORY), (100, None)):
-        (run / f"checkpoint-{step}").mkdir()
-        if history:
-            state = json.dumps({"log_history": history})
-            (run / f"checkpoint-{step}" / "trainer_state.json").write_text(state, encoding="utf-8")
-    rows = np.stack(list(read_log(run).values()), axis=1)
-    expected = EmotionalLogCallback(tmp_path / "x.csv").rows(HISTORY)
-    np.testing.assert_array_equal(rows, [[np.nan if value == "" else value for value in row] for row in expected])
 
 
 # ---- predictions ----
@@ -377,119 +319,6 @@ def test_the_probe_draws_each_layer_with_its_interval_and_marks_the_best() -> No
     drawn(f.phrase_map(np.tile(PLACED, (4, 8, 1))[:7], ["a phrase of some length, which is cut"] * 24, names))
 
 
-# ---- files of predictions ----
-
-
-def content(count: int = 40) -> dict[str, Any]:
-    gold = GOLD[:count].copy()
-    gold[3, 1] = -100
-    return {
-        "predicted": PREDICTED[:count],
-        "gold": gold,
-        "uncertainty": SPREAD[:count],
-        "pad_trajectory": TRAJECTORY[:count],
-        "step_attentions": ATTENTION[:count],
-        "id": [f"id{row}" for row in range(count)],
-        "text": ['He said: "no, 1,5!"\nThen ü.', "007", "a\u2028b"] + ["None"] * (count - 3),
-        "conversation": [f"talk{row % 2}" for row in range(count)],
-        "speaker": ["Ana", "Ben", "Ben", "Ana"] * (count // 4),
-        "turn": list(range(count))[::-1],
-    }
-
-
-@pytest.mark.parametrize("kind", PREDICTION_FORMATS)
-def test_predictions_survive_every_format(kind: str, tmp_path: Path) -> None:
-    written = content()
-    path = write_predictions(tmp_path / f"new/predictions{kind}", **written)
-    rows = read_predictions(path)
-    for name in ("predicted", "gold", "uncertainty", "pad_trajectory", "step_attentions"):
-        np.testing.assert_allclose(getattr(rows, name), written[name], rtol=1e-6, err_msg=name)
-    for name in ("id", "text", "conversation", "speaker", "turn"):
-        assert [str(value) for value in rows.labels[name]] == [str(value) for value in written[name]]
-    # A folder is as good as its file.
-    np.testing.assert_array_equal(read_predictions(path.parent).predicted, rows.predicted)
-    path = write_predictions(tmp_path / f"mine{kind}", [[0.1, np.nan], [0.2, np.nan]], **TWO)
-    path = write_predictions(tmp_path / f"mine{kind}", [[0.1, 0.2]], gold=[[0, -100]], **TWO)
-    assert read_predictions(path).targets == ("warmth", "urgency")
-    np.testing.assert_array_equal(read_predictions(path).gold, [[0, -100]])
-    assert not list(path.parent.glob("*tmp*"))
-
-
-def row_of_the_pipeline(**changes: Any) -> str:
-    row = {
-        "pleasure": 0.1, "arousal": 0.2, "dominance": -0.3, "confidence": 0.4, "octant": "dependent",
-        "uncertainty": {"pleasure": 0.11, "arousal": 0.12, "dominance": 0.13}, "percentile": None, "error": None,
-    }  # fmt: skip
-    return json.dumps({**row, **changes}) + "\n"
-
-
-def test_rows_without_a_prediction_are_left_out_and_counted(tmp_path: Path) -> None:
-    """What `liminal predict --json` and `liminal score` write of texts that could not be read."""
-    bad = row_of_the_pipeline(pleasure=None, arousal=None, dominance=None, uncertainty=None, error="empty")
-    path = tmp_path / "rows.jsonl"
-    path.write_text(row_of_the_pipeline() + bad + "\n" + row_of_the_pipeline(pleasure=0.4), encoding="utf-8")
-    rows = read_predictions(path)
-    np.testing.assert_array_equal(rows.predicted, [[0.1, 0.2, -0.3], [0.4, 0.2, -0.3]])
-    np.testing.assert_array_equal(rows.uncertainty, [[0.11, 0.12, 0.13]] * 2)
-    assert rows.left_out == 1
-    assert f.figure_of("plane", path).get_suptitle().endswith("rows, 1 row without a prediction left out")
-    # A target that was never trained is None in every row.
-    path.write_text(row_of_the_pipeline(dominance=None) * 2, encoding="utf-8")
-    assert read_predictions(path).targets == ("pleasure", "arousal") and read_predictions(path).left_out == 0
-    path.write_text(bad, encoding="utf-8")
-    with pytest.raises(LiminalError, match=r"not one of its 1 rows has a prediction\. The first error: empty"):
-        read_predictions(path)
-
-
-# ---- from a source to a figure ----
-
-
-def write_probe(path: Path) -> None:
-    rows = [
-        {"encoder": name, "layer": layer, "dimension": dimension, "r": 0.3 + 0.1 * layer, "low": 0.2, "high": 0.6}
-        for name, layers in (("MiniLM", 3), ("BERT", 2))
-        for layer in range(layers)
-        for dimension in DIMENSIONS
-    ]
-    path.write_text(json.dumps({"layers": rows}), encoding="utf-8")
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_drawn(kind: str, run: Path, tmp_path: Path) -> None:
-    write_probe(run / "probe.json")
-    predictions = write_predictions(run / "predictions.jsonl", **content())
-    source = {"conversation": f"{predictions}#talk1", "probe": run / "probe.json"}.get(kind, run)
-    ending = ".gif" if kind == "breathing" else ".png"
-    path = plot(kind.replace("-", "_"), source, tmp_path / "figures" / f"figure{ending}")
-    image = pixels(path)
-    assert image.shape[1] == (800 if ending == ".gif" else 1600)
-    assert len(np.unique(image @ [1, 256, 65536])) > 15, "nothing is drawn"
-    assert ending == ".png" or path.stat().st_size < 400_000
-
-
-def test_what_is_drawn_is_what_was_read(run: Path) -> None:
-    write_probe(run / "probe.json")
-    written = content()
-    path = write_predictions(run / "predictions.jsonl", **written)
-    curves = f.figure_of("training-curves", run)
-    np.testing.assert_array_equal(curves.axes[0].lines[1].get_ydata(), [0.8, 0.6, 0.62])
-    assert curves.get_suptitle().endswith("\nmy-run")
-    # The odd rows, in the order of their turns, which fall in the file; turns 2, 4, ... of them are Ana's.
-    talk = f.figure_of("conversation", f"{path}#talk1")
-    expected = written["predicted"][1::2][::-1]
-    np.testing.assert_allclose(talk.axes[0].containers[0].lines[0].get_ydata(), expected[::2, 0], rtol=1e-6)
-    probe = f.figure_of("probe", run / "probe.json")
-    lines = [line.get_ydata() for line in probe.axes[1].lines if line.get_label() in ("MiniLM", "BERT")]
-    np.testing.assert_allclose(lines, [[0.3, 0.4, 0.5], [0.3, 0.4, np.nan]])
-
-
-@pytest.mark.parametrize("ending", f.FIGURE_FORMATS)
-def test_every_format_is_written(ending: str, run: Path, tmp_path: Path) -> None:
-    path = plot("training-curves", run, tmp_path / f"a{ending}")
-    start = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF", ".jpg": b"\xff\xd8", ".webp": b"RIFF"}
-    assert path.read_bytes().startswith(start[ending])
-
-
 NAN = float("nan")
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "shape": (lambda: f.reliability(PREDICTED[:, :2], GOLD, SPREAD), r"`predicted` must have .* got \(300, 2\)"),
@@ -523,63 +352,6 @@ def test_errors_name_the_argument(case: str) -> None:
     draw, message = REFUSED[case]
     with pytest.raises(LiminalError, match=f"(?s){message}"):
         draw()
-
-
-SOURCES: dict[str, tuple[str, str, str]] = {
-    "broken.jsonl": ("conversation", '{"pleasure": 1,\n', "line 1 is not JSON"),
-    "list.jsonl": ("conversation", "[1]\n", "line 1 is no object but list"),
-    "none.csv": ("plane", "text\nx\n", "no column 'pleasure'. It has: text.*liminal score"),
-    "word.csv": ("plane", "pleasure,arousal,dominance\n0,0,0\n0,much,0\n", "'arousal' holds 'much' in row 2"),
-    "empty.csv": ("plane", "pleasure,arousal,dominance\n", "no rows"),
-    "mine.csv": ("reliability", "pleasure,arousal,dominance\n0,0,0\n", "has no labels.*--labels V,A,D --scale"),
-    "same.csv": ("step-attention", "pleasure,arousal,dominance\n0,0,0\n", "has no step_attentions"),
-    "ragged.jsonl": ("step-attention", row_of_the_pipeline(step_attentions=[[1]])
-                     + row_of_the_pipeline(step_attentions=[[1, 0], [0, 1]]), "'step_attentions' must hold"),
-    "talks.csv": ("conversation", "pleasure,arousal,dominance,conversation\n0,0,0,a\n0,0,0,b\n",
-                  "2 conversations: a, b. Pick one: .*#a"),
-    "answers.csv": ("conversation", "pleasure,arousal,dominance\n" + "0,0,0\n" * 296,
-                    "296 rows and no column.*plot plane"),
-    "log.csv": ("training-curves", "epoch,train_loss\n1,2\n", "no column 'validation_loss'"),
-    "other.csv": ("training-curves", 'a,b\n"1\n', "is not the log of a training run"),
-    "probe.csv": ("probe", "encoder,layer,dimension,r,low,high\nx,0,valence,.1,.0,.2\n", "dimension 'valence'"),
-    "results.csv": ("probe", "system,value\nours,1\n", "no column 'encoder'"),
-    "not.json": ("probe", "[]", "is not what liminal probe writes"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", SOURCES)
-def test_a_source_without_what_the_figure_shows(name: str, tmp_path: Path) -> None:
-    kind, text, message = SOURCES[name]
-    (tmp_path / name).write_text(text, encoding="utf-8")
-    with pytest.raises(LiminalError, match=f"(?s){message}"):
-        plot(kind, tmp_path / name, tmp_path / "out.png")
-    assert not (tmp_path / "out.png").exists()
-
-
-def test_what_is_not_there_is_named(run: Path, tmp_path: Path) -> None:
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    for kind, source, message in (
-        ("training-curves", run / "nowhere", "nowhere"),
-        ("training-curves", empty, "neither emotional_log.csv nor"),
-        ("plane", empty, "liminal evaluate"),
-        ("plane", empty / "x.csv", "no file"),
-    ):
-        with pytest.raises(FileNotFoundError, match=message):
-            plot(kind, source, tmp_path / "out.png")
-    for kind, output, message in (
-        ("aura", "a.png", r"no figure 'aura'.*\n  training-curves    a run's folder.*\n  plane "),
-        ("plane", "a.bmp", r"\.png.*not 'a.bmp'.*-o a.png"),
-        ("breathing", "a.png", r"breathing is written as \.gif"),
-    ):
-        with pytest.raises(LiminalError, match=f"(?s){message}"):
-            plot(kind, run, tmp_path / output)
-    with pytest.raises(LiminalError, match=r"a.xlsx.*\.jsonl"):
-        write_predictions(tmp_path / "a.xlsx", [[0, 0, 0]])
-    with pytest.raises(LiminalError, match=r"`predicted` must have the shape \(1, 3\)"):
-        write_predictions(tmp_path / "a.csv", [[0, 0]])
-    with pytest.raises(LiminalError, match=r"`text`.*\(1\), got 2"):
-        write_predictions(tmp_path / "a.csv", [[0, 0, 0]], text=["a", "b"])
 
 
 # ---- the module ----

@@ -29,32 +29,11 @@ if TYPE_CHECKING:
     from ..data.tables import TableSettings
 
 __all__ = [
-    "FIGURE_FORMATS",
-    "KINDS",
-    "LOG_COLUMNS",
-    "PREDICTION_FORMATS",
-    "Predictions",
-    "breathing_animation",
-    "conversation_trajectory",
-    "emotional_field",
-    "heartbeat",
-    "pad_distributions",
-    "phrase_map",
-    "pleasure_arousal_plane",
-    "plot",
-    "predicted_vs_gold",
-    "probe_curves",
-    "read_log",
-    "read_predictions",
-    "read_probe",
-    "refinement",
-    "reliability",
-    "save_gif",
-    "sharp_turns",
-    "step_attention",
-    "steps_curve",
-    "training_curves",
-    "write_predictions",
+    "FIGURE_FORMATS", "KINDS", "LOG_COLUMNS", "PREDICTION_FORMATS", "Predictions", "breathing_animation",
+    "conversation_trajectory", "emotional_field", "heartbeat", "pad_distributions", "phrase_map",
+    "pleasure_arousal_plane", "plot", "predicted_vs_gold", "probe_curves", "read_log", "read_predictions",
+    "read_probe", "refinement", "reliability", "save_gif", "sharp_turns", "step_attention", "steps_curve",
+    "training_curves", "write_predictions",
 ]  # fmt: skip
 
 FIGURE_FORMATS = (".png", ".svg", ".pdf", ".jpg", ".webp")
@@ -62,17 +41,11 @@ _DOTS_PER_INCH = 200
 
 
 class Kind(NamedTuple):
-    """One kind of figure.
+    """One kind of figure."""
 
-    Args:
-        source: what it is drawn from, in words.
-        draw: the function that draws it.
-        parts: what of `Predictions` it takes; a part with a question mark may be missing.
-    """
-
-    source: str
+    source: str  # what it is drawn from, in words
     draw: Callable[..., Any]
-    parts: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()  # what of `Predictions` it takes; one with a question mark may be missing
 
 
 _RUN = "a run's folder or its emotional_log.csv"
@@ -155,26 +128,25 @@ def figure_of(
     prefix: str = "",
 ) -> Any:
     """The figure, or for "breathing" the animation, of what `source` holds; see `plot`."""
-    entry = KINDS[name]
+    draw, parts = KINDS[name].draw, KINDS[name].parts
     path, _, chosen = str(source).partition("#") if name == "conversation" else (str(source), "", "")
     subject = None if path == "-" else Path(path).name if Path(path).is_dir() else Path(path).stem
     if name in ("training-curves", "breathing"):
-        log = read_log(path)
         columns = LOG_COLUMNS if name == "training-curves" else LOG_COLUMNS[:3]
-        return entry.draw(*(log[column] for column in columns), subject=subject)
+        log = read_log(path)
+        return draw(*(log[column] for column in columns), subject=subject)
     if name == "probe":
-        return entry.draw(*read_probe(path), subject=subject)
+        return draw(*read_probe(path), subject=subject)
     rows = read_predictions(path, settings, labelled=labelled, prefix=prefix)
     if rows.left_out:
         left_out = f"{count_of(rows.left_out, 'row')} without a prediction left out"
         subject = f"{subject}, {left_out}" if subject else left_out
     if name == "conversation":
         subject = " ".join(part for part in (subject, chosen) if part) or None
-        return entry.draw(**one_conversation(rows, chosen, path), subject=subject)
-    parts = [getattr(rows, part.rstrip("?")) for part in entry.parts]
-    for part, values in zip(entry.parts, parts, strict=True):
-        if values is None and not part.endswith("?"):
+        return draw(**one_conversation(rows, chosen, path), subject=subject)
+    for part in parts:
+        if not part.endswith("?") and getattr(rows, part) is None:
             hint = " Name the columns that hold them: --labels V,A,D --scale LOW,HIGH" if part == "gold" else ""
             raise LiminalError(f"{path} has no {'labels' if part == 'gold' else part}, which {name} shows.{hint}")
     options = {} if name == "step-attention" else {"targets": rows.targets}
-    return entry.draw(*parts, subject=subject, **options)
+    return draw(*(getattr(rows, part.rstrip("?")) for part in parts), subject=subject, **options)

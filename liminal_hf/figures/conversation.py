@@ -12,28 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..modeling.configuration_liminal import DIMENSIONS
 from ..modeling.errors import LiminalError
-from .style import (
-    BLACK,
-    GREY,
-    MARKERS,
-    MINUS,
-    RANGE,
-    VERMILLION,
-    WIDTH,
-    Range,
-    check,
-    check_names,
-    count_of,
-    legend_below,
-    limits,
-    line_styles,
-    new_figure,
-    one_line,
-    positions,
-    span,
-    style,
-    whole_ticks,
-)
+from . import style as st
+from .style import Range
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -107,14 +87,14 @@ def sharp_turns(
     """
     from ..chat import sharp_turn
 
-    points = check("pad", pad, ("turns", len(targets)))
-    names = [""] * len(points) if speakers is None else check_names("speakers", speakers, len(points))
+    points = st.check("pad", pad, ("turns", len(targets)))
+    names = [""] * len(points) if speakers is None else st.check_names("speakers", speakers, len(points))
     sharp = np.zeros(len(points), dtype=bool)
-    found = positions(targets)
+    found = st.positions(targets)
     if uncertainty is None or found is None:
         return sharp
     # Never zero: without any doubt every change is beyond it.
-    doubt = np.maximum(check("uncertainty", uncertainty, points.shape, low=0), 1e-12)
+    doubt = np.maximum(st.check("uncertainty", uncertainty, points.shape, low=0), 1e-12)
     doubt, points = doubt[:, list(found)], points[:, list(found)]
     last: dict[str, dict[str, Any]] = {}
     for turn, name in enumerate(names):
@@ -132,8 +112,8 @@ def conversation_trajectory(
     speakers: Sequence[str] | None = None,
     sharp: ArrayLike | None = None,
     targets: Sequence[str] = DIMENSIONS,
-    value_range: Range = RANGE,
-    width: float = WIDTH,
+    value_range: Range = st.RANGE,
+    width: float = st.WIDTH,
     subject: str | None = None,
 ) -> "Figure":
     """The targets over the turns of a conversation, with uncertainty, the octant of each turn and the sharp turns.
@@ -154,97 +134,76 @@ def conversation_trajectory(
         >>> figure.get_suptitle()
         'Conversation of 2 turns: from exuberant to anxious, 1 sharp turn'
     """
-    points = check("pad", pad, ("turns", len(targets)))
+    from ..modeling.pipeline_liminal import OCTANTS, octant
+
+    points = st.check("pad", pad, ("turns", len(targets)))
     turns = len(points)
-    doubt = None if uncertainty is None else check("uncertainty", uncertainty, points.shape, low=0)
-    names = [""] * turns if speakers is None else [one_line(s, 18) for s in check_names("speakers", speakers, turns)]
-    marked = (
-        sharp_turns(points, doubt, speakers, targets=targets)
-        if sharp is None
-        else check("sharp", sharp, (turns,), low=0, high=1).astype(bool)
-    )
+    doubt = None if uncertainty is None else st.check("uncertainty", uncertainty, points.shape, low=0)
+    speakers = [""] * turns if speakers is None else st.check_names("speakers", speakers, turns)
+    names = [st.one_line(speaker, 18) for speaker in speakers]
+    if sharp is None:
+        marked = sharp_turns(points, doubt, speakers, targets=targets)
+    else:
+        marked = st.check("sharp", sharp, (turns,), low=0, high=1).astype(bool)
     middle = sum(value_range) / 2
-    found = positions(targets)
-    octants = [] if found is None else _octant_rows(points[:, list(found)], middle)
-    title = f"Conversation of {count_of(turns, 'turn')}"
+    found = st.positions(targets)
+    octants = [] if found is None else [octant(point.tolist(), middle) for point in points[:, list(found)]]
+    title = f"Conversation of {st.count_of(turns, 'turn')}"
     if octants:
-        first, last = (_octant_names()[row][0] for row in (octants[0], octants[-1]))
-        title += f": {first}" if turns == 1 else f": from {first} to {last}"
+        title += f": {octants[0]}" if turns == 1 else f": from {octants[0]} to {octants[-1]}"
     if turns > 1 and found is not None:
         count = int(marked.sum())
         title += f", {count or 'no'} sharp turn{'s'[: count != 1]}"
     heights = [1.0] * len(targets) + ([1.35] if octants else [])
-    figure = new_figure(1.2 + 1.6 * sum(heights), title, subject, width=width)
+    figure = st.new_figure(1.2 + 1.6 * sum(heights), title, subject, width=width)
     panels = list(np.ravel(figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)))
     x = np.arange(1, turns + 1)
     people = list(dict.fromkeys(names))
     own = {person: np.array([name == person for name in names]) for person in people}
+    looks: dict[str, dict[str, Any]] = {
+        person: {"marker": st.MARKERS[index % len(st.MARKERS)], "linestyle": ("-", "--", "-.", ":")[index % 4]}
+        for index, person in enumerate(people)
+    }
     spread = 0.0 if doubt is None else doubt
-    low, high = limits(points - spread, points + spread, [middle], floor=0.3)
-    for column, (axes, name, (colour, _, _)) in enumerate(
-        zip(panels, targets, line_styles(len(targets)), strict=False)
-    ):
-        axes.axhline(middle, color=GREY, linewidth=0.8)
-        for index, person in enumerate(people):
-            turns_of, values = x[own[person]], points[own[person], column]
-            bars = None if doubt is None else doubt[own[person], column]
-            line = {"color": colour, "linewidth": 1.4, "markersize": 6, **_look_of(index)}
-            axes.errorbar(turns_of, values, yerr=bars, elinewidth=0.9, capsize=2, **line)
+    low, high = st.limits(points - spread, points + spread, [middle], floor=0.3)
+    colours = [colour for colour, *_ in st.line_styles(len(targets))]
+    for column, (axes, name, colour) in enumerate(zip(panels, targets, colours, strict=False)):
+        axes.axhline(middle, color=st.GREY, linewidth=0.8)
+        for person, rows in own.items():
+            bars = None if doubt is None else doubt[rows, column]
+            line = {"color": colour, "linewidth": 1.4, "markersize": 6, **looks[person]}
+            axes.errorbar(x[rows], points[rows, column], yerr=bars, elinewidth=0.9, capsize=2, **line)
         axes.set_ylim(low, high)
-        style(axes, xlabel="", ylabel=f"{name}\n({span(value_range)})")
+        st.label_axes(axes, xlabel="", ylabel=st.scale(name, value_range, "\n"))
     if octants:
-        strip = panels[-1]
-        for index, person in enumerate(people):
-            rows = np.array(octants)[own[person]]
-            strip.scatter(x[own[person]], rows, marker=MARKERS[index % len(MARKERS)], s=48, color=BLACK)
-        strip.set_yticks(range(8), [f"{name} ({signs})" for name, signs in _octant_names()])
+        strip, order = panels[-1], list(OCTANTS.values())
+        heights_of = np.array([order.index(name) for name in octants])
+        for person, rows in own.items():
+            strip.scatter(x[rows], heights_of[rows], marker=looks[person]["marker"], s=48, color=st.BLACK)
+        signs = ("".join("+" if high else st.MINUS for high in highs) for highs in OCTANTS)
+        strip.set_yticks(range(8), [f"{name} ({sign})" for name, sign in zip(order, signs, strict=True)])
         strip.set_ylim(7.5, -0.5)
-        style(strip, xlabel="", ylabel="octant (signs of P, A, D)")
+        st.label_axes(strip, xlabel="", ylabel="octant (signs of P, A, D)")
         strip.tick_params(axis="y", labelsize=8.5)
     for axes in panels:
         for turn in x[marked]:
-            axes.axvline(turn, color=VERMILLION, linestyle=":", linewidth=1.6, zorder=0)
+            axes.axvline(turn, color=st.VERMILLION, linestyle=":", linewidth=1.6, zorder=0)
     panels[-1].set_xlabel("turn", fontsize=10)
-    whole_ticks(panels[-1], turns)
+    st.whole_ticks(panels[-1], turns)
     panels[-1].set_xlim(0.5, turns + 0.5)
     figure.align_ylabels(panels[: len(targets)])
 
     from matplotlib.lines import Line2D
 
-    handles: list[Any] = [
-        Line2D(
-            [], [], color=BLACK, marker=MARKERS[i % len(MARKERS)], linestyle=("-", "--", "-.", ":")[i % 4], label=person
-        )
-        for i, person in enumerate(people[:10])
-        if person
-    ]
+    named = [person for person in people[:10] if person]
+    handles = [Line2D([], [], color=st.BLACK, label=person, **looks[person]) for person in named]
     if doubt is not None:
-        handles.append(Line2D([], [], color=GREY, marker="|", markersize=12, linestyle="", label="± 1 predicted sd"))
+        handles.append(Line2D([], [], color=st.GREY, marker="|", markersize=12, linestyle="", label="± 1 predicted sd"))
     if marked.any():
         words = "sharp turn: pleasure falls, arousal rises"
-        handles.append(Line2D([], [], color=VERMILLION, linestyle=":", label=words))
-    legend_below(figure, handles, columns=max(1, int(width / 2.2)))
+        handles.append(Line2D([], [], color=st.VERMILLION, linestyle=":", label=words))
+    st.legend_below(panels[-1], *handles, columns=max(1, int(width / 2.2)))
     return figure
-
-
-def _look_of(index: int) -> dict[str, Any]:
-    """The marker and the line of a speaker."""
-    return {"marker": MARKERS[index % len(MARKERS)], "linestyle": ("-", "--", "-.", ":")[index % 4]}
-
-
-def _octant_names() -> list[tuple[str, str]]:
-    """The octants from the pleasant ones down, each with its signs."""
-    from ..modeling.pipeline_liminal import OCTANTS
-
-    return [(name, "".join("+" if high else MINUS for high in signs)) for signs, name in OCTANTS.items()]
-
-
-def _octant_rows(points: NDArray[np.float64], middle: float) -> list[int]:
-    """The row of each turn's octant in `_octant_names`."""
-    from ..modeling.pipeline_liminal import octant
-
-    names = [name for name, _ in _octant_names()]
-    return [names.index(octant(point.tolist(), middle)) for point in points]
 
 
 def refinement(
@@ -252,8 +211,8 @@ def refinement(
     *,
     uncertainty: ArrayLike | None = None,
     targets: Sequence[str] = DIMENSIONS,
-    value_range: Range = RANGE,
-    width: float = WIDTH,
+    value_range: Range = st.RANGE,
+    width: float = st.WIDTH,
     subject: str | None = None,
 ) -> "Figure":
     """How one text is read: the answer after each refinement step, and the uncertainty of the last.
@@ -267,25 +226,23 @@ def refinement(
         >>> refinement([[.1, 0, 0], [.2, .1, 0]]).get_suptitle()
         'One text in 2 refinement steps'
     """
-    points = check("trajectory", trajectory, ("K", len(targets)))
-    doubt = None if uncertainty is None else check("uncertainty", uncertainty, (len(targets),), low=0)
+    points = st.check("trajectory", trajectory, ("K", len(targets)))
+    doubt = None if uncertainty is None else st.check("uncertainty", uncertainty, (len(targets),), low=0)
     steps = len(points)
-    figure = new_figure(3.9, f"One text in {count_of(steps, 'refinement step')}", subject, width=width)
+    figure = st.new_figure(3.9, f"One text in {st.count_of(steps, 'refinement step')}", subject, width=width)
     axes = figure.subplots()
-    x = np.arange(1, steps + 1)
-    for column, (name, (colour, marker, dashes)) in enumerate(zip(targets, line_styles(len(targets)), strict=True)):
-        axes.plot(x, points[:, column], color=colour, marker=marker, linestyle=dashes, linewidth=1.8, label=name)
-        if doubt is not None:
+    st.step_lines(axes, points, targets)
+    if doubt is not None:
+        for column, (colour, marker, _) in enumerate(st.line_styles(len(targets))):
             # Side by side, so that one does not hide another.
             at = steps + 0.25 + 0.17 * column
             axes.errorbar(at, points[-1, column], yerr=doubt[column], color=colour, marker=marker, capsize=3)
     middle = sum(value_range) / 2
-    axes.axhline(middle, color=GREY, linewidth=0.8)
+    axes.axhline(middle, color=st.GREY, linewidth=0.8)
     ends = points if doubt is None else np.concatenate([points, points[-1:] - doubt, points[-1:] + doubt])
-    axes.set_ylim(*limits(ends, [middle], floor=0.4))
+    axes.set_ylim(*st.limits(ends, [middle], floor=0.4))
     beside = "" if doubt is None else "\n(whiskers at the end: ± 1 predicted sd)"
-    style(axes, xlabel=f"refinement step k{beside}", ylabel=f"prediction ({span(value_range)})")
-    whole_ticks(axes, steps)
+    st.label_axes(axes, xlabel=f"refinement step k{beside}", ylabel=st.scale("prediction", value_range))
     axes.set_xlim(0.6, steps + 0.4 + (0 if doubt is None else 0.17 * len(targets)))
-    legend_below(figure, axes.get_legend_handles_labels()[0])
+    st.legend_below(axes)
     return figure

@@ -14,27 +14,9 @@ from numpy.typing import ArrayLike
 
 from ..modeling.configuration_liminal import DIMENSIONS
 from ..modeling.errors import LiminalError
+from . import style as st
 from .files import numbers, read_columns
-from .style import (
-    GREY,
-    ORANGE,
-    PURPLE,
-    RANGE,
-    SKY,
-    Array,
-    Range,
-    check,
-    check_names,
-    evenly,
-    legend_below,
-    limits,
-    line_styles,
-    new_figure,
-    number,
-    one_line,
-    span,
-    style,
-)
+from .style import Array, Range
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,9 +77,9 @@ def probe_curves(
         [0.5, 0.5, 0.5]
     """
     beyond = "a layer that the encoder does not have"
-    values = check("r", r, ("encoders", "layers", 3), low=-1, high=1, gaps=beyond)
-    lows, highs = (check(n, v, values.shape, low=-1, high=1, gaps=beyond) for n, v in (("low", low), ("high", high)))
-    names = check_names("encoders", encoders, len(values))
+    values = st.check("r", r, ("encoders", "layers", 3), low=-1, high=1, gaps=beyond)
+    lows, highs = (st.check(n, v, values.shape, low=-1, high=1, gaps=beyond) for n, v in (("low", low), ("high", high)))
+    names = st.check_names("encoders", encoders, len(values))
     if len(names) > _MOST_ENCODERS:
         raise LiminalError(f"`encoders` may have at most {_MOST_ENCODERS} in one figure, got {len(names)}.")
     empty = np.asarray(np.isnan(values).all(axis=1)).any(axis=1)
@@ -107,29 +89,29 @@ def probe_curves(
     best, layer = np.unravel_index(np.nanargmax(mean), mean.shape)
     last = int(np.flatnonzero(~np.isnan(mean[best])).max())
     title = f"PAD in each layer, read by a ridge: most in layer {layer} of {last} ("
-    title += f"{one_line(names[best].rpartition('/')[2], 28)}, mean r {number(mean[best, layer])})"
-    figure = new_figure(4.2 + 0.2 * -(-len(names) // 2), title, subject)
+    title += f"{st.one_line(names[best].rpartition('/')[2], 28)}, mean r {st.number(mean[best, layer])})"
+    figure = st.new_figure(4.2 + 0.2 * -(-len(names) // 2), title, subject)
     all_axes = figure.subplots(1, 3, sharey=True)
     layers = np.arange(values.shape[1])
     for column, (axes, dimension) in enumerate(zip(all_axes, DIMENSIONS, strict=True)):
-        for row, (name, (colour, marker, dashes)) in enumerate(zip(names, line_styles(len(names)), strict=True)):
+        for row, (name, (colour, marker, dashes)) in enumerate(zip(names, st.line_styles(len(names)), strict=True)):
             line = values[row, :, column]
             axes.fill_between(
                 layers, lows[row, :, column], highs[row, :, column], color=colour, alpha=0.18, linewidth=0
             )
             looks = {"color": colour, "linestyle": dashes, "marker": marker, "markersize": 4.5, "linewidth": 1.6}
-            axes.plot(layers, line, label=one_line(name, 44), **looks)
+            axes.plot(layers, line, label=st.one_line(name, 44), **looks)
             top = int(np.nanargmax(line))
             axes.plot(top, line[top], "o", markersize=11, fillstyle="none", color=colour)
-        axes.set_xticks(evenly(len(layers), 8))
-        style(axes, xlabel="layer (0: embedding)", ylabel="", title=dimension)
+        axes.set_xticks(st.evenly(len(layers), 8))
+        st.label_axes(axes, xlabel="layer (0: embedding)", ylabel="", title=dimension)
     all_axes[0].set_ylabel("cross-validated Pearson r (no unit)", fontsize=10)
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    ring = Line2D([], [], color=GREY, marker="o", markersize=11, fillstyle="none", linestyle="", label="best layer")
-    band = Patch(color=GREY, alpha=0.25, label="95% interval")
-    legend_below(figure, [*all_axes[0].get_legend_handles_labels()[0], band, ring], columns=2)
+    ring = Line2D([], [], color=st.GREY, marker="o", markersize=11, fillstyle="none", linestyle="", label="best layer")
+    band = Patch(color=st.GREY, alpha=0.25, label="95% interval")
+    st.legend_below(all_axes[0], band, ring, columns=2)
     return figure
 
 
@@ -138,7 +120,7 @@ def phrase_map(
     phrases: Sequence[str],
     encoders: Sequence[str],
     *,
-    value_range: Range = RANGE,
+    value_range: Range = st.RANGE,
     subject: str | None = None,
 ) -> "Figure":
     """Where several encoders place the same phrases in the plane of pleasure and arousal.
@@ -155,34 +137,36 @@ def phrase_map(
         >>> [text.get_text() for text in figure.axes[0].texts]
         ['1', '2']
     """
-    placed = check("points", points, ("encoders", "phrases", 3))
-    names = check_names("encoders", encoders, len(placed))
-    texts = check_names("phrases", phrases, placed.shape[1])
+    placed = st.check("points", points, ("encoders", "phrases", 3))
+    names = st.check_names("encoders", encoders, len(placed))
+    texts = st.check_names("phrases", phrases, placed.shape[1])
     for argument, values, most in (("encoders", names, _MOST_ENCODERS), ("phrases", texts, _MOST_PHRASES)):
         if len(values) > most:
             raise LiminalError(f"`{argument}` may have at most {most} in one figure, got {len(values)}.")
     title = f"Where {'one encoder places' if len(names) == 1 else f'{len(names)} encoders place'} the same phrases"
-    figure = new_figure(max(5.2, 1.9 + 0.28 * len(texts) + 0.25 * len(names)), title, subject)
+    figure = st.new_figure(max(5.2, 1.9 + 0.28 * len(texts) + 0.25 * len(names)), title, subject)
     left, right = figure.subplots(1, 2, width_ratios=[1.55, 1])
     middle = sum(value_range) / 2
-    left.axhline(middle, color=GREY, linewidth=0.8, zorder=0)
-    left.axvline(middle, color=GREY, linewidth=0.8, zorder=0)
+    st.cross(left, middle)
     for phrase in range(len(texts)):
-        left.plot(placed[:, phrase, 0], placed[:, phrase, 1], color=GREY, linewidth=0.8, alpha=0.6, zorder=1)
-    for own, name, (colour, marker, _) in zip(placed, names, line_styles(len(names)), strict=True):
-        label = one_line(name, 44)
+        left.plot(placed[:, phrase, 0], placed[:, phrase, 1], color=st.GREY, linewidth=0.8, alpha=0.6, zorder=1)
+    for own, name, (colour, marker, _) in zip(placed, names, st.line_styles(len(names)), strict=True):
+        label = st.one_line(name, 44)
         left.scatter(
             own[:, 0], own[:, 1], s=150, marker=marker, color=colour, linewidth=0, label=label, zorder=2, alpha=0.85
         )
-        words: dict[str, Any] = {"fontsize": 8, "color": "black" if colour in (ORANGE, SKY, PURPLE) else "white"}
+        words: dict[str, Any] = {
+            "fontsize": 8,
+            "color": "black" if colour in (st.ORANGE, st.SKY, st.PURPLE) else "white",
+        }
         for index, (pleasure, arousal, _) in enumerate(own, start=1):
             left.text(pleasure, arousal, str(index), ha="center", va="center_baseline", zorder=3, **words)
     for setter, column in ((left.set_xlim, 0), (left.set_ylim, 1)):
-        setter(*limits(placed[:, :, column], [middle], floor=0.22))
-    style(left, xlabel=f"pleasure ({span(value_range)})", ylabel=f"arousal ({span(value_range)})")
+        setter(*st.limits(placed[:, :, column], [middle], floor=0.22))
+    st.label_axes(left, xlabel=st.scale("pleasure", value_range), ylabel=st.scale("arousal", value_range))
     right.set_axis_off()
     words = {"va": "top", "fontsize": 9.5, "linespacing": 1.7, "parse_math": False, "transform": right.transAxes}
     right.text(0.06, 1, "\n".join(str(index + 1) for index in range(len(texts))), ha="right", **words)
-    right.text(0.1, 1, "\n".join(one_line(text, 34) for text in texts), **words)
-    legend_below(figure, left.get_legend_handles_labels()[0], columns=2)
+    right.text(0.1, 1, "\n".join(st.one_line(text, 34) for text in texts), **words)
+    st.legend_below(left, columns=2)
     return figure

@@ -43,27 +43,16 @@ _PARTS = ("gold", "uncertainty", "percentile")
 
 @dataclass
 class Predictions:
-    """What a predictions file holds; None is what it does not have.
+    """What a predictions file holds, in label units; None is what it does not have."""
 
-    Args:
-        targets: T names.
-        predicted: `(rows, T)`, float64, in label units.
-        gold: `(rows, T)`, -100 where missing.
-        uncertainty: `(rows, T)`, standard deviations in label units.
-        pad_trajectory: `(rows, K, T)`.
-        step_attentions: `(rows, K, K)`.
-        labels: `id`, `text`, `conversation`, `speaker`, `turn` -> a value per row.
-        left_out: how many rows of the file have no prediction and are not here.
-    """
-
-    targets: tuple[str, ...]
-    predicted: Array
-    gold: Array | None = None
-    uncertainty: Array | None = None
-    pad_trajectory: Array | None = None
-    step_attentions: Array | None = None
-    labels: dict[str, list[Any]] | None = None
-    left_out: int = 0
+    targets: tuple[str, ...]  # T names
+    predicted: Array  # (rows, T)
+    gold: Array | None = None  # (rows, T), -100 where missing
+    uncertainty: Array | None = None  # (rows, T), standard deviations
+    pad_trajectory: Array | None = None  # (rows, K, T)
+    step_attentions: Array | None = None  # (rows, K, K)
+    labels: dict[str, list[Any]] | None = None  # id, text, conversation, speaker, turn -> a value per row
+    left_out: int = 0  # how many rows of the file have no prediction and are not here
 
 
 def write_predictions(
@@ -104,28 +93,29 @@ def write_predictions(
 
     path = Path(path)
     check_format(path)
-    values = np.asarray(predicted, dtype=np.float64)
-    count = len(values)
+    count = len(np.asarray(predicted))
     columns: dict[str, list[Any]] = {}
     for name, column in labels.items():
         if len(column) != count:
             raise LiminalError(f"`{name}` must have a value per row ({count}), got {len(column)}.")
         columns[name] = list(column)
-    for prefix, given in (("", values), ("gold_", gold), ("uncertainty_", uncertainty)):
+    for argument, prefix, given in (
+        ("predicted", "", predicted),
+        ("gold", "gold_", gold),
+        ("uncertainty", "uncertainty_", uncertainty),
+    ):
         if given is not None:
-            array = _shaped(f"{prefix}predicted" if not prefix else prefix[:-1], given, (count, len(targets)))
-            array = np.where(array == MISSING_LABEL, np.nan, array) if prefix == "gold_" else array
+            array = _shaped(argument, given, (count, len(targets)))
+            array = np.where(array == MISSING_LABEL, np.nan, array) if argument == "gold" else array
             columns |= {f"{prefix}{name}": _plain(column) for name, column in zip(targets, array.T, strict=True)}
-    steps = {
-        "pad_trajectory": (pad_trajectory, (count, None, len(targets))),
-        "confidences": (confidences, (count, None)),
-        "step_attentions": (step_attentions, (count, None, None)),
-    }
-    for name, (nested, shape) in steps.items():
+    for name, nested, shape in (
+        ("pad_trajectory", pad_trajectory, (count, None, len(targets))),
+        ("confidences", confidences, (count, None)),
+        ("step_attentions", step_attentions, (count, None, None)),
+    ):
         if nested is not None:
-            columns[name] = _plain(_shaped(name, nested, shape))
-    if path.suffix.lower() == ".csv":
-        columns = {name: list(map(json.dumps, values)) if name in steps else values for name, values in columns.items()}
+            values = _plain(_shaped(name, nested, shape))
+            columns[name] = list(map(json.dumps, values)) if path.suffix.lower() == ".csv" else values
     path.parent.mkdir(parents=True, exist_ok=True)
     return write_table(path, columns)
 
@@ -177,11 +167,10 @@ def read_predictions(
     """
     table, where = read_columns(source, settings)
     decimal = settings.decimal if settings else None
-    labels = {} if settings is None or not labelled else settings.label_columns()
-    missing = [name for name in labels.values() if name not in table]
-    if missing:
+    labels = [] if settings is None or not labelled else list(settings.label_columns().values())
+    if missing := [name for name in labels if name not in table]:
         raise LiminalError(f"{where} has no column {missing[0]!r}. Its columns: {', '.join(table)}.")
-    own = {name: table[name] for name in labels.values()}
+    own = {name: table[name] for name in labels}
     table = {name.removeprefix(prefix): column for name, column in table.items()}
     named = [name for name in table if any(f"{part}_{name}" in table for part in _PARTS)]
     targets = named or [name for name in ("valence", *DIMENSIONS) if name in table]
@@ -235,12 +224,13 @@ def read_columns(source: str | Path, settings: "TableSettings | None" = None) ->
         return _json_lines(sys.stdin.buffer.read().decode("utf-8-sig").split("\n"), "The input"), "The input"
     if path.is_dir():
         candidates = [path / f"predictions{kind}" for kind in PREDICTION_FORMATS]
-        if not any(candidate.is_file() for candidate in candidates):
+        present = [candidate for candidate in candidates if candidate.is_file()]
+        if not present:
             raise FileNotFoundError(
                 f"{path} holds no predictions file (predictions.jsonl, ...). Make one: "
                 f"liminal evaluate {path} --predictions {candidates[0]}"
             )
-        path = next(candidate for candidate in candidates if candidate.is_file())
+        path = present[0]
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     if path.suffix.lower() == ".jsonl":
@@ -289,11 +279,8 @@ def _nested(table: dict[str, list[Any]], name: str, shape: tuple[int | None, ...
     if all(value is None or isinstance(value, float) for value in column):
         return None
     try:
-        # A CSV has JSON in its cells, Parquet arrays of arrays.
-        plain = [
-            value if isinstance(value, str) else json.dumps(value, default=lambda v: v.tolist()) for value in column
-        ]
-        return _shaped(name, [json.loads(value) for value in plain], shape)
+        # A CSV has JSON in its cells.
+        return _shaped(name, [json.loads(value) if isinstance(value, str) else value for value in column], shape)
     except (TypeError, ValueError) as error:
         raise LiminalError(
             f"{where}: column {name!r} must hold the same number of steps in each row: {error}"

@@ -15,28 +15,8 @@ from numpy.typing import ArrayLike
 from ..metrics import ccc, pearson
 from ..modeling.configuration_liminal import DIMENSIONS, MISSING_LABEL
 from ..modeling.errors import LiminalError
-from .style import (
-    BLACK,
-    BLUE,
-    GREY,
-    ORANGE,
-    RANGE,
-    Array,
-    Range,
-    check,
-    count_of,
-    evenly,
-    legend_below,
-    limits,
-    line_styles,
-    new_figure,
-    number,
-    panels,
-    positions,
-    span,
-    style,
-    whole_ticks,
-)
+from . import style as st
+from .style import Array, Range
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,17 +27,16 @@ def _pair(
     predicted: ArrayLike, gold: ArrayLike, targets: Sequence[str], value_range: Range
 ) -> tuple[Array, Array, Array]:
     """Predictions, gold with -100 where it is missing, and where it is not."""
-    guess = check("predicted", predicted, ("rows", len(targets)))
-    truth = check("gold", gold, (len(guess), len(targets)), gaps="a missing label")
+    guess = st.check("predicted", predicted, ("rows", len(targets)))
+    truth = st.check("gold", gold, (len(guess), len(targets)), gaps="a missing label")
     truth = np.where(np.isnan(truth), MISSING_LABEL, truth)
     known = truth != MISSING_LABEL
     low, high = value_range
-    outside = known & ((truth < low) | (truth > high))
-    if outside.any():
-        value = truth[tuple(np.argwhere(outside)[0])]
+    outside = truth[known & ((truth < low) | (truth > high))]
+    if len(outside):
         raise LiminalError(
-            f"The labels must lie in {low:g}..{high:g} (-100 marks a missing one), got {value:g}. Say on which scale "
-            "they are: --scale LOW,HIGH (in Python value_range=(low, high))."
+            f"The labels must lie in {low:g}..{high:g} (-100 marks a missing one), got {outside[0]:g}. Say on which "
+            "scale they are: --scale LOW,HIGH (in Python value_range=(low, high))."
         )
     for name, column in zip(targets, known.T, strict=True):
         if not column.any():
@@ -71,7 +50,7 @@ def pad_distributions(
     *,
     targets: Sequence[str] = DIMENSIONS,
     bins: int = 30,
-    value_range: Range = RANGE,
+    value_range: Range = st.RANGE,
     subject: str | None = None,
 ) -> "Figure":
     """Histograms of the predictions, with the range that holds 80% of them; beside those of the labels, if given.
@@ -88,36 +67,38 @@ def pad_distributions(
         >>> pad_distributions(gold * .5, gold).axes[0].get_title()
         'pleasure: SD ratio 0.50'
     """
-    guess = check("predicted", predicted, ("rows", len(targets)))
-    if not isinstance(bins, int) or bins < 2:
-        raise LiminalError(f"`bins` must be a whole number of at least 2, got {bins!r}.")
-    series = [("predicted", BLUE, "--", guess, np.ones(guess.shape, dtype=bool))]
+    guess = st.check("predicted", predicted, ("rows", len(targets)))
+    st.check_count("bins", bins, 2)
+    series = [("predicted", st.BLUE, "--", guess, np.ones(guess.shape, dtype=bool))]
     if gold is not None:
         guess, truth, known = _pair(guess, gold, targets, value_range)
-        series = [("gold", ORANGE, "-", truth, known), ("predicted", BLUE, "--", guess, known)]
-    title = f"How {count_of(len(guess), 'text')} spread" + ("" if gold is None else ", predicted and gold")
-    figure = new_figure(0.6 + 3.4 * -(-len(targets) // 3), title, subject)
-    low, high = limits(*(values[shown] for *_, values, shown in series), floor=0.2)
-    edges = np.linspace(low, high, bins + 1)
-    all_axes = panels(figure, len(targets), sharey=True)
+        series = [("gold", st.ORANGE, "-", truth, known), ("predicted", st.BLUE, "--", guess, known)]
+    title = f"How {st.count_of(len(guess), 'text')} spread" + ("" if gold is None else ", predicted and gold")
+    figure = st.new_figure(0.6 + 3.4 * -(-len(targets) // 3), title, subject)
+    low, high = st.limits(*(values[shown] for *_, values, shown in series), floor=0.2)
+    edges: Any = np.linspace(low, high, bins + 1)
+    all_axes = st.panels(figure, len(targets), sharey=True)
     for index, (axes, name) in enumerate(zip(all_axes, targets, strict=True)):
         columns = [values[shown[:, index], index] for *_, values, shown in series]
         for (label, colour, line, *_), values in zip(series, columns, strict=True):
-            weights = np.full(len(values), 100 / len(values))
-            cuts: Any = edges
-            axes.hist(values, bins=cuts, weights=weights, color=colour, alpha=0.35)
-            outline: dict[str, Any] = {"histtype": "step", "color": colour, "linestyle": line, "linewidth": 1.6}
-            axes.hist(values, bins=cuts, weights=weights, label=f"{label}: SD {values.std():.3f}", **outline)
+            shares: dict[str, Any] = {
+                "bins": edges,
+                "weights": np.full(len(values), 100 / len(values)),
+                "color": colour,
+            }
+            axes.hist(values, alpha=0.35, **shares)
+            legend = f"{label}: SD {values.std():.3f}"
+            axes.hist(values, histtype="step", linestyle=line, linewidth=1.6, label=legend, **shares)
         if gold is None:
             lower, middle, upper = np.quantile(columns[0], [0.1, 0.5, 0.9])
-            axes.axvspan(lower, upper, color=GREY, alpha=0.12, linewidth=0)
-            axes.axvline(middle, color=BLACK, linewidth=1.2)
-            heading = f"{name}: median {number(middle)},\n80% in {number(lower)} to {number(upper)}"
+            axes.axvspan(lower, upper, color=st.GREY, alpha=0.12, linewidth=0)
+            axes.axvline(middle, color=st.BLACK, linewidth=1.2)
+            heading = f"{name}: median {st.number(middle)},\n80% in {st.number(lower)} to {st.number(upper)}"
         else:
             spread = columns[0].std()
-            heading = f"{name}: SD ratio {number(columns[1].std() / spread if spread > 0 else np.nan)}"
+            heading = f"{name}: SD ratio {st.number(columns[1].std() / spread if spread > 0 else np.nan)}"
             axes.legend(fontsize=8.5, frameon=False, loc="upper left", handlelength=1.2)
-        style(axes, xlabel=f"{name} ({span(value_range)})", ylabel="", title=heading)
+        st.label_axes(axes, xlabel=st.scale(name, value_range), ylabel="", title=heading)
         axes.set_xlim(low, high)
     all_axes[0].set_ylabel("share of the texts (%)", fontsize=10)
     all_axes[0].set_ylim(top=all_axes[0].get_ylim()[1] * (1.05 if gold is None else 1.25))
@@ -129,7 +110,7 @@ def pleasure_arousal_plane(
     uncertainty: ArrayLike | None = None,
     *,
     targets: Sequence[str] = DIMENSIONS,
-    value_range: Range = RANGE,
+    value_range: Range = st.RANGE,
     subject: str | None = None,
 ) -> "Figure":
     """Texts in the plane of pleasure and arousal; the colour is dominance, the cross the usual uncertainty.
@@ -143,8 +124,8 @@ def pleasure_arousal_plane(
         >>> pleasure_arousal_plane([[.4, .2, .1], [-.3, .1, 0]]).axes[0].get_xlabel()
         'pleasure (−1 to 1)'
     """
-    points = check("predicted", predicted, ("rows", len(targets)))
-    found = positions(targets)
+    points = st.check("predicted", predicted, ("rows", len(targets)))
+    found = st.positions(targets)
     if found is None:
         raise LiminalError(
             "The plane needs the targets pleasure (or valence), arousal and dominance; there are "
@@ -153,31 +134,28 @@ def pleasure_arousal_plane(
     pleasure, arousal, dominance = (points[:, column] for column in found)
     middle = sum(value_range) / 2
     reach = 1.08 * max(np.abs(pleasure - middle).max(), np.abs(arousal - middle).max(), 0.1)
-    title = f"{count_of(len(points), 'text')} in the plane of pleasure and arousal"
-    figure = new_figure(6.6, title, subject)
+    title = f"{st.count_of(len(points), 'text')} in the plane of pleasure and arousal"
+    figure = st.new_figure(6.6, title, subject)
     axes = figure.subplots()
-    axes.axhline(middle, color=GREY, linewidth=0.8, zorder=0)
-    axes.axvline(middle, color=GREY, linewidth=0.8, zorder=0)
+    st.cross(axes, middle)
     dots: dict[str, Any] = {"s": 30 if len(points) <= 400 else 10, "alpha": 0.75 if len(points) <= 400 else 0.4}
     image = axes.scatter(pleasure, arousal, c=dominance, cmap="cividis", linewidth=0, rasterized=True, **dots)
-    image.set_clim(*limits(dominance, floor=0.2))
-    bar = figure.colorbar(image, ax=axes)
-    bar.set_label(f"dominance ({span(value_range)})", fontsize=10)
-    bar.ax.tick_params(labelsize=9)
-    bar.solids.set_alpha(1)
+    image.set_clim(*st.limits(dominance, floor=0.2))
+    st.colour_bar(axes, image, st.scale("dominance", value_range)).solids.set_alpha(1)
     if uncertainty is not None:
-        doubt = np.median(check("uncertainty", uncertainty, points.shape, low=0), axis=0)[list(found[:2])]
+        doubt = np.median(st.check("uncertainty", uncertainty, points.shape, low=0), axis=0)[list(found[:2])]
         corner = (middle + reach - min(1.1 * doubt[0], reach), middle - reach + min(1.1 * doubt[1], reach))
-        axes.errorbar(*corner, xerr=doubt[0], yerr=doubt[1], color=BLACK, capsize=3, label="± 1 predicted sd (median)")
+        axes.errorbar(
+            *corner, xerr=doubt[0], yerr=doubt[1], color=st.BLACK, capsize=3, label="± 1 predicted sd (median)"
+        )
     axes.set(xlim=(middle - reach, middle + reach), ylim=(middle - reach, middle + reach), aspect="equal")
-    words: dict[str, Any] = {"color": GREY, "fontsize": 9, "transform": axes.transAxes}
-    axes.text(0.01, 0.505, "unpleasant", ha="left", va="bottom", **words)
-    axes.text(0.99, 0.505, "pleasant", ha="right", va="bottom", **words)
-    axes.text(0.505, 0.99, "excited", ha="left", va="top", **words)
-    axes.text(0.505, 0.01, "calm", ha="left", va="bottom", **words)
-    names = [targets[column] for column in found[:2]]
-    style(axes, xlabel=f"{names[0]} ({span(value_range)})", ylabel=f"{names[1]} ({span(value_range)})")
-    legend_below(figure, axes.get_legend_handles_labels()[0])
+    corners = ((0.01, 0.505, "unpleasant"), (0.99, 0.505, "pleasant"), (0.505, 0.99, "excited"), (0.505, 0.01, "calm"))
+    for x, y, word in corners:
+        where: dict[str, Any] = {"ha": "right" if x > 0.9 else "left", "va": "top" if y > 0.9 else "bottom"}
+        axes.text(x, y, word, color=st.GREY, fontsize=9, transform=axes.transAxes, **where)
+    xlabel, ylabel = (st.scale(targets[column], value_range) for column in found[:2])
+    st.label_axes(axes, xlabel=xlabel, ylabel=ylabel)
+    st.legend_below(axes)
     return figure
 
 
@@ -187,7 +165,7 @@ def emotional_field(
     *,
     targets: Sequence[str] = DIMENSIONS,
     max_points: int = 150,
-    value_range: Range = RANGE,
+    value_range: Range = st.RANGE,
     seed: int = 0,
     subject: str | None = None,
 ) -> "Figure":
@@ -212,17 +190,16 @@ def emotional_field(
             f"The emotional field has three axes; there are {len(targets)} targets: {', '.join(targets)}."
         )
     guess, truth, known = _pair(predicted, gold, targets, value_range)
-    if not isinstance(max_points, int) or max_points < 1:
-        raise LiminalError(f"`max_points` must be a whole number of at least 1, got {max_points!r}.")
+    st.check_count("max_points", max_points, 1)
     whole = np.flatnonzero(known.all(axis=1))
     if not len(whole):
         raise LiminalError("`gold` has no row with all three targets; the emotional field needs at least one.")
     drawn = np.sort(np.random.default_rng(seed).choice(whole, min(max_points, len(whole)), replace=False))
-    total = count_of(len(whole), "text")
+    total = st.count_of(len(whole), "text")
     how_many = f"all {total} drawn" if len(drawn) == len(whole) else f"{len(drawn):,} of {total} drawn"
     guess, truth = guess[drawn], truth[drawn]
 
-    figure = new_figure(6.2, f"Emotional field: predicted and gold PAD, {how_many}", subject)
+    figure = st.new_figure(6.2, f"Emotional field: predicted and gold PAD, {how_many}", subject)
     grid = figure.add_gridspec(3, 2, width_ratios=[2.7, 1])
     space: Any = figure.add_subplot(grid[:, 0], projection="3d")
     middle = sum(value_range) / 2
@@ -230,13 +207,13 @@ def emotional_field(
     reach = 1.05 * np.maximum(np.abs(np.concatenate([guess, truth]) - middle).max(axis=0), 0.05)
     ends = [(middle - half, middle + half) for half in reach]
     for pair in zip(guess, truth, strict=True):
-        space.plot(*np.stack(pair).T, color=GREY, linewidth=0.5, alpha=0.5)
-    edge = {"edgecolor": BLACK, "linewidth": 0.3}
-    space.scatter(*truth.T, s=22, marker="^", color=ORANGE, label="gold", depthshade=False, **edge)
-    space.scatter(*guess.T, s=18, marker="o", color=BLUE, label="predicted", depthshade=False)
+        space.plot(*np.stack(pair).T, color=st.GREY, linewidth=0.5, alpha=0.5)
+    edge = {"edgecolor": st.BLACK, "linewidth": 0.3}
+    space.scatter(*truth.T, s=22, marker="^", color=st.ORANGE, label="gold", depthshade=False, **edge)
+    space.scatter(*guess.T, s=18, marker="o", color=st.BLUE, label="predicted", depthshade=False)
     space.set(xlim=ends[0], ylim=ends[1], zlim=ends[2])
     for set_label, name in zip((space.set_xlabel, space.set_ylabel, space.set_zlabel), targets, strict=True):
-        set_label(f"{name} (in {span(value_range)})", fontsize=10)
+        set_label(st.scale(name, value_range), fontsize=10)
     space.tick_params(labelsize=8.5)
     space.locator_params(nbins=5)
     space.set_box_aspect((1, 1, 1), zoom=0.92)
@@ -245,12 +222,11 @@ def emotional_field(
     space.legend(fontsize=10, frameon=False, loc="upper left")
     for row, (i, j) in enumerate(((0, 1), (0, 2), (1, 2))):
         axes = figure.add_subplot(grid[row, 1])
-        axes.scatter(truth[:, i], truth[:, j], s=10, marker="^", color=ORANGE, linewidth=0)
-        axes.scatter(guess[:, i], guess[:, j], s=8, color=BLUE, linewidth=0, alpha=0.8)
-        axes.axhline(middle, color=GREY, linewidth=0.6)
-        axes.axvline(middle, color=GREY, linewidth=0.6)
+        axes.scatter(truth[:, i], truth[:, j], s=10, marker="^", color=st.ORANGE, linewidth=0)
+        axes.scatter(guess[:, i], guess[:, j], s=8, color=st.BLUE, linewidth=0, alpha=0.8)
+        st.cross(axes, middle, 0.6)
         axes.set(xlim=ends[i], ylim=ends[j])
-        style(axes, xlabel=f"{targets[i]} (in {span(value_range)})", ylabel=f"{targets[j]}\n(in {span(value_range)})")
+        st.label_axes(axes, xlabel=st.scale(targets[i], value_range), ylabel=st.scale(targets[j], value_range, "\n"))
         axes.tick_params(labelsize=8.5)
         axes.locator_params(nbins=5)
     return figure
@@ -261,7 +237,7 @@ def predicted_vs_gold(
     gold: ArrayLike,
     *,
     targets: Sequence[str] = DIMENSIONS,
-    value_range: Range = RANGE,
+    value_range: Range = st.RANGE,
     subject: str | None = None,
 ) -> "Figure":
     """Predicted against gold per target, with r, CCC, the identity and the regression line.
@@ -278,27 +254,27 @@ def predicted_vs_gold(
     """
     guess, truth, known = _pair(predicted, gold, targets, value_range)
     r, agreement = pearson(guess, truth), ccc(guess, truth)
-    title = f"Predicted against gold, {count_of(len(truth), 'text')}: mean r {number(float(np.mean(r)))}"
-    figure = new_figure(1.2 + 2.9 * -(-len(targets) // 3), title, subject)
-    low, high = limits(guess, truth[known], floor=0.2)
-    all_axes = panels(figure, len(targets), sharey=True)
+    title = f"Predicted against gold, {st.count_of(len(truth), 'text')}: mean r {st.number(float(np.mean(r)))}"
+    figure = st.new_figure(1.2 + 2.9 * -(-len(targets) // 3), title, subject)
+    low, high = st.limits(guess, truth[known], floor=0.2)
+    all_axes = st.panels(figure, len(targets), sharey=True)
     for index, (axes, name) in enumerate(zip(all_axes, targets, strict=True)):
-        colour, marker, _ = line_styles(len(targets))[index]
+        colour, marker, _ = st.line_styles(len(targets))[index]
         p, g = guess[known[:, index], index], truth[known[:, index], index]
         dots: dict[str, Any] = {"s": 12, "alpha": 0.5} if len(g) <= 400 else {"s": 6, "alpha": 0.3}
         axes.scatter(g, p, marker=marker, color=colour, linewidth=0, rasterized=True, **dots)
-        axes.plot([low, high], [low, high], color=GREY, linestyle=":", linewidth=1.5, label="identity")
-        heading = f"{name}: r {number(r[index])}, CCC {number(agreement[index])}"
-        xlabel = f"gold {name} ({span(value_range)})"
+        axes.plot([low, high], [low, high], color=st.GREY, linestyle=":", linewidth=1.5, label="identity")
+        heading = f"{name}: r {st.number(r[index])}, CCC {st.number(agreement[index])}"
+        xlabel = st.scale(f"gold {name}", value_range)
         if np.ptp(g) > 0:
             slope, start = np.polyfit(g, p, 1)
             ends = np.array([g.min(), g.max()])
-            axes.plot(ends, start + slope * ends, color=BLACK, linewidth=2, label="regression")
-            xlabel += f"\nslope of the regression {number(slope)}"
+            axes.plot(ends, start + slope * ends, color=st.BLACK, linewidth=2, label="regression")
+            xlabel += f"\nslope of the regression {st.number(slope)}"
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-        style(axes, xlabel=xlabel, ylabel="", title=heading)
-    all_axes[0].set_ylabel(f"predicted ({span(value_range)})", fontsize=10)
-    legend_below(figure, all_axes[0].get_legend_handles_labels()[0])
+        st.label_axes(axes, xlabel=xlabel, ylabel="", title=heading)
+    all_axes[0].set_ylabel(st.scale("predicted", value_range), fontsize=10)
+    st.legend_below(all_axes[0])
     return figure
 
 
@@ -309,7 +285,7 @@ def reliability(
     *,
     targets: Sequence[str] = DIMENSIONS,
     bins: int = 8,
-    value_range: Range = RANGE,
+    value_range: Range = st.RANGE,
     subject: str | None = None,
 ) -> "Figure":
     """Reliability of the uncertainty: predicted standard deviation against the error observed, per target.
@@ -332,9 +308,8 @@ def reliability(
         'pleasure: 94.3% covered'
     """
     guess, truth, known = _pair(predicted, gold, targets, value_range)
-    spread = check("uncertainty", uncertainty, truth.shape, low=0)
-    if not isinstance(bins, int) or bins < 2:
-        raise LiminalError(f"`bins` must be a whole number of at least 2, got {bins!r}.")
+    spread = st.check("uncertainty", uncertainty, truth.shape, low=0)
+    st.check_count("bins", bins, 2)
     rng = np.random.default_rng(0)
     curves, coverages = [], []
     for column in range(len(targets)):
@@ -348,24 +323,26 @@ def reliability(
             observed = np.sqrt((error[part] ** 2).mean())
             points.append((np.sqrt((sd[part] ** 2).mean()), observed, *np.quantile(draws, [0.025, 0.975])))
         curves.append(np.array(points).T)
-    title = f"Reliability of the uncertainty, {count_of(len(truth), 'text')}: {np.mean(coverages):.1f}% within 1.96 sd"
-    figure = new_figure(1.0 + 2.95 * -(-len(targets) // 3), title, subject)
+    title = (
+        f"Reliability of the uncertainty, {st.count_of(len(truth), 'text')}: {np.mean(coverages):.1f}% within 1.96 sd"
+    )
+    figure = st.new_figure(1.0 + 2.95 * -(-len(targets) // 3), title, subject)
     high = 1.08 * max(curve[[0, 3]].max() for curve in curves) or 1.0
-    all_axes = panels(figure, len(targets), sharey=True)
-    looks = line_styles(len(targets))
+    all_axes = st.panels(figure, len(targets), sharey=True)
+    looks = st.line_styles(len(targets))
     for axes, name, curve, coverage, (colour, marker, _) in zip(
         all_axes, targets, curves, coverages, looks, strict=True
     ):
         sd, observed, lower, upper = curve
-        axes.plot([0, high], [0, high], color=GREY, linestyle=":", linewidth=1.5, label="a perfect uncertainty")
+        axes.plot([0, high], [0, high], color=st.GREY, linestyle=":", linewidth=1.5, label="a perfect uncertainty")
         whiskers = np.maximum([observed - lower, upper - observed], 0)
         look: dict[str, Any] = {"marker": marker, "markersize": 5, "linewidth": 1.2, "capsize": 2}
         axes.errorbar(sd, observed, yerr=whiskers, color=colour, label="a bin of texts, 95% interval", **look)
         axes.set(xlim=(0, high), ylim=(0, high), aspect="equal")
         heading = f"{name}: {coverage:.1f}% covered"
-        style(axes, xlabel="predicted sd (label units)", ylabel="", title=heading)
+        st.label_axes(axes, xlabel="predicted sd (label units)", ylabel="", title=heading)
     all_axes[0].set_ylabel("observed RMSE (label units)", fontsize=10)
-    legend_below(figure, all_axes[0].get_legend_handles_labels()[0])
+    st.legend_below(all_axes[0])
     return figure
 
 
@@ -381,33 +358,27 @@ def step_attention(attention: ArrayLike, *, subject: str | None = None) -> "Figu
         'Attention over the 2 refinement steps: the last looks most at step 2 (0.60)'
     """
     averaged = isinstance(attention, np.ndarray) and attention.ndim == 3
-    weights = check("attention", attention, ("rows", "K", "K") if averaged else ("K", "K"), low=0, high=1 + 1e-4)
+    weights = st.check("attention", attention, ("rows", "K", "K") if averaged else ("K", "K"), low=0, high=1 + 1e-4)
     if weights.shape[-1] != weights.shape[-2]:
         raise LiminalError(f"`attention` must be square in its last two axes (K, K), got {weights.shape}.")
     matrix = weights.mean(axis=0) if averaged else weights
     steps, most = len(matrix), int(matrix[-1].argmax())
-    whose = f", mean of {count_of(len(weights), 'text')}" if averaged else ""
+    whose = f", mean of {st.count_of(len(weights), 'text')}" if averaged else ""
     title = f"Attention over the {steps} refinement steps{whose}: "
-    figure = new_figure(5.6, f"{title}the last looks most at step {most + 1} ({matrix[-1, most]:.2f})", subject)
+    figure = st.new_figure(5.6, f"{title}the last looks most at step {most + 1} ({matrix[-1, most]:.2f})", subject)
     axes: Axes = figure.subplots()
     to_come = np.triu(np.ones((steps, steps), dtype=bool), 1) & (matrix == 0)
     axes.set_facecolor("#F4F4F4")
     image = axes.imshow(np.ma.masked_array(matrix, to_come), cmap="cividis", vmin=0, vmax=1)
-    if steps <= 12:
-        for (row, column), value in np.ndenumerate(np.ma.masked_array(matrix, to_come).filled(np.nan)):
-            if not np.isnan(value):
-                words: dict[str, Any] = {
-                    "fontsize": 11 if steps <= 6 else 9,
-                    "color": "black" if value > 0.55 else "white",
-                }
-                axes.text(column, row, f"{value:.2f}", ha="center", va="center", **words)
-    ticks = evenly(steps)
-    axes.set_xticks(ticks, [str(i + 1) for i in ticks])
-    axes.set_yticks(ticks, [str(i + 1) for i in ticks])
-    style(axes, xlabel="step looked at (grey: not there yet)", ylabel="step that asks", grid=None)
-    bar = figure.colorbar(image, ax=axes)
-    bar.set_label("attention weight (no unit, 0 to 1)", fontsize=10)
-    bar.ax.tick_params(labelsize=9)
+    for row, column in np.argwhere(~to_come) if steps <= 12 else ():
+        words: dict[str, Any] = {"fontsize": 11 if steps <= 6 else 9, "ha": "center", "va": "center"}
+        value = matrix[row, column]
+        axes.text(column, row, f"{value:.2f}", color="black" if value > 0.55 else "white", **words)
+    ticks = st.evenly(steps)
+    for set_ticks in (axes.set_xticks, axes.set_yticks):
+        set_ticks(ticks, [str(i + 1) for i in ticks])
+    st.label_axes(axes, xlabel="step looked at (grey: not there yet)", ylabel="step that asks", grid=None)
+    st.colour_bar(axes, image, "attention weight (no unit, 0 to 1)")
     return figure
 
 
@@ -416,7 +387,7 @@ def steps_curve(
     gold: ArrayLike,
     *,
     targets: Sequence[str] = DIMENSIONS,
-    value_range: Range = RANGE,
+    value_range: Range = st.RANGE,
     subject: str | None = None,
 ) -> "Figure":
     """Pearson's r against the refinement step: whether the answer gets better from step to step.
@@ -430,19 +401,17 @@ def steps_curve(
         >>> float(steps_curve(np.stack([0 * gold + gold[::-1], gold], axis=1), gold).axes[0].lines[0].get_ydata()[1])
         1.0
     """
-    points = check("trajectory", trajectory, ("rows", "K", len(targets)))
+    points = st.check("trajectory", trajectory, ("rows", "K", len(targets)))
     steps = points.shape[1]
     r = np.stack([pearson(*_pair(points[:, step], gold, targets, value_range)[:2]) for step in range(steps)])
     mean = r.mean(axis=1)
-    title = f"Pearson r by refinement step: mean {number(mean[0], 3)} at step 1, {number(mean[-1], 3)} at step {steps}"
-    figure = new_figure(4.6, title, subject)
+    first, last = st.number(mean[0], 3), st.number(mean[-1], 3)
+    title = f"Pearson r by refinement step: mean {first} at step 1, {last} at step {steps}"
+    figure = st.new_figure(4.6, title, subject)
     axes = figure.subplots()
-    x = np.arange(1, steps + 1)
-    for name, line, (colour, marker, dashes) in zip(targets, r.T, line_styles(len(targets)), strict=True):
-        axes.plot(x, line, color=colour, marker=marker, linestyle=dashes, linewidth=1.8, label=name)
+    st.step_lines(axes, r, targets)
     if len(targets) > 1:
-        axes.plot(x, mean, color=BLACK, marker="D", linestyle=":", linewidth=1.8, label="mean")
-    style(axes, xlabel="refinement step k", ylabel="Pearson r (no unit)")
-    whole_ticks(axes, steps)
-    legend_below(figure, axes.get_legend_handles_labels()[0], columns=4)
+        axes.plot(np.arange(1, steps + 1), mean, color=st.BLACK, marker="D", linestyle=":", linewidth=1.8, label="mean")
+    st.label_axes(axes, xlabel="refinement step k", ylabel="Pearson r (no unit)")
+    st.legend_below(axes, columns=4)
     return figure

@@ -11,26 +11,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..modeling.errors import LiminalError
-from .style import (
-    BLACK,
-    BLUE,
-    GREY,
-    MINUS,
-    PURPLE,
-    VERMILLION,
-    Array,
-    check,
-    limits,
-    line_styles,
-    new_figure,
-    style,
-)
+from . import style as st
+from .style import Array
 
 if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation
     from matplotlib.figure import Figure
 
 LOG_COLUMNS = ("epoch", "train_loss", "validation_loss", "hope", "faith", "love", "learning_rate")
+_VIRTUES = ("Hope: 1 - MAE", "Faith: √ mean confidence", "Love: e^(-MSE) · (1 - variance)")
 _UNMEASURED = "not measured at that epoch"
 
 
@@ -63,14 +52,12 @@ def read_log(source: str | Path) -> dict[str, Array]:
             table = pd.DataFrame(EmotionalLogCallback(path).rows(history), columns=LOG_COLUMNS)
         else:
             table = pd.read_csv(path, encoding="utf-8")
-        missing = [name for name in LOG_COLUMNS if name not in table]
-        if missing:
-            raise LiminalError(f"{path} has no column {missing[0]!r}. A log has: {', '.join(LOG_COLUMNS)}.")
-        log = {name: pd.to_numeric(table[name].replace("", np.nan)).to_numpy(np.float64) for name in LOG_COLUMNS}
-    except LiminalError:
-        raise
+        columns = table[[name for name in LOG_COLUMNS if name in table]].replace("", np.nan)
+        log = {name: pd.to_numeric(column).to_numpy(np.float64) for name, column in columns.items()}
     except (ValueError, KeyError, TypeError) as error:
         raise LiminalError(f"{path} is not the log of a training run: {error}") from error
+    if missing := [name for name in LOG_COLUMNS if name not in log]:
+        raise LiminalError(f"{path} has no column {missing[0]!r}. A log has: {', '.join(LOG_COLUMNS)}.")
     if not len(log["epoch"]):
         raise LiminalError(f"{path} holds no evaluation yet.")
     return log
@@ -78,26 +65,23 @@ def read_log(source: str | Path) -> dict[str, Array]:
 
 def _log_file(path: Path) -> Path:
     """The file of a run that holds its log."""
-    if path.is_dir():
-        checkpoints = sorted(path.glob("checkpoint-*"), key=lambda folder: int("0" + folder.name.rpartition("-")[2]))
-        candidates = [
-            path / "emotional_log.csv",
-            *(folder / "trainer_state.json" for folder in (path, *reversed(checkpoints))),
-        ]
-        for candidate in candidates:
-            if candidate.is_file():
-                return candidate
-        raise FileNotFoundError(
-            f"{path} holds neither emotional_log.csv nor trainer_state.json. Give the folder of a training run "
-            "(liminal train RECIPE -o FOLDER)."
-        )
-    if not path.is_file():
+    if path.is_file():
+        return path
+    if not path.is_dir():
         raise FileNotFoundError(f"There is no file or folder {path}. Give the folder of a training run.")
-    return path
+    checkpoints = sorted(path.glob("checkpoint-*"), key=lambda folder: int("0" + folder.name.rpartition("-")[2]))
+    states = [folder / "trainer_state.json" for folder in (path, *reversed(checkpoints))]
+    for candidate in (path / "emotional_log.csv", *states):
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(
+        f"{path} holds neither emotional_log.csv nor trainer_state.json. Give the folder of a training run "
+        "(liminal train RECIPE -o FOLDER)."
+    )
 
 
 def _epochs(epochs: ArrayLike) -> Array:
-    array = check("epochs", epochs, ("epochs",))
+    array = st.check("epochs", epochs, ("epochs",))
     if (np.diff(array) <= 0).any():
         raise LiminalError(f"`epochs` must rise from row to row, got {array.tolist()[:8]}.")
     return array
@@ -132,49 +116,47 @@ def training_curves(
         3
     """
     x = _epochs(epochs)
-    train = check("train_loss", train_loss, (len(x),), gaps=_UNMEASURED)
-    validation = check("validation_loss", validation_loss, (len(x),), gaps=_UNMEASURED)
+    train = st.check("train_loss", train_loss, (len(x),), gaps=_UNMEASURED)
+    validation = st.check("validation_loss", validation_loss, (len(x),), gaps=_UNMEASURED)
     virtues = [
-        check(name, values, (len(x),), low=0, high=1, gaps=_UNMEASURED)
+        st.check(name, values, (len(x),), low=0, high=1, gaps=_UNMEASURED)
         for name, values in (("hope", hope), ("faith", faith), ("love", love))
     ]
-    rate = check("learning_rate", learning_rate, (len(x),), low=0, gaps=_UNMEASURED)
+    rate = st.check("learning_rate", learning_rate, (len(x),), low=0, gaps=_UNMEASURED)
 
     title = f"Training over {x[-1]:g} epochs"
     best = None if np.isnan(validation).all() else int(np.nanargmin(validation))
     if best is not None:
         title += f": validation loss lowest, {validation[best]:.3g}, at epoch {x[best]:g}"
-    figure = new_figure(7.5, title, subject)
+    figure = st.new_figure(7.5, title, subject)
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.6])
-    above: dict[str, Any] = {
-        "fontsize": 9,
-        "frameon": False,
-        "ncols": 3,
-        "loc": "lower right",
-        "bbox_to_anchor": (1, 1),
-        "borderaxespad": 0,
-    }
+    above: dict[str, Any] = {"fontsize": 9, "frameon": False, "ncols": 3, "loc": "lower right", "borderaxespad": 0}
+    above["bbox_to_anchor"] = (1, 1)
 
-    top.plot(x, train, color=BLUE, linestyle="--", marker="o", markersize=4, label="train")
-    top.plot(x, validation, color=VERMILLION, marker="s", markersize=4, label="validation")
+    top.plot(x, train, color=st.BLUE, linestyle="--", marker="o", markersize=4, label="train")
+    top.plot(x, validation, color=st.VERMILLION, marker="s", markersize=4, label="validation")
     if best is not None:
-        ring = {"markersize": 13, "fillstyle": "none", "color": BLACK}
+        ring = {"markersize": 13, "fillstyle": "none", "color": st.BLACK}
         top.plot(x[best], validation[best], "o", label="lowest validation", **ring)
-    style(top, xlabel="", ylabel="loss (no unit)")
+    st.label_axes(top, xlabel="", ylabel="loss (no unit)")
     top.legend(**above)
 
-    names = (f"Hope: 1 {MINUS} MAE", "Faith: √ mean confidence", f"Love: e^({MINUS}MSE) · (1 {MINUS} variance)")
-    for values, name, (colour, marker, line) in zip(virtues, names, line_styles(3), strict=True):
+    names = (
+        f"Hope: 1 {st.MINUS} MAE",
+        "Faith: √ mean confidence",
+        f"Love: e^({st.MINUS}MSE) · (1 {st.MINUS} variance)",
+    )
+    for values, name, (colour, marker, line) in zip(virtues, names, st.line_styles(3), strict=True):
         label = f"{name} (not measured)" if np.isnan(values).all() else name
         middle.plot(x, values, color=colour, marker=marker, linestyle=line, markersize=4, label=label)
-    style(middle, xlabel="", ylabel="Hope, Faith, Love\n(no unit, in 0 to 1)")
+    st.label_axes(middle, xlabel="", ylabel="Hope, Faith, Love\n(no unit, in 0 to 1)")
     lowest = min((float(np.nanmin(values)) for values in virtues if not np.isnan(values).all()), default=0.0)
     middle.set_ylim(max(0.0, np.floor(10 * lowest - 0.5) / 10), 1.01)
     middle.legend(**above)
 
-    bottom.plot(x, rate, color=PURPLE, marker="D", markersize=4)
+    bottom.plot(x, rate, color=st.PURPLE, marker="D", markersize=4)
     bottom.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-    style(bottom, xlabel="epoch", ylabel="learning rate\n(per step)")
+    st.label_axes(bottom, xlabel="epoch", ylabel="learning rate\n(per step)")
     bottom.margins(x=0.02)
     figure.align_ylabels()
     return figure
@@ -183,17 +165,13 @@ def training_curves(
 def heartbeat(validation_loss: ArrayLike) -> Array:
     """Beats per minute of a training run: 60 + 80 |change of the validation loss| / its maximum. (LIMINAL Heartbeat)
 
-    Args:
-        validation_loss: `(epochs,)`, finite.
-
-    Returns:
-        `(epochs,)` in 60..140; the first epoch has no change yet and rests at 60, as does a run that never changes.
+    `(epochs,)` to `(epochs,)` in 60..140; the first epoch rests at 60, as does a run that never changes.
 
     Example:
         >>> heartbeat([1.0, 0.5, 0.25, 0.25]).tolist()
         [60.0, 140.0, 100.0, 60.0]
     """
-    loss = check("validation_loss", validation_loss, ("epochs",))
+    loss = st.check("validation_loss", validation_loss, ("epochs",))
     change = np.abs(np.diff(loss, prepend=loss[0]))
     return 60.0 + 80.0 * change / (change.max() or 1.0)
 
@@ -228,14 +206,13 @@ def breathing_animation(
         True
     """
     x = _epochs(epochs)
-    train = check("train_loss", train_loss, (len(x),), gaps=_UNMEASURED)
-    validation = check("validation_loss", validation_loss, (len(x),))
-    for name, value, least, most in (("frames", frames, 2, 600), ("frames_per_second", frames_per_second, 8, 50)):
-        if not isinstance(value, int) or not least <= value <= most:
-            raise LiminalError(f"`{name}` must be a whole number in {least}..{most}, got {value!r}.")
+    train = st.check("train_loss", train_loss, (len(x),), gaps=_UNMEASURED)
+    validation = st.check("validation_loss", validation_loss, (len(x),))
+    st.check_count("frames", frames, 2, 600)
+    st.check_count("frames_per_second", frames_per_second, 8, 50)
     bpm = heartbeat(validation)
 
-    figure = new_figure(4.2, "A training run breathes: its heartbeat follows the change of validation loss", subject)
+    figure = st.new_figure(4.2, "A training run breathes: its heartbeat follows the change of validation loss", subject)
     from matplotlib.animation import FuncAnimation
     from matplotlib.patches import Circle
 
@@ -246,19 +223,19 @@ def breathing_animation(
     beat_axes = figure.add_axes((0.49, 0.14, 0.49, 0.24))
     disc_axes.set(xlim=(-1.1, 1.1), ylim=(-1.2, 1), aspect="equal")
     disc_axes.set_axis_off()
-    disc_axes.add_patch(Circle((0, 0), 0.92, fill=False, linestyle=":", color=GREY))
-    disc = Circle((0, 0), 0.5, facecolor=VERMILLION, edgecolor=BLACK)
+    disc_axes.add_patch(Circle((0, 0), 0.92, fill=False, linestyle=":", color=st.GREY))
+    disc = Circle((0, 0), 0.5, facecolor=st.VERMILLION, edgecolor=st.BLACK)
     disc_axes.add_patch(disc)
     label = disc_axes.text(0, -1.2, "", ha="center", va="bottom", fontsize=11)
-    (train_line,) = loss_axes.plot([], [], color=BLUE, linestyle="--", label="train")
-    (validation_line,) = loss_axes.plot([], [], color=VERMILLION, label="validation")
-    (beat_line,) = beat_axes.plot([], [], color=BLACK)
-    (beat_dot,) = beat_axes.plot([], [], "o", color=VERMILLION)
-    style(loss_axes, xlabel="", ylabel="loss (no unit)")
-    style(beat_axes, xlabel="epoch", ylabel="beats per minute\n(60 to 140)")
+    (train_line,) = loss_axes.plot([], [], color=st.BLUE, linestyle="--", label="train")
+    (validation_line,) = loss_axes.plot([], [], color=st.VERMILLION, label="validation")
+    (beat_line,) = beat_axes.plot([], [], color=st.BLACK)
+    (beat_dot,) = beat_axes.plot([], [], "o", color=st.VERMILLION)
+    st.label_axes(loss_axes, xlabel="", ylabel="loss (no unit)")
+    st.label_axes(beat_axes, xlabel="epoch", ylabel="beats per minute\n(60 to 140)")
     loss_axes.legend(fontsize=9, frameon=False, loc="upper right", ncols=2)
     ends = (x[0], x[-1]) if len(x) > 1 else (x[0] - 0.5, x[0] + 0.5)
-    low, high = limits(train, validation, floor=1e-3)
+    low, high = st.limits(train, validation, floor=1e-3)
     loss_axes.set(xlim=ends, ylim=(low, high + 0.15 * (high - low)))
     beat_axes.set(xlim=ends, ylim=(52, 148), yticks=[60, 100, 140])
 
@@ -288,31 +265,14 @@ def save_gif(animation: "FuncAnimation", path: str | Path, *, frames_per_second:
 
     Example: see `breathing_animation`.
     """
+    from PIL import Image, ImageSequence
+
     path = Path(path)
-    animation.save(path, writer=_gif_writer(frames_per_second), dpi=100)
+    animation.save(path, writer="pillow", fps=frames_per_second, dpi=100)
+    with Image.open(path) as gif:
+        frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(gif)]
+    # One small palette for all frames makes the file less than half as large.
+    palette = frames[-1].quantize(64)
+    first, *rest = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
+    first.save(path, save_all=True, append_images=rest, duration=round(1000 / frames_per_second), loop=0)
     return path
-
-
-def _gif_writer(frames_per_second: int) -> Any:
-    """A matplotlib movie writer whose frames share one small palette, which keeps the file small."""
-    from matplotlib.animation import AbstractMovieWriter
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from PIL import Image
-
-    class GifWriter(AbstractMovieWriter):
-        def setup(self, fig: Any, outfile: Any, dpi: float | None = None) -> None:
-            super().setup(fig, outfile, dpi)
-            self.frames: list[Image.Image] = []
-
-        def grab_frame(self, **savefig_kwargs: Any) -> None:
-            canvas = FigureCanvasAgg(self.fig)
-            canvas.draw()
-            self.frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
-
-        def finish(self) -> None:
-            palette = self.frames[-1].quantize(64)
-            first, *rest = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in self.frames)
-            pause = round(1000 / self.fps)
-            first.save(self.outfile, format="GIF", save_all=True, append_images=rest, duration=pause, loop=0)
-
-    return GifWriter(fps=frames_per_second)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..modeling.configuration_liminal import DIMENSIONS
 from ..modeling.errors import LiminalError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def panels(figure: "Figure", count: int, **options: Any) -> "list[Axes]":
     return axes[:count]
 
 
-def style(axes: "Axes", *, xlabel: str, ylabel: str, title: str | None = None, grid: str | None = "both") -> None:
+def label_axes(axes: "Axes", *, xlabel: str, ylabel: str, title: str | None = None, grid: str | None = "both") -> None:
     """Labels, a light grid and no frame at the top and to the right."""
     axes.set_xlabel(xlabel, fontsize=10)
     axes.set_ylabel(ylabel, fontsize=10)
@@ -90,16 +91,35 @@ def style(axes: "Axes", *, xlabel: str, ylabel: str, title: str | None = None, g
         axes.set_axisbelow(True)
 
 
-def legend(owner: Any, **options: Any) -> None:
-    """A legend without a frame; names are shown as they are, a dollar sign included."""
-    for text in owner.legend(fontsize=9.5, frameon=False, **options).get_texts():
-        text.set_parse_math(False)
+def cross(axes: "Axes", middle: float, width: float = 0.8) -> None:
+    """Lines through the middle of both scales."""
+    axes.axhline(middle, color=GREY, linewidth=width, zorder=0)
+    axes.axvline(middle, color=GREY, linewidth=width, zorder=0)
 
 
-def legend_below(figure: "Figure", handles: list[Any], *, columns: int = 3) -> None:
-    """The figure's legend below its panels."""
+def colour_bar(axes: "Axes", image: Any, label: str) -> Any:
+    """The scale of the image's colours, to its right."""
+    bar = axes.figure.colorbar(image, ax=axes)
+    bar.set_label(label, fontsize=10)
+    bar.ax.tick_params(labelsize=9)
+    return bar
+
+
+def legend_below(axes: "Axes", *more: Any, columns: int = 3) -> None:
+    """The figure's legend below its panels: what is labelled in `axes`, and more handles."""
+    handles = [*axes.get_legend_handles_labels()[0], *more]
     if handles:
-        legend(figure, handles=handles, loc="outside lower center", ncols=min(columns, len(handles)))
+        options: dict[str, Any] = {"loc": "outside lower center", "ncols": min(columns, len(handles))}
+        for text in axes.figure.legend(handles=handles, fontsize=9.5, frameon=False, **options).get_texts():
+            text.set_parse_math(False)  # names are shown as they are, a dollar sign included
+
+
+def step_lines(axes: "Axes", values: Array, targets: Sequence[str]) -> None:
+    """A line per target, `values` `(K, T)`, over the refinement steps."""
+    x = np.arange(1, len(values) + 1)
+    for name, column, (colour, marker, dashes) in zip(targets, values.T, line_styles(len(targets)), strict=True):
+        axes.plot(x, column, color=colour, marker=marker, linestyle=dashes, linewidth=1.8, label=name)
+    whole_ticks(axes, len(values))
 
 
 def evenly(count: int, most: int = 14) -> range:
@@ -124,23 +144,13 @@ def number(value: float, digits: int = 2) -> str:
     return "undefined" if np.isnan(value) else f"{round(float(value), digits) + 0.0:.{digits}f}".replace("-", MINUS)
 
 
-def span(value_range: Range) -> str:
-    """A range of labels in words.
-
-    Example:
-        >>> span((0, 1))
-        '0 to 1'
-    """
-    return f"{value_range[0]:g} to {value_range[1]:g}".replace("-", MINUS)
+def scale(name: str, value_range: Range, gap: str = " ") -> str:
+    """A name with its range of labels: "pleasure (−1 to 1)"."""
+    return name + gap + f"({value_range[0]:g} to {value_range[1]:g})".replace("-", MINUS)
 
 
 def count_of(count: int, noun: str) -> str:
-    """A count with its noun.
-
-    Example:
-        >>> count_of(1, "text"), count_of(1200, "text")
-        ('1 text', '1,200 texts')
-    """
+    """A count with its noun: "1 text", "1,200 texts"."""
     return f"{count:,} {noun}{'s'[: count != 1]}"
 
 
@@ -172,36 +182,34 @@ def check(
 
     Raises:
         LiminalError: not numbers, another shape, empty, not finite or out of range; the message says where.
-
-    Example:
-        >>> check("pad", [[0, 1]], ("turns", 3))
-        Traceback (most recent call last):
-        liminal_hf.modeling.errors.LiminalError: `pad` must have the shape (turns, 3), got (1, 2).
     """
     wanted = "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
-        raise LiminalError(
-            f"`{name}` must be numbers in the shape {wanted}, got {one_line(repr(values), 60)}."
-        ) from None
-    if array.ndim != len(shape) or any(
-        isinstance(size, int) and size != actual for size, actual in zip(shape, array.shape, strict=True)
-    ):
+        what = one_line(repr(values), 60)
+        raise LiminalError(f"`{name}` must be numbers in the shape {wanted}, got {what}.") from None
+    fits = array.ndim == len(shape)
+    if not fits or any(isinstance(n, int) and n != have for n, have in zip(shape, array.shape, strict=True)):
         raise LiminalError(f"`{name}` must have the shape {wanted}, got {array.shape}.")
     if array.size == 0:
         raise LiminalError(f"`{name}` is empty (shape {array.shape}). Give at least one value along each of {wanted}.")
-    bad = np.isinf(array) if gaps else ~np.isfinite(array)
-    outside = (array < low) | (array > high)
-    for wrong in (bad, outside):
+    infinite = np.isinf(array) if gaps else ~np.isfinite(array)
+    for wrong, allowed in ((infinite, ""), ((array < low) | (array > high), f" in {low:g}..{high:g}")):
         if wrong.any():
             index = tuple(int(i) for i in np.argwhere(wrong)[0])
-            allowed = f" in {low:g}..{high:g}" if wrong is outside else ""
             also = f"; a NaN is allowed and means {gaps}" if gaps else ""
             raise LiminalError(
                 f"`{name}` holds {array[index]:g} at index {index}. Only finite numbers{allowed} are allowed{also}."
             )
     return array
+
+
+def check_count(name: str, value: Any, least: int, most: int | None = None) -> None:
+    """Raises a LiminalError for what is no whole number of at least `least` and at most `most`."""
+    if not isinstance(value, int) or value < least or (most is not None and value > most):
+        allowed = f"of at least {least}" if most is None else f"in {least}..{most}"
+        raise LiminalError(f"`{name}` must be a whole number {allowed}, got {value!r}.")
 
 
 def check_names(name: str, values: Sequence[Any], count: int) -> list[str]:
@@ -212,13 +220,8 @@ def check_names(name: str, values: Sequence[Any], count: int) -> list[str]:
 
 
 def positions(targets: Sequence[str]) -> tuple[int, int, int] | None:
-    """Where pleasure (or valence), arousal and dominance stand among the targets; None if one is missing.
-
-    Example:
-        >>> positions(["valence", "arousal", "dominance"]), positions(["warmth"])
-        ((0, 1, 2), None)
-    """
+    """Where pleasure (or valence), arousal and dominance stand among the targets; None if one is missing."""
     names = ["pleasure" if name == "valence" else name for name in targets]
-    if not {"pleasure", "arousal", "dominance"} <= set(names):
+    if not set(DIMENSIONS) <= set(names):
         return None
-    return names.index("pleasure"), names.index("arousal"), names.index("dominance")
+    return names.index(DIMENSIONS[0]), names.index(DIMENSIONS[1]), names.index(DIMENSIONS[2])
