@@ -23,4 +23,4 @@ say "ruff check, ruff format --check"
 say "mypy"
 .venv/bin/mypy
 say "pytest $*"
-exec .venv/bin/python -m pytest --numprocesses=2 --dist=loadscope --durations=15 "$@"
+exec .venv/bin/python -m pytest --numprocesses=2 --dist=worksteal --durations=15 "$@"
