@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import peers
-from benchmark import load_corpus
+from cells import load_corpus
 from report import mean_r
 
 from liminal_hf import DEFAULT_CHECKPOINT

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmark import Benchmark, Cell, pooled_corpus
+from cells import Cell, Cells, pooled_corpus
 from datasets import Dataset, DatasetDict, Features, List, Value
 from grid import WITH_RECIPE, Grid, System
 from numpy.typing import NDArray
@@ -175,12 +175,12 @@ class CrossValidation:
         self.folds = fold_rows(self.groups, folds)
         self._paths: dict[tuple[str, int, int], Path] = {}
 
-    def of_fold(self, fold: int) -> Benchmark:
+    def of_fold(self, fold: int) -> Cells:
         """The benchmark whose test split is this fold."""
         others = np.concatenate([rows for place, rows in enumerate(self.folds) if place != fold])
         train, validation = held_out(self.groups, np.sort(others), seed=fold)
         corpus = self.sentences.corpus(train=train, validation=validation, test=self.folds[fold])
-        return Benchmark(self.grid, self.work, corpus)
+        return Cells(self.grid, self.work, corpus)
 
     def run(self, seeds: Sequence[int], systems: Sequence[System]) -> None:
         """Computes the cells that are missing, fold by fold."""

@@ -31,7 +31,7 @@ from typing import Any
 
 import checkpoint as checkpoints
 import numpy as np
-from benchmark import Benchmark, Cell
+from cells import Cell, Cells
 from cross_validation import Sentences, held_out
 from datasets import Dataset, DatasetDict
 from grid import Grid, System
@@ -136,7 +136,7 @@ def by_genre(grid: Grid, sentences: Sentences, work: Path, seeds: Sequence[int],
     machines = set()
     for place, (genre, corpus) in enumerate(genre_corpora(sentences).items()):
         print(f"without {genre}, {len(corpus['test']):,} sentences", flush=True)
-        bench = Benchmark(grid, work, corpus)
+        bench = Cells(grid, work, corpus)
         bench.run(grid.systems, seeds, lambda: None)
         counts = resample_counts(len(corpus["test"]), RESAMPLES, seed=place)
         systems: dict[str, Drawn] = {}
@@ -220,7 +220,7 @@ def _peers(
     """Predictions of systems that are fitted on EmoBank's training split."""
     other = Dataset.from_dict({"text": texts, "labels": positions.tolist()}, features=emobank["train"].features)
     splits = DatasetDict(train=emobank["train"], validation=emobank["validation"], test=other)
-    bench = Benchmark(grid, work, splits)
+    bench = Cells(grid, work, splits)
     bench.run(systems, [0], lambda: None)
     return {system.name: Cell.load(bench.path(system, 0)).test for system in systems}
 

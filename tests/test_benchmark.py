@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import benchmark  # noqa: E402
 import peers  # noqa: E402
 import report  # noqa: E402
+from cells import READ_OUT_STEPS, Cell, load_corpus  # noqa: E402
 from grid import Grid  # noqa: E402
 
 from liminal_hf import metrics  # noqa: E402
@@ -106,7 +107,7 @@ def test_a_tiny_grid(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The figures are those of the predictions in the cells.
     found = benchmark.Benchmark(Grid.from_yaml(grid), grid.parent / "work")
     system = found.grid.systems[3]
-    cells = [benchmark.Cell.load(found.path(system, seed)) for seed in (0, 1)]
+    cells = [Cell.load(found.path(system, seed)) for seed in (0, 1)]
     gold = found.labels["test"]
     assert rows["v7"]["mae"]["arousal"] == pytest.approx(
         np.mean([metrics.mae(cell.test, gold)[1] for cell in cells]), abs=1e-5
@@ -114,7 +115,7 @@ def test_a_tiny_grid(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     means = [metrics.mean_pearson(cell.test, gold) for cell in cells]
     assert rows["v7"]["r"]["sd"] == pytest.approx(np.std(means, ddof=1), abs=1e-5)
     # What is read out after the last trained step is the prediction.
-    assert cells[0].test_steps.shape == (10, benchmark.READ_OUT_STEPS, 3)
+    assert cells[0].test_steps.shape == (10, READ_OUT_STEPS, 3)
     np.testing.assert_allclose(cells[0].test_steps[:, 4], cells[0].test, atol=1e-5)
     assert table["readout"][4]["r"]["mean"] == pytest.approx(rows["v7"]["r"]["mean"], abs=1e-4)
     # Told the labels, the best step of each text is off by no more than any one step, in variances of the labels.
@@ -209,13 +210,13 @@ def test_peers_that_are_not_ours(grid: Path) -> None:
     assert rows["plain"]["seeds"] == [0] and rows["ridge"]["seeds"] == []
     assert rows["leak"]["seeds"] == [0] and rows["leak"]["r"] != rows["leak, untold"]["r"]
     found = benchmark.Benchmark(Grid.from_yaml(grid), grid.parent / "work")
-    cells = {system.name: benchmark.Cell.load(found.path(system, 0)) for system in found.grid.systems}
+    cells = {system.name: Cell.load(found.path(system, 0)) for system in found.grid.systems}
     np.testing.assert_allclose(cells["both"].test, (cells["ridge"].test + cells["plain"].test) / 2)
 
 
 def test_a_plain_model_learns_from_the_teachers_of_its_recipe(grid: Path, tmp_path: Path) -> None:
     recipe = Grid.from_yaml(grid).recipe
-    corpus = benchmark.load_corpus(recipe)
+    corpus = load_corpus(recipe)
     contrary = corpus["train"].map(lambda row: {"labels": [-value for value in row["labels"]]})
     training = {"learning_rate": 1e-3, "num_train_epochs": 8, "load_best_model_at_end": False}
     peers.plain(recipe, DatasetDict({**corpus, "train": contrary}), training, 0, tmp_path / "contrary-0")
@@ -232,7 +233,7 @@ def test_a_plain_model_learns_from_the_teachers_of_its_recipe(grid: Path, tmp_pa
     assert len({found.path(system, 0) for system in found.grid.systems}) == 2
     # A teacher that was trained again, in the same folder, makes the student's cell another one.
     student = found.grid.systems[1]
-    cell = benchmark.Cell(made["validation"], made["test"], {"teachers": found._teachers(student)})
+    cell = Cell(made["validation"], made["test"], {"teachers": found._teachers(student)})
     found.path(student, 0).parent.mkdir()
     cell.save(found.path(student, 0))
     assert found._is_current(student, 0) and not found._is_current(found.grid.systems[0], 0)

@@ -11,6 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import benchmark_speed  # noqa: E402
+import speed_items  # noqa: E402
+import timing  # noqa: E402
 
 pytestmark = pytest.mark.nightly
 
@@ -22,7 +24,7 @@ def test_a_quick_run_gives_a_table(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     content = json.loads(results.read_text())
-    assert list(content["items"]) == list(benchmark_speed.QUICK_ITEMS)
+    assert list(content["items"]) == list(speed_items.QUICK_ITEMS)
     for name, item in content["items"].items():
         assert item["machine"] and item["versions"]["torch"] and (item["lines"] or name == "gpu")
         for line in item["lines"]:
@@ -35,12 +37,12 @@ def test_a_quick_run_gives_a_table(tmp_path: Path) -> None:
 
 def test_systems_take_turns() -> None:
     called: list[str] = []
-    found = benchmark_speed.take_turns({name: lambda name=name: called.append(name) for name in "abc"}, 3)
+    found = timing.take_turns({name: lambda name=name: called.append(name) for name in "abc"}, 3)
     assert "".join(called) == "abc" + "abc" + "bca" + "cab", "one to warm up, then each round starts with another"
     assert {name: len(values) for name, values in found.items()} == {"a": 3, "b": 3, "c": 3}
-    line = benchmark_speed.ratio("x", [2, 4, 9], [1, 1, 3])
+    line = timing.ratio("x", [2, 4, 9], [1, 1, 3])
     assert (line.value, line.low, line.high) == (3, 2.5, 3.5)
-    assert benchmark_speed.aim(line, at_least=3).met and not benchmark_speed.aim(line, below=3).met
+    assert timing.aim(line, at_least=3).met and not timing.aim(line, below=3).met
 
 
 def test_the_estimate_follows_from_what_was_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,10 +52,10 @@ def test_the_estimate_follows_from_what_was_measured(tmp_path: Path, capsys: pyt
     with pytest.raises(SystemExit, match="--only throughput,scaling"):
         benchmark_speed.main(arguments)
     values = {
-        benchmark_speed.ONE_CORE.format("int8"): 250,
-        benchmark_speed.TWO_WORKERS: 1.6,
-        benchmark_speed.READING: 50_000,
-        benchmark_speed.BYTES: 125,
+        speed_items.ONE_CORE.format("int8"): 250,
+        speed_items.TWO_WORKERS: 1.6,
+        speed_items.READING: 50_000,
+        speed_items.BYTES: 125,
     }
     lines = [{"what": what, "value": value} for what, value in values.items()]
     results.write_text(json.dumps({"items": {"scaling": {"lines": lines}}}))

@@ -77,7 +77,7 @@ def test_both_parts(grid: Path, minilm: Path) -> None:
     for part in ("genres", "emotions"):
         reports[part] = json.loads((folder / "results" / f"transfer_{part}.json").read_text(encoding="utf-8"))
         text = (folder / "results" / f"transfer_{part}.md").read_text(encoding="utf-8")
-        assert text == transfer.markdown(reports[part]) and str(folder) not in text
+        assert transfer.markdown(reports[part]).strip() in text and str(folder) not in text
     assert reports["genres"]["command"] == "python scripts/transfer.py --part genres --seeds 0"
     assert reports["emotions"]["command"] == "python scripts/transfer.py mine --part emotions"
 
