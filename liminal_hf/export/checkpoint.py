@@ -19,19 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything that an export writes.
-
-    Args:
-        model: the model.
-        tokenizer: None for a model with no encoder.
-        facts: as for `build_card`.
-        low_rank: the change of the encoder, for a checkpoint whose encoder was trained by adapters; see
-            `save_head_only`.
-    """
+    """Everything that an export writes."""
 
     model: "LiminalForPADRegression"
-    tokenizer: "PreTrainedTokenizerBase | None"
-    facts: dict[str, Any]
+    tokenizer: "PreTrainedTokenizerBase | None"  # None for a model with no encoder
+    facts: dict[str, Any]  # as for `build_card`
+    # The change of an encoder that was trained by adapters, see `save_head_only`.
     low_rank: "dict[str, tuple[Tensor, Tensor]] | None" = None
 
 
@@ -57,8 +50,9 @@ def find_checkpoint(name: str | Path, adapters: bool = False) -> str:
     if (folder / "model" / "config.json").is_file():
         folder = folder / "model"
     if folder.is_dir():
-        if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-            if adapters and _names_its_base(folder / "adapter_config.json"):
+        adapter = folder / "adapter_config.json"
+        if adapter.is_file() and not (folder / "config.json").is_file():
+            if adapters and _names_its_base(adapter):
                 return str(folder)
             raise LiminalError(f"{name} holds only an adapter. Merge it: model.merge_and_unload().save_pretrained(DIR)")
         if not (folder / "config.json").is_file():

@@ -21,7 +21,7 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
-from ..io import file_sha256
+from ..io import folder_sha256
 from ..modeling.errors import LiminalError
 from ..modeling.modeling_liminal import LiminalForPADRegression
 from . import reload
@@ -48,21 +48,13 @@ class PushError(LiminalError, RuntimeError):
 
 @dataclass(frozen=True)
 class PushResult:
-    """What a push left on the Hub.
+    """What a push left on the Hub."""
 
-    Args:
-        repo_id: "owner/name".
-        url: of the commit.
-        commit: its id; `revision=commit` loads exactly this.
-        files: the files of the folder that was uploaded.
-        verified: True when the reloaded model gave the same logits, bit for bit; None when that was not asked for.
-    """
-
-    repo_id: str
-    url: str
-    commit: str
-    files: tuple[str, ...]
-    verified: bool | None
+    repo_id: str  # "owner/name"
+    url: str  # of the commit
+    commit: str  # its id; `revision=commit` loads exactly this
+    files: tuple[str, ...]  # of the folder that was uploaded
+    verified: bool | None  # True when the reloaded model gave the same logits, bit for bit; None when not asked for
 
 
 def push(
@@ -176,14 +168,13 @@ def verify_weights(checkpoint: str | Path, *, revision: str | None = None, token
         raise LiminalError(
             f"{checkpoint} has no card with the sha256 of its weights. `liminal push` and `liminal export` write one."
         )
-    present = {path.name for kind in ("*.safetensors", "*.onnx*") for path in folder.glob(kind)}
-    if present != set(told):
-        error_type = FileNotFoundError if set(told) - present else ValueError
+    found = folder_sha256(folder, "*.safetensors", "*.onnx*")
+    if found.keys() != told.keys():
+        error_type = FileNotFoundError if told.keys() - found.keys() else ValueError
         raise error_type(
-            f"{checkpoint}: the card names {sorted(told)}, and there is {sorted(present)}. Download it again, or do "
-            "not use it."
+            f"{checkpoint}: the card names {sorted(told)}, and there is {list(found)}. Download it again, or do not "
+            "use it."
         )
-    found = {name: file_sha256(folder / name) for name in sorted(told)}
     for name, digest in found.items():
         if digest != told[name]:
             raise LiminalError(
@@ -194,10 +185,9 @@ def verify_weights(checkpoint: str | Path, *, revision: str | None = None, token
 
 
 def _verify(source: Checkpoint, repo_id: str, commit: str, token: str | None, work: Path) -> None:
-    model, tokenizer = source.model, source.tokenizer
-    texts = None if tokenizer is None else SAMPLES
+    model, texts = source.model, None if source.tokenizer is None else SAMPLES
     was_training = model.training
-    expected = reload.predict(model.eval(), tokenizer, texts)
+    expected = reload.predict(model.eval(), source.tokenizer, texts)
     model.train(was_training)
     attention = getattr(model.config.text_config, "_attn_implementation", None)
     output = work / "logits.safetensors"
@@ -216,19 +206,17 @@ def _verify(source: Checkpoint, repo_id: str, commit: str, token: str | None, wo
     env = {**os.environ, "HF_ENDPOINT": constants.ENDPOINT, "HF_HUB_CACHE": str(work / "hub")}
     env |= {"HF_MODULES_CACHE": str(work / "modules")} | ({"HF_TOKEN": token} if token else {})
     command = [sys.executable, "-I", str(reload.__file__), json.dumps(request)]
-    done = subprocess.run(
-        command, env=env, cwd=work, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=3600
-    )
+    options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "timeout": 3600}
+    done = subprocess.run(command, env=env, cwd=work, **options)
+    uploaded = f"{repo_id} is uploaded (commit {commit}), but"
     if done.returncode != 0:
-        raise PushError(
-            f"{repo_id} is uploaded (commit {commit}), but it does not load in a clean process:\n{done.stderr[-4000:]}"
-        )
+        raise PushError(f"{uploaded} it does not load in a clean process:\n{done.stderr[-4000:]}")
     reloaded = load_file(output)["logits"]
     if not torch.equal(reloaded, expected):
         worst = (reloaded - expected).abs().max().item()
         raise PushError(
-            f"{repo_id} is uploaded (commit {commit}), but what was reloaded from it predicts something else (largest "
-            f"difference {worst:.3g}). Do not use that commit."
+            f"{uploaded} what was reloaded from it predicts something else (largest difference {worst:.3g}). Do not "
+            "use that commit."
         )
 
 

@@ -40,20 +40,14 @@ _RECORDED = (
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a card says about a corpus; the template has its citation.
-
-    Args:
-        name, url, license: as the corpus' authors give them.
-        license_id: the Hub's name of the licence.
-        hub_id: the authors' own repository on the Hub, where there is one.
-        ceiling: the highest Pearson r that the agreement of its raters allows, by target and for the mean.
-    """
+    """What a card says about a corpus, as its authors say it; the template has its citation."""
 
     name: str
     url: str
     license: str
-    license_id: str
-    hub_id: str | None = None
+    license_id: str  # the Hub's name of the licence
+    hub_id: str | None = None  # the authors' own repository on the Hub
+    # The highest Pearson r that the agreement of its raters allows, by target and for the mean.
     ceiling: Mapping[str, float] | None = None
 
 
@@ -94,10 +88,11 @@ def portable_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
         seeds = [metrics.get("seed"), *(metrics.get("seeds") or [])]
         for phase in metrics.get("phases") or []:
             seeds += phase["seed"] if isinstance(phase["seed"], list) else [phase["seed"]]
-        if (distinct := sorted({seed for seed in seeds if seed is not None})) and distinct != [metrics.get("seed")]:
+        distinct = sorted({seed for seed in seeds if seed is not None})
+        if distinct and distinct != [metrics.get("seed")]:
             metrics = {**metrics, "seeds": distinct}
         facts["metrics"] = {key: metrics[key] for key in _RECORDED if key in metrics}
-    if (distill := (facts.get("recipe") or {}).get("distill")) and distill.get("teachers"):
+    if (distill := _section(facts, "distill")).get("teachers"):
         # `fit` leaves a checkpoint in RUN/model, and `model` alone says nothing.
         paths = [PureWindowsPath(path) for path in distill["teachers"]]
         names = [path.parent.name if path.name == "model" else path.name for path in paths]
@@ -118,13 +113,13 @@ def run_facts(folder: str | Path) -> dict[str, Any]:
         >>> run_facts("no-such-folder")
         {}
     """
-    facts: dict[str, Any] = {}
-    for home in (Path(folder), Path(folder).resolve().parent):
-        if (home / "metrics.json").is_file():
-            facts["metrics"] = json.loads((home / "metrics.json").read_text(encoding="utf-8"))
-            if (home / "recipe.yaml").is_file():
-                facts["recipe"] = yaml.safe_load((home / "recipe.yaml").read_text(encoding="utf-8"))
-            break
+    homes = (Path(folder), Path(folder).resolve().parent)
+    home = next((home for home in homes if (home / "metrics.json").is_file()), None)
+    if home is None:
+        return {}
+    facts = {"metrics": json.loads((home / "metrics.json").read_text(encoding="utf-8"))}
+    if (home / "recipe.yaml").is_file():
+        facts["recipe"] = yaml.safe_load((home / "recipe.yaml").read_text(encoding="utf-8"))
     return portable_facts(facts)
 
 
@@ -153,9 +148,9 @@ def build_card(config: LiminalConfig, facts: Mapping[str, Any] | None = None) ->
     facts = portable_facts(facts or {})
     base = facts.get("base") or {}
     metrics, recipe = facts.get("metrics") or {}, facts.get("recipe") or {}
-    hub = recipe.get("hub") or {}
-    name = facts.get("name") or (facts.get("repo_id") or hub.get("repo_id") or "NAME").split("/")[-1]
-    repo_id = facts.get("repo_id") or hub.get("repo_id") or f"OWNER/{name}"
+    given_id = facts.get("repo_id") or _section(facts, "hub").get("repo_id")
+    name = facts.get("name") or (given_id or "NAME").split("/")[-1]
+    repo_id = given_id or f"OWNER/{name}"
     form = facts.get("form", "hub")
     corpora = _corpora(facts)
     evaluations = _evaluations(facts, config.targets)
@@ -205,14 +200,19 @@ def build_card(config: LiminalConfig, facts: Mapping[str, Any] | None = None) ->
         base_evaluations=_evaluations(base, config.targets),
         ceiling=inherited_fact(facts, "human_ceiling")
         or next((c.ceiling for c in corpora.values() if c.ceiling), None),
-        data_recipe=recipe.get("data") or (base.get("recipe") or {}).get("data") or {},
-        soft_targets=_soft_targets(recipe) or _soft_targets(base.get("recipe") or {}),
+        data_recipe=_section(facts, "data") or _section(base, "data"),
+        soft_targets=_soft_targets(facts) or _soft_targets(base),
         data_lines=_data_lines(facts),
         base_lines=_data_lines(base) if base else [],
         corpora=corpora,
         # Where it is pushed to is not part of how it was trained.
         recipe=_yaml({key: value for key, value in recipe.items() if key != "hub"}),
     )
+
+
+def _section(facts: Mapping[str, Any], name: str) -> Any:
+    """A section of the recipe; empty where there is none."""
+    return (facts.get("recipe") or {}).get(name) or {}
 
 
 def plugins(config: LiminalConfig) -> list[tuple[str, str, str]]:
@@ -229,21 +229,19 @@ def plugins(config: LiminalConfig) -> list[tuple[str, str, str]]:
 
 def inherited_fact(facts: Mapping[str, Any], key: str) -> Any:
     """A fact of a checkpoint, of its recipe's `hub`, or else of its base."""
-    recipe = facts.get("recipe") or {}
-    own = facts.get(key) or (recipe.get("hub") or {}).get(key)
+    own = facts.get(key) or _section(facts, "hub").get(key)
     return own or (inherited_fact(facts["base"], key) if facts.get("base") else None)
 
 
 def _tags(facts: Mapping[str, Any]) -> set[str]:
-    own = [*((facts.get("recipe") or {}).get("hub") or {}).get("tags", []), *facts.get("tags", [])]
-    return {*own, *(_tags(facts["base"]) if facts.get("base") else ())}
+    inherited = _tags(facts["base"]) if facts.get("base") else ()
+    return {*_section(facts, "hub").get("tags", []), *facts.get("tags", []), *inherited}
 
 
 def _corpora(facts: Mapping[str, Any]) -> dict[str, Corpus]:
     """The corpora that a checkpoint or its base was trained on, by their names in a recipe."""
-    recipe = facts.get("recipe") or {}
-    names = [(recipe.get("data") or {}).get("dataset"), (recipe.get("distill") or {}).get("texts")]
-    names += [phase.get("objective") for phase in recipe.get("phases") or []]
+    names = [_section(facts, "data").get("dataset"), _section(facts, "distill").get("texts")]
+    names += [phase.get("objective") for phase in _section(facts, "phases")]
     names += _corpora(facts["base"]) if facts.get("base") else []
     return {name: corpus for name, corpus in CORPORA.items() if name in names}
 
@@ -263,19 +261,18 @@ def _is_hub_id(name: str | None) -> bool:
 
 def _data_lines(facts: Mapping[str, Any]) -> list[str]:
     """A line for each corpus or table that a checkpoint itself was trained on."""
-    recipe, trained_on = facts.get("recipe") or {}, facts.get("trained_on") or {}
+    trained_on, distill = facts.get("trained_on") or {}, _section(facts, "distill")
     counts = dict((facts.get("metrics") or {}).get("rows") or trained_on.get("rows") or {})
-    distill = recipe.get("distill") or {}
     # `fit` counts the texts that only teachers have labelled, too.
     unlabelled = distill["num_texts"] if distill.get("texts") else 0
     if unlabelled and "train" in counts:
         counts["train"] -= unlabelled
     rows = "; rows: " + ", ".join(f"{split} {count}" for split, count in counts.items()) if counts else ""
-    corpora = _corpora({"recipe": recipe})
+    corpora = _corpora({"recipe": facts.get("recipe")})
     lines = {name: f"[{corpus.name}]({corpus.url}), {corpus.license}" for name, corpus in corpora.items()}
     if unlabelled:
         lines[distill["texts"]] += f"; {unlabelled} of its training texts, read by the teachers"
-    if files := (recipe.get("data") or {}).get("files"):
+    if files := _section(facts, "data").get("files"):
         return [*lines.values(), f"tables of the publisher ({', '.join(files.values())}){rows}"]
     if lines:
         # The corpus of the labels comes first, and the rows are its.
@@ -286,8 +283,8 @@ def _data_lines(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _evaluations(facts: Mapping[str, Any], targets: list[str]) -> list[dict[str, Any]]:
-    metrics, recipe = facts.get("metrics") or {}, facts.get("recipe") or {}
-    dataset = CORPORA[name].name if (name := (recipe.get("data") or {}).get("dataset")) in CORPORA else "own data"
+    metrics, corpus = facts.get("metrics") or {}, CORPORA.get(_section(facts, "data").get("dataset") or "")
+    dataset = corpus.name if corpus else "own data"
     evaluations = []
     for split in ("test", "validation"):
         # A target without labels has no figures; NaN and None stay out.
@@ -343,8 +340,8 @@ def _eval_results(evaluations: list[dict[str, Any]], targets: list[str]) -> list
     ]
 
 
-def _soft_targets(recipe: Mapping[str, Any]) -> str:
-    distill = recipe.get("distill") or {}
+def _soft_targets(facts: Mapping[str, Any]) -> str:
+    distill = _section(facts, "distill")
     if not distill.get("teachers"):
         return ""
     counts = Counter(distill["teachers"]).items()

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..io import file_sha256
+from ..io import folder_sha256
 from ..modeling.errors import LiminalError
 from ..modeling.memory import MEMORY_FIELDS
 from ..modeling.modeling_liminal import LiminalForPADRegression
@@ -92,15 +92,14 @@ def export_onnx(
         import onnxruntime  # noqa: F401  (the comparison needs it)
     except ImportError as error:
         raise ImportError(f"{_INSTALL} ({error})") from error
-    if isinstance(checkpoint_or_model, LiminalForPADRegression):
-        model = checkpoint_or_model
-    elif isinstance(checkpoint_or_model, str | os.PathLike):
-        source = open_checkpoint(os.fspath(checkpoint_or_model), tokenizer)
+    model: Any = checkpoint_or_model
+    if isinstance(model, str | os.PathLike):
+        source = open_checkpoint(os.fspath(model), tokenizer)
         model, tokenizer = source.model, source.tokenizer
-    else:
+    elif not isinstance(model, LiminalForPADRegression):
         raise LiminalError(
-            "export_onnx takes a checkpoint or a LiminalForPADRegression, got "
-            f"{type(checkpoint_or_model).__name__}. An adapted model: export peft_model.merge_and_unload()."
+            f"export_onnx takes a checkpoint or a LiminalForPADRegression, got {type(model).__name__}. An adapted "
+            "model: export peft_model.merge_and_unload()."
         )
     if model.liminal.encoder is None:
         raise LiminalError("This model has no encoder (text_config=None): there are no texts that its ONNX could read.")
@@ -118,7 +117,8 @@ def export_onnx(
         # Beside the target, so that moving it there is one step and never leaves half a model.
         with tempfile.TemporaryDirectory(dir=folder) as staging, _quiet():
             written = Path(staging) / MODEL_FILE
-            large = sum(tensor.nbytes for tensor in _weights(program)) > _LARGEST_FILE
+            initializers = [value for graph in program.graphs() for value in graph.initializers.values()]
+            large = sum(value.const_value.nbytes for value in initializers) > _LARGEST_FILE
             to_quantize = _encoder_linears(program)
             _strip_traces(program)
             onnx_ir.save(program, str(written), external_data=_DATA_FILE if large else None)
@@ -139,7 +139,7 @@ def export_onnx(
     config.text_config._name_or_path = ""
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-    weights = {file.name: file_sha256(file) for file in sorted(folder.glob(f"{MODEL_FILE}*"))}
+    weights = folder_sha256(folder, f"{MODEL_FILE}*")
     about = {"memory": memory, "int8": quantize == "int8", "token_type_ids": segments}
     write_facts(folder, facts)
     build_card(config, {**facts, "form": "onnx", "onnx": about, "weights_sha256": weights}).save(folder / "README.md")
@@ -200,32 +200,20 @@ def _export(model: LiminalForPADRegression, memory: bool) -> onnx_ir.Model:
 
 def _encoder_linears(program: onnx_ir.Model) -> list[str]:
     """Names of the nodes that multiply with a weight of the encoder."""
-    names = []
-    for node in program.graph.all_nodes():
-        scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes", "")
-        if node.op_type in ("MatMul", "Gemm") and "'liminal.encoder'" in scopes:
-            names.append(str(node.name))
-    return names
-
-
-def _weights(program: onnx_ir.Model) -> Iterator[Any]:
-    for graph in program.graphs():
-        for value in graph.initializers.values():
-            yield value.const_value
+    products = (node for node in program.graph.all_nodes() if node.op_type in ("MatMul", "Gemm"))
+    key, scope = "pkg.torch.onnx.name_scopes", "'liminal.encoder'"
+    return [str(node.name) for node in products if scope in node.metadata_props.get(key, "")]
 
 
 def _strip_traces(program: onnx_ir.Model) -> None:
     """Removes where in whose source each node was traced: paths of this machine, and a good part of a small file."""
     for graph in program.graphs():
-        graph.metadata_props.clear()
-        graph.doc_string = None
-        for value in (*graph.inputs, *graph.outputs, *graph.initializers.values()):
+        values = [*graph.inputs, *graph.outputs, *graph.initializers.values()]
+        for part in (graph, *graph):
+            part.metadata_props.clear()
+            part.doc_string = None
+        for value in (*values, *(value for node in graph for value in node.outputs)):
             value.metadata_props.clear()
-        for node in graph:
-            node.metadata_props.clear()
-            node.doc_string = None
-            for value in node.outputs:
-                value.metadata_props.clear()
 
 
 @torch.no_grad()

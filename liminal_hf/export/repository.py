@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
-from ..io import file_sha256, write_text
+from ..io import folder_sha256, write_text
 from ..modeling.configuration_liminal import LiminalConfig
 from ..modeling.encoders import resolve_encoder
 from ..modeling.errors import LiminalError
@@ -82,9 +82,7 @@ def write_repository(
         model.save_head_only(folder, low_rank=low_rank)
     else:
         model.save_pretrained(folder)
-    all_facts = _all_facts(model, facts)
-    write_facts(folder, all_facts)
-    _write_card(model, folder, all_facts)
+    _write_card(model, folder, _all_facts(model, facts))
     if handler:
         write_handler(folder)
     _finish_folder(folder, tokenizer)
@@ -116,11 +114,12 @@ def finish_upload(
         LiminalError: a path of this machine is in a file.
     """
     folder, all_facts = Path(folder), _all_facts(model, {**(facts or {}), "repo_id": repo_id})
-    write_facts(folder, all_facts)
     card_file = folder / "README.md"
     card = ModelCard.load(card_file, ignore_metadata_errors=True) if card_file.is_file() else None
     if card is None or _STOCK_CARD.search(card.text) or "weights_sha256" in card.data:
         _write_card(model, folder, all_facts)
+    else:
+        write_facts(folder, all_facts)
     if tokenizer is None and model.config.text_config is not None and not (folder / _TOKENIZER).is_file():
         api = HfApi(library_name="liminal_hf", token=token)
         tokenizer = None if api.file_exists(repo_id, _TOKENIZER) else own_tokenizer(model)
@@ -128,12 +127,7 @@ def finish_upload(
 
 
 def write_adapter_card(model: Any, folder: str | Path) -> None:
-    """Writes our card and the facts of the base into the folder of a PEFT adapter.
-
-    Args:
-        model: the PeftModel, on a model of ours.
-        folder: where PEFT writes the adapter.
-    """
+    """Writes our card and the facts of the base into the folder of a PEFT adapter (`model` is the PeftModel)."""
     base, folder = model.get_base_model(), Path(folder)
     # PEFT puts its weights into the model, so what is known of it are the facts of its base.
     facts = {**facts_of(base), "repo_id": f"OWNER/{folder.resolve().name}"}
@@ -144,16 +138,16 @@ def write_adapter_card(model: Any, folder: str | Path) -> None:
 def _all_facts(model: LiminalForPADRegression, facts: Mapping[str, Any] | None) -> dict[str, Any]:
     """What is known of a model and what the caller adds; figures that belong to these very weights stay."""
     known = facts_of(model)
-    merged = {**known, **(facts or {})}
-    if "metrics" in known:
-        merged["metrics"] = known["metrics"]
+    merged = {**known, **(facts or {}), **({"metrics": known["metrics"]} if "metrics" in known else {})}
     if "encoder_license" not in merged and (license_id := _encoder_license(model.config)):
         merged["encoder_license"] = license_id
     return portable_facts(merged)
 
 
 def _write_card(model: LiminalForPADRegression, folder: Path, facts: dict[str, Any]) -> None:
-    weights = {path.name: file_sha256(path) for path in sorted(folder.glob("*.safetensors"))}
+    """Writes the facts and the card."""
+    write_facts(folder, facts)
+    weights = folder_sha256(folder, "*.safetensors")
     build_card(model.config, {**facts, "weights_sha256": weights}).save(folder / "README.md")
 
 
@@ -173,18 +167,7 @@ def _finish_folder(folder: Path, tokenizer: PreTrainedTokenizerBase | None) -> N
 
 
 def write_handler(folder: str | Path) -> None:
-    """Writes `handler.py` and `requirements.txt`, what an Inference Endpoint looks for, into a repository's folder.
-
-    Args:
-        folder: a folder with a checkpoint.
-
-    Example:
-        >>> import os, tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_handler(folder)
-        ...     sorted(os.listdir(folder))
-        ['handler.py', 'requirements.txt']
-    """
+    """Writes `handler.py` and `requirements.txt`, what an Inference Endpoint looks for, into a repository's folder."""
     shutil.copyfile(str(handler_module.__file__), Path(folder) / "handler.py")
     (Path(folder) / "requirements.txt").write_text(f"{REQUIREMENT}\n", encoding="utf-8")
 
@@ -205,15 +188,14 @@ def local_paths(folder: str | Path, known: list[str] | None = None) -> list[str]
         ['a.json: /home/me/model']
     """
     found = []
-    names = sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.suffix in _TEXT)
-    for path in (Path(folder, name) for name in filter_repo_objects(names, ignore_patterns=STAYS_HOME)):
-        if not path.is_file():
-            continue
-        text = path.read_text(encoding="utf-8")
+    paths = (path for path in Path(folder).rglob("*") if path.suffix in _TEXT and path.is_file())
+    names = sorted(path.relative_to(folder).as_posix() for path in paths)
+    for name in filter_repo_objects(names, ignore_patterns=STAYS_HOME):
+        text = Path(folder, name).read_text(encoding="utf-8")
         hits = [place for place in known or [] if place in text]
-        if path.name not in _VOCABULARIES:
+        if Path(name).name not in _VOCABULARIES:
             hits += _LOCAL_PATH.findall(text)
-        found += [f"{path.relative_to(folder).as_posix()}: {hit}" for hit in dict.fromkeys(hits)]
+        found += [f"{name}: {hit}" for hit in dict.fromkeys(hits)]
     return found
 
 

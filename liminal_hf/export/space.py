@@ -107,38 +107,21 @@ def write_space(folder: str | Path, checkpoint: str | None = None) -> Path:
 
 
 def requirements(extras: set[str]) -> list[str]:
-    """What this package and some of its extras need, as lines of a requirements.txt; the package itself is not in it.
-
-    Example:
-        >>> any(line.startswith("gradio") for line in requirements({"demo"}))
-        True
-    """
-    needed = [Requirement(line) for line in _distribution().requires or []]
-    wanted = [
-        requirement
-        for requirement in needed
-        if requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in ("", *extras))
-    ]
-    lines = (str(requirement).partition(";")[0].strip() for requirement in wanted)
-    return sorted({line for line in lines if not line.startswith("liminal_hf")})
+    """What this package and some of its extras need, as lines of a requirements.txt; itself it is not in it."""
+    lines = set()
+    for needed in map(Requirement, _distribution().requires or []):
+        if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+            lines.add(str(needed).partition(";")[0].strip())
+    return sorted(line for line in lines if not line.startswith("liminal_hf"))
 
 
 def build_wheel(folder: str | Path) -> Path:
-    """Packs the installed package as a wheel, without network and without the sources' build tools.
+    """Packs the installed package as a wheel in `folder`, without network and without the sources' build tools.
 
-    Args:
-        folder: where it goes.
-
-    Returns:
-        The path of the wheel. Equal sources give an equal file.
+    Equal sources give an equal file.
 
     Raises:
         LiminalError: the package runs from a folder that was not installed.
-
-    Example:
-        >>> import tempfile
-        >>> build_wheel(tempfile.mkdtemp()).name.startswith("liminal_hf-")
-        True
     """
     package = _distribution()
     about = f"liminal_hf-{package.version}.dist-info"
@@ -151,12 +134,10 @@ def build_wheel(folder: str | Path) -> Path:
         if (text := package.read_text(name)) is not None:
             files[f"{about}/{name}"] = text.encode("utf-8")
     files[f"{about}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: liminal_hf\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    record = f"{about}/RECORD"
-    digests = {
-        name: base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
-        for name, content in files.items()
-    }
-    lines = [f"{name},sha256={digests[name]},{len(content)}" for name, content in files.items()]
+    record, lines = f"{about}/RECORD", []
+    for name, content in files.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+        lines.append(f"{name},sha256={digest},{len(content)}")
     files[record] = "\n".join([*lines, f"{record},,", ""]).encode()
     target = Path(folder) / f"liminal_hf-{package.version}-py3-none-any.whl"
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as wheel:

@@ -26,13 +26,7 @@ _MOST_ROWS = 100
 def one_conversation(rows: "Predictions", name: str, source: str) -> dict[str, Any]:
     """The rows of one conversation in the order of their turns, as arguments of `conversation_trajectory`.
 
-    Args:
-        rows: of one or of several conversations.
-        name: which one; "" where there is only one.
-        source: the file's name, for the messages.
-
-    Raises:
-        LiminalError: there are several and none of that name, or the rows don't look like a conversation.
+    `name` says which one, "" where there is only one; `source` is the file, for the messages.
     """
     labels = rows.labels or {}
     ids = [str(value) for value in labels.get("conversation", [""] * len(rows.predicted))]

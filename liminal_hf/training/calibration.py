@@ -32,28 +32,15 @@ Array = NDArray[np.float64]
 
 
 class Predicted(NamedTuple):
-    """Predictions of a model and what they are compared with.
-
-    Args:
-        predictions: `(N, T)`, in label units.
-        uncertainty: `(N, T)`, standard deviations in label units; None for a head that has none.
-        labels: `(N, T)`, -100 where missing.
-    """
+    """Predictions of a model and what they are compared with, each `(N, T)` in label units."""
 
     predictions: Array
-    uncertainty: Array | None
-    labels: Array
+    uncertainty: Array | None  # standard deviations; None for a head that has none
+    labels: Array  # -100 where missing
 
 
 def liminal_model(model: nn.Module) -> Any:
-    """The `LiminalModel` in a model of ours, also in a `PeftModel` or another wrapper; None in any other model.
-
-    Example:
-        >>> from liminal_hf import LiminalConfig, LiminalForPADRegression
-        >>> model = LiminalForPADRegression(LiminalConfig(pooled_size=8, latent_size=16))
-        >>> liminal_model(torch.nn.Sequential(model)) is model.liminal, liminal_model(torch.nn.Linear(1, 1))
-        (True, None)
-    """
+    """The `LiminalModel` in a model of ours, also in a `PeftModel` or another wrapper; None in any other model."""
     ours = (module for module in model.modules() if _is_ours(module))
     return next((module for module in ours if isinstance(getattr(module, "head", None), nn.Module)), None)
 
@@ -223,13 +210,6 @@ def measure_pooled_scale(model: nn.Module, batches: Iterable[Mapping[str, Any]])
     Args:
         model: a model of ours, also in a wrapper; on any device.
         batches: what the model's `forward` takes, as tensors; other names are ignored.
-
-    Example:
-        >>> from liminal_hf import LiminalConfig, LiminalForPADRegression
-        >>> model = LiminalForPADRegression(LiminalConfig(pooled_size=8, latent_size=16))
-        >>> measure_pooled_scale(model, [{"pooled_embeds": torch.full((4, 8), 0.25)}])
-        >>> model.config.pooled_scale
-        4.0
     """
     base = liminal_model(model)
     square, count = 0.0, 0
@@ -268,12 +248,7 @@ def _run(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> Iterable[tup
 
 
 def predict(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> Predicted:
-    """Predictions, uncertainty and labels of batches, in their order.
-
-    Args:
-        model: a model of ours, also in a wrapper; on any device.
-        batches: tensors; where they hold no `labels`, every label counts as missing.
-    """
+    """Predictions, uncertainty and labels of batches, in their order; without `labels`, every label is missing."""
     logits, spreads, labels = [], [], []
     for batch, output in _run(model, batches):
         logits.append(output["logits"].double().cpu().numpy())
@@ -323,16 +298,13 @@ def calibrate(model: nn.Module, validation: Predicted | None, train: Predicted |
 
 def _residual_quantiles(validation: Predicted, uncertainty: np.ndarray) -> list[list[float]] | None:
     """Per target, quantiles of the errors in standard deviations; None where a target has too few labels for them."""
-    shares = (np.arange(_RESIDUALS) + 0.5) / _RESIDUALS
-    quantiles = []
-    for index, labels in enumerate(validation.labels.T):
+    ranks, quantiles = np.arange(_RESIDUALS), []
+    for labels, predictions, spread in zip(validation.labels.T, validation.predictions.T, uncertainty.T, strict=True):
         present = labels != MISSING_LABEL
         if present.sum() < _RESIDUALS:
             return None
-        errors = (labels - validation.predictions[:, index])[present] / uncertainty[present, index]
-        rounded = np.quantile(errors, shares).round(3)
+        errors = (labels - predictions)[present] / spread[present]
+        rounded = np.quantile(errors, (ranks + 0.5) / _RESIDUALS).round(3)
         # Equal neighbours, of labels with few values, are drawn apart: a quantile function rises.
-        quantiles.append(
-            [round(float(value), 6) for value in np.maximum.accumulate(rounded) + 1e-4 * np.arange(_RESIDUALS)]
-        )
+        quantiles.append([round(float(value), 6) for value in np.maximum.accumulate(rounded) + 1e-4 * ranks])
     return quantiles

@@ -49,16 +49,7 @@ def checkpoint_folder(args: Any, state: TrainerState) -> Path:
 
 
 class Rows:
-    """The data set of a dataloader, whole on every process, read with the dataloader's own collator.
-
-    Args:
-        loader: a dataloader of the Trainer, over a data set with or without a length.
-
-    Example:
-        >>> rows = Rows(DataLoader([{"labels": torch.tensor([0.1 * i])} for i in range(4)], batch_size=2, shuffle=True))
-        >>> [[round(value, 1) for value in batch["labels"][:, 0].tolist()] for batch in rows.batches(3)]
-        [[0.0, 0.1], [0.2]]
-    """
+    """The data set, with or without a length, of a dataloader of the Trainer: whole on every process, in its order."""
 
     def __init__(self, loader: Any) -> None:
         dataset = loader.dataset
@@ -333,15 +324,10 @@ class EmotionalLogCallback(TrainerCallback):
             if "loss" in entry:
                 train = entry
             elif "eval_loss" in entry:
-                rows.append(
-                    [
-                        round(self.epochs_before + entry.get("epoch", 0.0), 6),
-                        train.get("loss", ""),
-                        entry["eval_loss"],
-                        *(entry.get(f"eval_{name}", "") for name in ("hope", "faith", "love")),
-                        train.get("learning_rate", ""),
-                    ]
-                )
+                epoch = round(self.epochs_before + entry.get("epoch", 0.0), 6)
+                feelings = (entry.get(f"eval_{name}", "") for name in ("hope", "faith", "love"))
+                losses = (train.get("loss", ""), entry["eval_loss"])
+                rows.append([epoch, *losses, *feelings, train.get("learning_rate", "")])
         return rows
 
     def _earlier_rows(self) -> list[list[str]]:
@@ -380,14 +366,9 @@ def last_checkpoint(folder: str | Path) -> Path | None:
 
     A damaged one is passed over, and so is one whose best checkpoint so far is damaged or gone: the run could go on,
     but would end with other weights.
-
-    Example:
-        >>> import tempfile
-        >>> last_checkpoint(tempfile.mkdtemp()) is None
-        True
     """
     steps = {path.name.rpartition("-")[2]: path for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*")}
-    for step in sorted((step for step in steps if step.isdigit()), key=int, reverse=True):
+    for step in sorted(filter(str.isdigit, steps), key=int, reverse=True):
         path = steps[step]
         if is_whole(path):
             best = TrainerState.load_from_json(str(path / "trainer_state.json")).best_model_checkpoint

@@ -38,16 +38,7 @@ _LOG_SECONDS = 30
 
 
 def check_teacher(folder: str, targets: Sequence[str] = DIMENSIONS) -> None:
-    """Refuses what is no model, or a model with other targets.
-
-    Args:
-        folder: of a checkpoint: one of ours, or of `AutoModelForSequenceClassification`.
-        targets: the student's.
-
-    Raises:
-        FileNotFoundError: there is no checkpoint.
-        LiminalError: it is no regression with these targets in this order.
-    """
+    """Refuses a folder without a checkpoint, and one whose model is no regression with these targets in this order."""
     if not (Path(folder) / "config.json").is_file():
         raise FileNotFoundError(
             f"There is no teacher at {folder}. Train it first (`liminal train RECIPE -o FOLDER` leaves it in "
@@ -92,17 +83,7 @@ def _file_hashes(teachers: list[str], pattern: str) -> list[str]:
 def add_unlabelled(
     train: Dataset, distill: Distill, data_dir: str | Path | None = None, targets: Sequence[str] = DIMENSIONS
 ) -> Dataset:
-    """The training split with the texts that the teachers alone label: the same ones whatever the seed.
-
-    Args:
-        train: with `text` and `labels`.
-        distill: the recipe's; one that asks for no texts gets `train` back.
-        data_dir: folder with the corpora, see `load_goemotions`.
-        targets: the student's.
-
-    Raises:
-        LiminalError, FileNotFoundError: as in `check_teacher`; or `train` has a column of states.
-    """
+    """The training split with the texts that the teachers, who are checked, alone label: the same ones for any seed."""
     for teacher in distill.teachers:
         check_teacher(teacher, targets)
     if distill.texts is None:
@@ -131,10 +112,8 @@ def teach(teachers: list[str], texts: list[str], max_length: int, path: Path) ->
         teachers: folders that `check_teacher` accepts; one that is named twice counts twice.
         texts: none empty.
         max_length: tokens per text, for a teacher whose config does not say.
-        path: file that keeps the outcome. One of other teachers or texts, or a damaged one, is written anew.
-
-    Returns:
-        `(len(texts), targets)` float64 in label units.
+        path: file that keeps the outcome `(len(texts), targets)`, float64 in label units. One of other teachers or
+            texts, or a damaged one, is written anew.
     """
     content = [weights_sha256(teachers), settings_sha256(teachers), texts, max_length]
     identity = hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -16,14 +16,6 @@ class EmotionClassifier(nn.Module):
     Args:
         encoder: any text encoder; it is trained in place.
         num_labels: number of emotions.
-
-    Example:
-        >>> import torch
-        >>> from transformers import BertConfig, BertModel
-        >>> tiny = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
-        >>> classifier = EmotionClassifier(BertModel(tiny), num_labels=28)
-        >>> classifier(torch.ones(2, 3).long(), torch.ones(2, 3), labels=torch.zeros(2, 28))["logits"].shape
-        torch.Size([2, 28])
     """
 
     accepts_loss_kwargs = True

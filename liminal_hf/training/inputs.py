@@ -56,14 +56,6 @@ def load_splits(
     Raises:
         LiminalError: a split, a column, a text or a label can't be used; the message says which.
         FileNotFoundError: a table or a corpus is missing.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "my.csv"
-        >>> _ = path.write_text("text,V,A,D\\nHello,1,3,5\\nGo away,5,3,\\n", "utf-8")
-        >>> content = {"model": {"encoder": "gpt2"}, "data": {"files": {"train": str(path)}}, "phases": [{"name": "a"}]}
-        >>> load_splits(Recipe.from_dict(content))["validation"]["labels"][:]
-        [[1.0, 0.0, -100.0]]
     """
     targets = recipe.targets
     if data is not None:
@@ -104,8 +96,7 @@ def _emobank(recipe: Recipe, data_dir: str | Path | None) -> DatasetDict:
 
 
 def _checked_splits(data: Mapping[str, Any], targets: int) -> DatasetDict:
-    missing = [split for split in ("train", "validation") if split not in data]
-    if missing:
+    if missing := [split for split in ("train", "validation") if split not in data]:
         raise LiminalError(f"data needs the split {missing[0]!r}; it has {', '.join(data) or 'none'}.")
     splits = {split: _as_dataset(rows, split) for split, rows in data.items()}
     for split, rows in splits.items():
@@ -194,20 +185,12 @@ def readable_length(model: LiminalForPADRegression, wanted: int) -> int:
 
 @dataclass
 class Inputs:
-    """The splits in the forms that phases read; what was computed is kept while it is true.
-
-    Args:
-        recipe: of the run.
-        splits: from `load_splits`.
-        tokenizer: of the encoder.
-        soft_targets: file that keeps the teachers' predictions.
-        data_dir: folder with the corpora.
-    """
+    """The splits in the forms that phases read; what was computed is kept while it is true."""
 
     recipe: Recipe
     splits: DatasetDict
     tokenizer: PreTrainedTokenizerBase
-    soft_targets: Path
+    soft_targets: Path  # the file that keeps the teachers' predictions
     data_dir: str | Path | None = None
     _prepared: dict[str, DatasetDict] = field(default_factory=dict)
 

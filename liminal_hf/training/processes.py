@@ -14,43 +14,22 @@ from ..modeling.errors import LiminalError
 _WORLD = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
 
-def launched_processes() -> int:
-    """How many processes the launcher (torchrun, accelerate, mpirun) has started.
-
-    Example:
-        >>> launched_processes()
-        1
-    """
+def _launched() -> int:
+    """How many processes the launcher (torchrun, accelerate, mpirun) has started."""
     return max(int(os.environ.get(name) or 1) for name in _WORLD)
 
 
 def cpu_settings() -> dict[str, Any]:
-    """What `TrainingArguments` need so that processes without a GPU train together; nothing where one trains alone.
-
-    Example:
-        >>> cpu_settings()
-        {}
-    """
-    if launched_processes() == 1 or torch.accelerator.is_available():
-        return {}
-    return {"use_cpu": True, "ddp_backend": "gloo"}
+    """What `TrainingArguments` need so that processes without a GPU train together; nothing where one trains alone."""
+    alone = _launched() == 1 or torch.accelerator.is_available()
+    return {} if alone else {"use_cpu": True, "ddp_backend": "gloo"}
 
 
 def start_processes() -> PartialState:
-    """Joins the processes of the launcher, by gloo where there is no GPU.
-
-    Raises:
-        LiminalError: as in `check_launch`.
-
-    Example:
-        >>> start_processes().num_processes
-        1
-    """
+    """Joins the processes of the launcher, by gloo where there is no GPU; raises what `check_launch` raises."""
     check_launch()
-    if launched_processes() > 1 and not torch.accelerator.is_available():
-        # Left to itself, accelerate takes processes without a GPU for as many single ones.
-        return PartialState(cpu=True, backend="gloo")
-    return PartialState()
+    # Left to itself, accelerate takes processes without a GPU for as many single ones.
+    return PartialState(cpu=True, backend="gloo") if cpu_settings() else PartialState()
 
 
 def check_launch(world_size: int | None = None) -> None:
@@ -62,12 +41,9 @@ def check_launch(world_size: int | None = None) -> None:
     Raises:
         LiminalError: `accelerate launch --cpu` has started a single process although it was asked for more, or the
             started processes do not know of each other.
-
-    Example:
-        >>> check_launch()
     """
     command = "torchrun --standalone --nproc_per_node 2 -m liminal_hf train RECIPE (or your script)"
-    started = launched_processes()
+    started = _launched()
     # `accelerate launch --cpu` sets an address for the processes and starts one.
     if started == 1 and os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and os.environ.get("MASTER_PORT"):
         raise LiminalError(

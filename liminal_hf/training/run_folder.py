@@ -55,19 +55,12 @@ class RunMismatchError(LiminalError):
 
 @dataclass
 class PhaseResult:
-    """What a phase leaves behind.
+    """What a phase leaves behind."""
 
-    Args:
-        report: plain values for `metrics.json`.
-        weights: the weights that differ from the phase's start.
-        pairs: the change of the encoder as `name.A` and `name.B`, for a phase of adapters.
-        fields: fields of the model's config that were measured.
-    """
-
-    report: dict[str, Any]
-    weights: dict[str, Tensor]
-    pairs: dict[str, Tensor] = field(default_factory=dict)
-    fields: dict[str, Any] = field(default_factory=dict)
+    report: dict[str, Any]  # plain values for `metrics.json`
+    weights: dict[str, Tensor]  # those that differ from the phase's start
+    pairs: dict[str, Tensor] = field(default_factory=dict)  # the encoder's change as `name.A` and `name.B`, by adapters
+    fields: dict[str, Any] = field(default_factory=dict)  # what was measured for the model's config
 
     def write(self, folder: Path) -> None:
         """Commits the result: `folder` is there whole or not at all."""
@@ -95,18 +88,7 @@ class PhaseResult:
 
 
 class RunFolder:
-    """One folder, one run.
-
-    Args:
-        path: the folder; it is made.
-
-    Example:
-        >>> import tempfile
-        >>> folder = RunFolder(tempfile.mkdtemp())
-        >>> with folder.locked():
-        ...     folder.is_finished()
-        False
-    """
+    """One folder, which is made, for one run."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).resolve()
@@ -128,11 +110,7 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other processes out; the lock dies with its process.
-
-        Raises:
-            RunInProgressError: another process holds the folder.
-        """
+        """Keeps other processes out, by a RunInProgressError; the lock dies with its process."""
         if not PartialState().is_main_process:
             yield
             return
@@ -162,11 +140,7 @@ class RunFolder:
         return not damaged
 
     def read_recipe(self) -> Recipe:
-        """The recipe that the run was trained by; `inputs.load_splits` reads its data.
-
-        Raises:
-            LiminalError: there is no run, or its data were handed to `fit` and are not known.
-        """
+        """The recipe that the run was trained by, as long as it names the data; `inputs.load_splits` reads them."""
         if not self.recipe.is_file():
             raise LiminalError(f"{self.path} holds no run: there is no {self.recipe.name}.")
         if self.run.is_file() and json.loads(self.run.read_text(encoding="utf-8")).get("data_given"):

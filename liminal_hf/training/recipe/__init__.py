@@ -6,6 +6,6 @@ run code.
 
 from .example import example_recipe
 from .files import RecipeError
-from .sections import Data, Distill, Hub, Peft, Phase, Recipe, names_pad
+from .sections import Data, Distill, Hub, Peft, Phase, Recipe
 
-__all__ = ["Data", "Distill", "Hub", "Peft", "Phase", "Recipe", "RecipeError", "example_recipe", "names_pad"]
+__all__ = ["Data", "Distill", "Hub", "Peft", "Phase", "Recipe", "RecipeError", "example_recipe"]

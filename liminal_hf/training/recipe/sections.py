@@ -290,7 +290,7 @@ class Recipe(Section):
                 raise ValueError(f"data.labels names the targets {list(labels)}, but model.targets is {targets}.")
             targets = targets or (list(DIMENSIONS) if set(labels) == set(DIMENSIONS) else list(labels))
             labels = [labels[target] for target in targets]
-        elif targets is None and not names_pad(labels):
+        elif targets is None and not _names_pad(labels):
             letters = {"v": "pleasure", "p": "pleasure", "a": "arousal", "d": "dominance"}
             targets = [letters.get(label.casefold(), label) for label in labels]
         if self.data.files is not None and len(labels) != len(targets or DIMENSIONS):
@@ -303,13 +303,8 @@ class Recipe(Section):
             self.model["targets"] = targets
 
 
-def names_pad(columns: list[str]) -> bool:
-    """Whether three columns are called after pleasure (valence), arousal and dominance, in that order.
-
-    Example:
-        >>> names_pad(["V", "A", "D"]), names_pad(["Valence_mean", "arousal", "dom"]), names_pad(["warm", "kind", "d"])
-        (True, True, False)
-    """
+def _names_pad(columns: list[str]) -> bool:
+    """Whether three columns are called after pleasure (valence), arousal and dominance, in that order."""
     words = [set(re.split(r"[^a-z]+", column.casefold())) for column in columns]
     return len(words) == 3 and all(own & names for own, names in zip(words, _PAD_WORDS, strict=True))
 
