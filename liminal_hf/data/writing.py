@@ -24,7 +24,7 @@ from .table_settings import TableSettings
 OUTPUT_ENDINGS = (".csv", ".tsv", ".parquet", ".xlsx", ".jsonl")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _NUMBER = re.compile(r"[+-]?[\d.,\s\u00a0\u202f']*\d[.,]?(?:[eE][+-]?\d+)?\s*%?")
-_EXCEL_ROWS = 1_048_576
+EXCEL_ROWS = 1_048_575  # beside the one of the names
 _EXCEL_CHARACTERS = 32_767
 COMPRESSION = "zstd"
 
@@ -133,10 +133,8 @@ class TableWriter:
         single = [pa.types.is_float32(field.type) for field in self.schema]
         rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
         if self.ending == ".xlsx":
-            if self._rows >= _EXCEL_ROWS:
-                raise LiminalError(
-                    f"{self.path}: an Excel sheet takes {_EXCEL_ROWS - 1:,} rows. Write .csv or .parquet."
-                )
+            if self._rows > EXCEL_ROWS:
+                raise LiminalError(f"{self.path}: an Excel sheet takes {EXCEL_ROWS:,} rows. Write .csv or .parquet.")
             for row in rows:
                 self._sheet.append([self._excel(_short(v) if s else v) for v, s in zip(row, single, strict=True)])
         elif self.ending == ".jsonl":

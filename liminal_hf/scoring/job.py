@@ -21,26 +21,15 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from .._version import __version__
-from ..data.writing import COMPRESSION, OUTPUT_ENDINGS, TableWriter
-from ..io import atomic_write
+from ..data.writing import COMPRESSION, EXCEL_ROWS, OUTPUT_ENDINGS, TableWriter
+from ..io import atomic_write, write_text
 from ..modeling.errors import LiminalError
-from .scorer import Scorer, checkpoint_identity, columns_of, load
-from .shards import (
-    STAGED,
-    Plan,
-    ScoreSettings,
-    ShardRows,
-    find_files,
-    fingerprint,
-    make_plan,
-    open_files,
-    read_shard,
-)
+from .scorer import Scorer
+from .shards import HOW, STAGED, Plan, ScoreSettings, find_files, fingerprint, make_plan, open_files, read_shard
 
 _MANIFEST = "_manifest.json"
-_FORMAT = 2
+_FORMAT = 3
 _KEY = b"liminal_hf"
-_EXCEL_ROWS = 1_048_575
 
 Progress = Callable[[int, int], None]
 
@@ -82,31 +71,6 @@ class Report:
         now = self.rows - self.done_before
         speed = f"{now:,} of them now, {now / max(self.seconds, 1e-9):,.0f} a second" if now else "all of them before"
         return f"{self.rows:,} rows ({speed}){failed}{truncated}: {self.output}"
-
-
-@dataclass
-class Job:
-    """All that a worker has to know; plain data."""
-
-    folder: str
-    checkpoint: str
-    plan: Plan
-    settings: ScoreSettings
-
-    def part(self, number: int) -> Path:
-        """The file of a shard."""
-        return Path(self.folder) / f"part-{number:05d}.parquet"
-
-    def scorer(self) -> Scorer:
-        """What reads the texts."""
-        return make_scorer(self.checkpoint, self.settings)
-
-
-def make_scorer(checkpoint: str, settings: ScoreSettings) -> Scorer:
-    """The scorer that the settings ask for."""
-    names = ("tokens", "max_length", "refuse_long", "threads")
-    options = {name: getattr(settings, name) for name in names}
-    return Scorer(checkpoint, settings.backend, conversations=settings.conversation is not None, **options)
 
 
 def score_table(
@@ -160,17 +124,17 @@ def score_table(
     here = Path(checkpoint)
     checkpoint = str(here.absolute()) if here.exists() else checkpoint
     # With Ray the model is only looked at here; each worker loads it.
-    scorer = make_scorer(checkpoint, settings) if settings.engine == "local" else None
-    columns, identity = (scorer.columns, scorer.identity) if scorer else _look_at(checkpoint, settings)
+    scorer = make_scorer(checkpoint, settings, device="cpu" if settings.engine == "ray" else None)
     facts = {
         "format": _FORMAT,
         "liminal_hf": __version__,
         "input": fingerprint(files),
-        "checkpoint": identity,
+        "checkpoint": scorer.identity,
         "options": settings.identity,
     }
     if single and output.exists():
-        before = json.loads((pq.read_schema(output).metadata or {}).get(_KEY, b"{}")) if _is_parquet(output) else {}
+        is_parquet = output.suffix.lower() == ".parquet" and output.read_bytes()[:4] == b"PAR1"
+        before = json.loads((pq.read_schema(output).metadata or {}).get(_KEY, b"{}")) if is_parquet else {}
         _check_same(before, facts, output)
         shutil.rmtree(folder, ignore_errors=True)
         rows, errors, truncated = _count([output], settings.prefix)
@@ -179,13 +143,12 @@ def score_table(
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / "_lock", timeout=0):
-            plan = _begin(folder, facts, files, settings, columns)
-            job = Job(str(folder.absolute()), checkpoint, plan, settings)
-            if output.suffix.lower() == ".xlsx" and plan.rows > _EXCEL_ROWS:
-                raise LiminalError(f"{output}: an Excel sheet takes {_EXCEL_ROWS:,} rows. Give .csv or .parquet.")
-            report = _run(job, scorer, files, output, progress)
+            plan = _begin(folder, facts, files, settings, scorer.columns)
+            if output.suffix.lower() == ".xlsx" and plan.rows > EXCEL_ROWS:
+                raise LiminalError(f"{output}: an Excel sheet takes {EXCEL_ROWS:,} rows. Give .csv or .parquet.")
+            report = _run(ShardWorker(folder.absolute(), checkpoint, plan, scorer), settings, files, output, progress)
             if single:
-                _concatenate([job.part(number) for number in range(len(plan.shards))], job, output, facts)
+                _concatenate(folder, plan, output, facts)
     except Timeout:
         raise LiminalError(f"Another process is writing {output}. Wait for it, or give another -o.") from None
     except BaseException:
@@ -197,6 +160,13 @@ def score_table(
     else:
         (folder / STAGED).unlink(missing_ok=True)
     return report
+
+
+def make_scorer(checkpoint: str, settings: ScoreSettings, device: str | None = None) -> Scorer:
+    """The scorer that the settings ask for."""
+    names = ("backend", "tokens", "max_length", "refuse_long", "threads")
+    options = {name: getattr(settings, name) for name in names}
+    return Scorer(checkpoint, conversations=settings.conversation is not None, device=device, **options)
 
 
 def _output(output: str | os.PathLike) -> tuple[Path, Path, bool]:
@@ -217,27 +187,15 @@ def _output(output: str | os.PathLike) -> tuple[Path, Path, bool]:
     return path, path.with_name(f"{path.name}.parts"), True
 
 
-def _is_parquet(path: Path) -> bool:
-    return path.suffix.lower() == ".parquet" and path.read_bytes()[:4] == b"PAR1"
-
-
-def _look_at(checkpoint: str, settings: ScoreSettings) -> tuple[pa.Schema, str]:
-    """Columns and identity of a checkpoint."""
-    if settings.backend != "torch":
-        scorer = make_scorer(checkpoint, settings)
-        return scorer.columns, scorer.identity
-    model, tokenizer = load(checkpoint)
-    return columns_of(model.config), checkpoint_identity(model, tokenizer)
-
-
-def _run(job: Job, scorer: Scorer | None, files: list[Path], output: Path, progress: Progress | None) -> Report:
+def _run(
+    worker: "ShardWorker", settings: ScoreSettings, files: list[Path], output: Path, progress: Progress | None
+) -> Report:
     """Does the shards that are not done yet."""
-    plan = job.plan
-    left = [number for number in range(len(plan.shards)) if not _is_done(job, number)]
-    if left and not (Path(job.folder) / STAGED).is_file():  # a part of a finished run is damaged
-        make_plan(open_files(files, job.settings), job.settings, Path(job.folder))
-    done_before = plan.rows - sum(plan.shards[number] for number in left)
-    done = done_before
+    plan, folder = worker.plan, worker.folder
+    left = [number for number in range(len(plan.shards)) if not worker.is_done(number)]
+    if left and not (folder / STAGED).is_file():  # a part of a finished run is damaged
+        make_plan(open_files(files, settings), settings, folder)
+    done = done_before = plan.rows - sum(plan.shards[number] for number in left)
 
     def on_rows(rows: int) -> None:
         nonlocal done
@@ -246,16 +204,15 @@ def _run(job: Job, scorer: Scorer | None, files: list[Path], output: Path, progr
             progress(done, plan.rows)
 
     started = time.monotonic()
-    if scorer:
-        worker = ShardWorker(job, scorer, on_rows)
+    if settings.engine == "local":
         for number in left:
-            worker.do(number)
+            worker.do(number, on_rows)
     elif left:
-        _run_on_ray(job, left, on_rows)
+        _run_on_ray(worker, left, on_rows)
     seconds = time.monotonic() - started
-    rows, errors, truncated = _count([job.part(number) for number in range(len(plan.shards))], job.settings.prefix)
+    rows, errors, truncated = _count(_parts(folder, plan), settings.prefix)
     if rows != plan.rows:
-        raise RuntimeError(f"{plan.rows:,} rows were read and {rows:,} written; the shards are in {job.folder}.")
+        raise RuntimeError(f"{plan.rows:,} rows were read and {rows:,} written; the shards are in {folder}.")
     return Report(rows, errors, done_before, seconds, output, truncated)
 
 
@@ -263,62 +220,58 @@ class ShardWorker:
     """Reads, scores and commits shards: the whole work of one process, and of one actor of Ray.
 
     Args:
-        job: what there is to do.
-        scorer: what reads the texts; None makes it from the job.
-        on_rows: is told how many rows have been dealt with since it was last called.
+        folder: where the shards are.
+        checkpoint: folder or Hub id.
+        plan: of the table.
+        scorer: what reads the texts; None makes it.
     """
 
-    def __init__(self, job: Job, scorer: Scorer | None = None, on_rows: Callable[[int], None] | None = None) -> None:
-        self.job = job
-        self.on_rows = on_rows
-        self.scorer = scorer or job.scorer()
+    def __init__(self, folder: Path, checkpoint: str, plan: Plan, scorer: Scorer | None = None) -> None:
+        self.folder, self.checkpoint, self.plan = folder, checkpoint, plan
+        self.scorer = scorer or make_scorer(checkpoint, plan.settings)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """As Ray Data wants it: numbers of shards in, the rows that each had out."""
         for number in batch["shard"]:
             self.do(int(number))
-        return {"rows": np.array([self.job.plan.shards[int(number)] for number in batch["shard"]])}
+        return {"rows": np.array([self.plan.shards[int(number)] for number in batch["shard"]])}
 
-    def do(self, number: int) -> None:
-        """Scores a shard and puts it in place."""
-        table = self.scored(read_shard(self.job.plan, Path(self.job.folder), number))
-        with atomic_write(self.job.part(number)) as temporary:
+    def is_done(self, number: int) -> bool:
+        """Whether a shard is in place, with all its rows."""
+        try:
+            return pq.read_metadata(_part(self.folder, number)).num_rows == self.plan.shards[number]
+        except (OSError, pa.ArrowInvalid):
+            return False
+
+    def do(self, number: int, on_rows: Callable[[int], None] | None = None) -> None:
+        """Scores a shard and puts it in place; `on_rows` is told how many rows have been dealt with since last."""
+        table, texts, errors, conversations, orders, speakers = read_shard(self.plan, self.folder, number)
+        turns = list(range(len(texts)))
+        if conversations and orders:
+            for row, (name, order) in enumerate(zip(conversations, orders, strict=True)):
+                if name is not None and order is None:
+                    errors[row] = errors[row] or "no order: the row does not say its position in the conversation"
+            first = [row for row in turns if errors[row] is None and conversations[row] is not None]
+            first.sort(key=lambda row: (conversations[row], orders[row]))
+            turns = [*first, *sorted(set(turns) - set(first))]
+
+        def in_turn(values: list[Any] | None) -> list[Any] | None:
+            return values and [values[row] for row in turns]
+
+        known = (in_turn(values) for values in (texts, conversations, errors))
+        answers = self.scorer.score(*known, on_rows, speakers=in_turn(speakers)).take(np.argsort(turns))
+        for name in answers.column_names:
+            table = table.append_column(f"{self.plan.settings.prefix}{name}", answers[name])
+        with atomic_write(_part(self.folder, number)) as temporary:
             pq.write_table(table, temporary, compression=COMPRESSION)
 
-    def scored(self, rows: ShardRows) -> pa.Table:
-        """The kept columns of some rows, with the new ones."""
-        if rows.conversations is None:
-            answers = self.scorer.score(rows.texts, problems=rows.errors, on_rows=self.on_rows)
-        else:
-            order, errors = _turns(rows)
-            speakers = rows.speakers or [""] * len(order)
-            answers = self.scorer.score(
-                [rows.texts[row] for row in order],
-                [rows.conversations[row] for row in order],
-                errors,
-                self.on_rows,
-                speakers=[speakers[row] for row in order],
-            ).take(np.argsort(order))
-        table = rows.kept
-        for name in answers.column_names:
-            table = table.append_column(f"{self.job.settings.prefix}{name}", answers[name])
-        return table
+
+def _part(folder: Path, number: int) -> Path:
+    return folder / f"part-{number:05d}.parquet"
 
 
-def _turns(rows: ShardRows) -> tuple[list[int], list[str | None]]:
-    """Rows in the order of their turns, and why each can't be read."""
-    errors = list(rows.errors)
-    for row, conversation in enumerate(rows.conversations):
-        if conversation is None:
-            errors[row] = errors[row] or "no conversation: the row names none"
-        elif rows.orders is not None and rows.orders[row] is None:
-            errors[row] = errors[row] or "no order: the row does not say its position in the conversation"
-    order = list(range(len(rows.texts)))
-    if rows.orders is not None:
-        good = [row for row in order if errors[row] is None]
-        good.sort(key=lambda row: (rows.conversations[row], rows.orders[row]))
-        order = [*good, *(row for row in order if errors[row] is not None)]
-    return order, [errors[row] for row in order]
+def _parts(folder: Path, plan: Plan) -> list[Path]:
+    return [_part(folder, number) for number in range(len(plan.shards))]
 
 
 # ---- what is there already ----
@@ -332,7 +285,11 @@ def _begin(folder: Path, facts: dict[str, Any], files: list[Path], settings: Sco
         _check_same(content["facts"], facts, folder)
         for leftover in folder.glob(".*.part"):
             leftover.unlink()
-        return Plan(**content["plan"])
+        plan = Plan(**content["plan"])
+        plan.settings = ScoreSettings(
+            **{**content["plan"]["settings"], **{name: getattr(settings, name) for name in HOW}}
+        )
+        return plan
     others = sorted(path.name for path in folder.iterdir() if path.name != "_lock" and not path.name.startswith("."))
     if others and others != [STAGED]:
         raise LiminalError(f"{folder} is not empty ({', '.join(others[:3])}). Give another -o, or an empty folder.")
@@ -345,8 +302,7 @@ def _begin(folder: Path, facts: dict[str, Any], files: list[Path], settings: Sco
             "as --prefix pad_, or choose what to keep: --keep COLUMN,COLUMN"
         )
     plan = make_plan(tables, settings, folder)
-    with atomic_write(manifest) as temporary:
-        temporary.write_text(json.dumps({"facts": facts, "plan": asdict(plan)}), encoding="utf-8")
+    write_text(manifest, json.dumps({"facts": facts, "plan": asdict(plan)}))
     return plan
 
 
@@ -365,13 +321,6 @@ def _check_same(before: dict[str, Any], now: dict[str, Any], output: Path) -> No
     )
 
 
-def _is_done(job: Job, number: int) -> bool:
-    try:
-        return pq.read_metadata(job.part(number)).num_rows == job.plan.shards[number]
-    except (OSError, pa.ArrowInvalid):
-        return False
-
-
 def _count(parts: Iterable[Path], prefix: str) -> tuple[int, dict[str, int], int]:
     """Rows, errors by their reason without the line, and truncated texts."""
     rows, truncated, errors = 0, 0, Counter[str]()
@@ -386,11 +335,12 @@ def _count(parts: Iterable[Path], prefix: str) -> tuple[int, dict[str, int], int
     return rows, dict(errors.most_common()), truncated
 
 
-def _concatenate(parts: list[Path], job: Job, output: Path, facts: dict[str, Any]) -> None:
+def _concatenate(folder: Path, plan: Plan, output: Path, facts: dict[str, Any]) -> None:
     """One file from all shards, without ever holding more than one."""
+    parts = _parts(folder, plan)
     schema = pq.read_schema(parts[0]).remove_metadata()
     metadata = {_KEY: json.dumps(facts).encode()} if output.suffix.lower() == ".parquet" else None
-    with TableWriter(output, schema, job.plan.like, metadata) as writer:
+    with TableWriter(output, schema, plan.settings, metadata) as writer:
         for part in parts:
             with pq.ParquetFile(part, pre_buffer=False) as file:
                 writer.write(file.read(use_threads=False).replace_schema_metadata(None))
@@ -408,10 +358,11 @@ def _import_ray() -> Any:
     return ray
 
 
-def _run_on_ray(job: Job, numbers: list[int], on_rows: Callable[[int], None]) -> None:
+def _run_on_ray(worker: ShardWorker, numbers: list[int], on_rows: Callable[[int], None]) -> None:
     """Does the shards on actors of Ray Data; a shard whose actor dies is done again by another."""
     ray = _import_ray()
-    workers, address, threads = job.settings.workers, job.settings.address, job.settings.threads
+    settings = worker.plan.settings
+    workers, address, threads = settings.workers, settings.address, settings.threads or 1
     mine = not ray.is_initialized()
     if mine:
         local: dict[str, Any] = {} if address else {"num_cpus": workers * threads + 1, "include_dashboard": False}
@@ -421,7 +372,7 @@ def _run_on_ray(job: Job, numbers: list[int], on_rows: Callable[[int], None]) ->
         shards = ray.data.from_items([{"shard": number} for number in numbers], override_num_blocks=len(numbers))
         done = shards.map_batches(
             ShardWorker,
-            fn_constructor_args=(job,),
+            fn_constructor_args=(worker.folder, worker.checkpoint, worker.plan),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
             num_cpus=threads,

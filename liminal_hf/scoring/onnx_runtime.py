@@ -6,18 +6,18 @@ the config is all.
 
 import mmap
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from transformers import AutoTokenizer
 
-from ..inference import encode_batches, mixes_padding
+from ..inference import TextBatch, encode_batches, mixes_padding
 from ..modeling.configuration_liminal import LiminalConfig
 from ..modeling.errors import LiminalError
 from ..modeling.memory import MEMORY_FIELDS, ConversationMemory
-from ..modeling.texts import as_list, checked_max_length, checked_text, with_padding
+from ..modeling.texts import as_list, checked_max_length, with_padding
 
 MODEL_FILE = "model.onnx"
 _INSTALL = "ONNX needs more packages: pip install 'liminal_hf[onnx]'"
@@ -123,18 +123,13 @@ class OnnxPAD:
             LiminalError: a text that is empty or no text; the message says which.
         """
         texts = as_list(texts)
-        length = checked_max_length(max_length, self.config, self._tokenizer())
         values = {"truncated": np.zeros(len(texts), dtype=bool)}
         for name in ("logits", "uncertainty"):
             if name in self.output_names:
                 values[name] = np.empty((len(texts), self.config.num_labels), dtype=np.float32)
-        for batch in encode_batches(
-            self.tokenizer, texts, max_length=length, batch_size=batch_size, one_length=mixes_padding(self.config)
-        ):
-            inputs = {name: value.numpy() for name, value in batch.inputs.items()}
-            if self.has_memory:
-                inputs |= self.initial_memory(len(batch.rows))
-            output = self.run(inputs)
+        for batch, inputs in self._batches(texts, max_length, batch_size, mixes_padding(self.config)):
+            memory = self.initial_memory(len(batch.rows)) if self.has_memory else {}
+            output = self.run({**inputs, **memory})
             for name in values.keys() - {"truncated"}:
                 values[name][batch.rows] = output[name]
             values["truncated"][batch.rows] = batch.truncated
@@ -158,8 +153,9 @@ class OnnxPAD:
         """
         texts = as_list(texts)
         memory = self.initial_memory(len(texts)) if memory is None else memory
-        checked = [checked_text(text, f"Text {index}") for index, text in enumerate(as_list(texts))]
-        output = self.run({**self._tokens(checked, max_length), **memory})
+        ((batch, inputs),) = self._batches(texts, max_length, None, False)
+        back = np.argsort(batch.rows)
+        output = self.run({**{name: value[back] for name, value in inputs.items()}, **memory})
         return output, {f"memory.{field}": output.pop(f"new_memory.{field}") for field in MEMORY_FIELDS}
 
     def initial_memory(self, batch_size: int = 1) -> dict[str, np.ndarray]:
@@ -176,13 +172,12 @@ class OnnxPAD:
         )
         return {f"memory.{name}": value.numpy() for name, value in memory.items()}
 
-    def _tokenizer(self) -> Any:
+    def _batches(
+        self, texts: list[Any], max_length: int | None, batch_size: int | None, one_length: bool
+    ) -> Iterator[tuple[TextBatch, dict[str, np.ndarray]]]:
         if self.tokenizer is None:
             raise LiminalError("This folder has no tokenizer: export it with tokenizer=..., or give tokens to `run`.")
-        return self.tokenizer
-
-    def _tokens(self, texts: list[str], max_length: int | None) -> dict[str, np.ndarray]:
-        length = checked_max_length(max_length, self.config, self._tokenizer())
-        (batch,) = encode_batches(self.tokenizer, texts, max_length=length, batch_size=None)
-        back = np.argsort(batch.rows)
-        return {name: value.numpy()[back] for name, value in batch.inputs.items()}
+        length = checked_max_length(max_length, self.config, self.tokenizer)
+        options = {"max_length": length, "batch_size": batch_size, "one_length": one_length}
+        for batch in encode_batches(self.tokenizer, texts, **options):
+            yield batch, {name: value.numpy() for name, value in batch.inputs.items()}

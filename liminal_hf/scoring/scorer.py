@@ -12,8 +12,9 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +127,8 @@ class Scorer:
         if backend not in BACKENDS:
             raise LiminalError(f"The back end must be one of {', '.join(BACKENDS)}, got {backend!r}.")
         self.refuse_long, self.conversations = refuse_long, conversations
-        self._threads = threads or os.cpu_count() or 1
-        self._pool: ThreadPoolExecutor | None = None
+        cores = threads or os.cpu_count() or 1
+        model: Any = None
         if isinstance(checkpoint, str | os.PathLike) and is_onnx_folder(checkpoint):
             # One batch per core rather than several cores on one batch: small matrices gain little from company.
             runtime = OnnxPAD(checkpoint, threads=1)
@@ -137,12 +138,11 @@ class Scorer:
             self.identity = _folder_identity(Path(checkpoint))
             backend = "int8" if is_quantized(checkpoint) else "onnx"
             if conversations != runtime.has_memory:
+                has, lacks = ("with", "without") if runtime.has_memory else ("without", "with")
+                reads = "conversations" if runtime.has_memory else "texts that have nothing to do with each other"
                 raise LiminalError(
-                    f"{checkpoint} was exported {'with' if runtime.has_memory else 'without'} memory: it reads "
-                    f"{'conversations' if runtime.has_memory else 'texts that have nothing to do with each other'}. "
-                    f"Export it {'without' if runtime.has_memory else 'with'} --memory."
+                    f"{checkpoint} was exported {has} memory: it reads {reads}. Export it {lacks} --memory."
                 )
-            self._run: Callable[[Arrays], Arrays] = runtime.run
         else:
             model, self.tokenizer = load(checkpoint, tokenizer)
             config = model.config
@@ -156,23 +156,27 @@ class Scorer:
         self.config = copy.copy(config)
         self.config.prediction_quantiles = None
         self.columns = columns_of(config)
-        if not hasattr(self, "_run"):
+        device_type = "cpu"
+        if model is not None:
             self.identity = checkpoint_identity(model, self.tokenizer)
-            if backend == "torch":
-                if threads is not None:
-                    torch.set_num_threads(threads)
-                if device is None and not isinstance(checkpoint, LiminalForPADRegression):
-                    device = "cuda" if torch.cuda.is_available() else "cpu"
-                self._run = _Torch(model if device is None else model.to(device))
-            else:
-                self._run = OnnxPAD(onnx_folder(model, self.identity, conversations, backend == "int8"), threads=1).run
-        on_gpu = isinstance(self._run, _Torch) and self._run.model.device.type != "cpu"
-        self.tokens = tokens or _TOKENS["cuda" if on_gpu else backend]
-        if backend != "torch" and self._threads > 1:
-            self._pool = ThreadPoolExecutor(self._threads)
+        if backend == "torch":
+            if threads is not None:
+                torch.set_num_threads(threads)
+            if device is None and not isinstance(checkpoint, LiminalForPADRegression):
+                device = "cuda" if torch.cuda.is_available() else "cpu"
+            model = model if device is None else model.to(device)
+            device_type = model.device.type
+            self._run: Callable[[Arrays], Arrays] = partial(_run_torch, model)
+        else:
+            if model is not None:
+                folder = onnx_folder(model, self.identity, conversations, backend == "int8")
+                runtime = OnnxPAD(folder, threads=1)
+            self._run = runtime.run
+        self.tokens = tokens or _TOKENS[backend if device_type == "cpu" else "cuda"]
+        self._pool = ThreadPoolExecutor(cores) if backend != "torch" and cores > 1 else None
         self._largest_batch = 1 if backend == "int8" else None
 
-    def score(  # noqa: C901  (checks, batches and columns share all their variables)
+    def score(
         self,
         texts: Iterable[Any],
         conversations: Iterable[Hashable] | None = None,
@@ -216,28 +220,52 @@ class Scorer:
         readable = [row for row, error in enumerate(errors) if error is None]
         tokens = tokenize(self.tokenizer, [str(rows[row]) for row in readable], self.max_length)
         truncated = [False] * len(rows)
-        positions: dict[int, int] = {}  # of a row among the tokens
         for position, row in enumerate(readable):
             truncated[row] = tokens.truncated[position]
             if tokens.unreadable[position]:
                 errors[row] = UNREADABLE
             elif self.refuse_long and truncated[row]:
                 errors[row] = f"longer than {self.max_length} tokens"
-            else:
-                positions[row] = position
+        positions = {row: position for position, row in enumerate(readable) if errors[row] is None}
         if on_rows and len(positions) < len(rows):
             on_rows(len(rows) - len(positions))
-        logits = np.full((len(rows), self.config.num_labels), np.nan, dtype=np.float32)
-        uncertainty: np.ndarray | None = None
+        values: dict[str, np.ndarray] = {}
+        for batch, output in self._outputs(positions, tokens, keys):
+            for name in {"logits", "uncertainty"} & output.keys():
+                whole = values.setdefault(name, np.full((len(rows), self.config.num_labels), np.nan, np.float32))
+                whole[batch] = output[name]
+            if on_rows:
+                on_rows(len(batch))
+        return self._table(values, truncated, errors)
+
+    def _outputs(
+        self, positions: dict[int, int], tokens: Tokens, keys: Sequence[Hashable] | None
+    ) -> Iterator[tuple[list[int], Arrays]]:
+        """The rows of each batch, and what the model says; `positions` is that of a row among the tokens."""
+        lengths, memories = tokens.lengths, dict[Hashable, Arrays]()
         left = Counter(keys[row] for row in positions) if keys is not None else {}
-        memories: dict[Hashable, Arrays] = {}
+        config = self.config
+        empty = ConversationMemory.empty(1, config.memory_slots, config.latent_size, num_targets=config.num_labels)
+        unknown = {name: value.numpy() for name, value in empty.items()}
+
+        def run(batch: list[int]) -> Arrays:
+            inputs = tokens.batch(self.tokenizer, [positions[row] for row in batch])
+            arrays: Arrays = {name: value.numpy() for name, value in inputs.items()}
+            if keys is not None:
+                before = [memories.get(keys[row]) or unknown for row in batch]
+                arrays |= {f"memory.{name}": np.concatenate([one[name] for one in before]) for name in MEMORY_FIELDS}
+            return self._run(arrays)
+
         for step in [list(positions)] if keys is None else _steps(positions, keys):
-            batches = self._batches(step, positions, tokens)
-            for batch, output in zip(batches, self._outputs(batches, positions, tokens, keys, memories), strict=True):
-                logits[batch] = output["logits"]
-                if "uncertainty" in output:
-                    uncertainty = np.full_like(logits, np.nan) if uncertainty is None else uncertainty
-                    uncertainty[batch] = output["uncertainty"]
+            found = batches_by_length(
+                [lengths[positions[row]] for row in step],
+                self._largest_batch,
+                tokens=self.tokens,
+                one_length=mixes_padding(config),
+            )
+            batches = [[step[index] for index in batch] for batch in found]
+            outputs = map(run, batches) if self._pool is None else self._pool.map(run, batches)
+            for batch, output in zip(batches, outputs, strict=True):
                 for index, row in enumerate(batch if keys is not None else ()):
                     key = keys[row]
                     left[key] -= 1
@@ -247,52 +275,15 @@ class Scorer:
                         memories[key] = {
                             name: output[f"new_memory.{name}"][index : index + 1].copy() for name in MEMORY_FIELDS
                         }
-                if on_rows:
-                    on_rows(len(batch))
-        return self._table(logits, uncertainty, truncated, errors)
+                yield batch, output
 
-    def _batches(self, rows: list[int], positions: dict[int, int], tokens: Tokens) -> list[list[int]]:
-        lengths = tokens.lengths
-        batches = batches_by_length(
-            [lengths[positions[row]] for row in rows],
-            self._largest_batch,
-            tokens=self.tokens,
-            one_length=mixes_padding(self.config),
-        )
-        return [[rows[index] for index in batch] for batch in batches]
-
-    def _outputs(
-        self,
-        batches: list[list[int]],
-        positions: dict[int, int],
-        tokens: Tokens,
-        keys: Sequence[Hashable] | None,
-        memories: dict[Hashable, Arrays],
-    ) -> Iterable[Arrays]:
-        def run(batch: list[int]) -> Arrays:
-            inputs = tokens.batch(self.tokenizer, [positions[row] for row in batch])
-            arrays: Arrays = {name: value.numpy() for name, value in inputs.items()}
-            if keys is not None:
-                before = [memories.get(keys[row]) or self._unknown for row in batch]
-                arrays |= {f"memory.{name}": np.concatenate([one[name] for one in before]) for name in MEMORY_FIELDS}
-            return self._run(arrays)
-
-        return map(run, batches) if self._pool is None else self._pool.map(run, batches)
-
-    @property
-    def _unknown(self) -> Arrays:
-        config = self.config
-        memory = ConversationMemory.empty(1, config.memory_slots, config.latent_size, num_targets=config.num_labels)
-        return {name: value.numpy() for name, value in memory.items()}
-
-    def _table(
-        self, logits: np.ndarray, uncertainty: np.ndarray | None, truncated: list[bool], errors: list[str | None]
-    ) -> pa.Table:
+    def _table(self, values: Arrays, truncated: list[bool], errors: list[str | None]) -> pa.Table:
         columns: dict[str, list[Any]] = {name: [] for name in self.columns.names}
-        spreads = [None] * len(logits) if uncertainty is None else uncertainty.tolist()
-        for values, spread, cut, error in zip(logits.tolist(), spreads, truncated, errors, strict=True):
+        nothing = [None] * len(errors)
+        logits, spreads = (values[name].tolist() if name in values else nothing for name in ("logits", "uncertainty"))
+        for numbers, spread, cut, error in zip(logits, spreads, truncated, errors, strict=True):
             row = describe(
-                None if error else values, None if error else spread, self.config, truncated=cut, error=error
+                None if error else numbers, None if error else spread, self.config, truncated=cut, error=error
             )
             for kind in ("uncertainty", "verdict"):
                 row |= {f"{kind}_{name}": value for name, value in (row[kind] or {}).items()}
@@ -303,32 +294,22 @@ class Scorer:
         return pa.table(columns, schema=self.columns)
 
 
-class _Torch:
-    """A model as a function of arrays, with the names that its ONNX has."""
-
-    def __init__(self, model: LiminalForPADRegression) -> None:
-        self.model = model
-
-    @torch.inference_mode()
-    def __call__(self, inputs: Arrays) -> Arrays:
-        tensors: dict[str, Any] = {
-            name: torch.from_numpy(value).to(self.model.device) for name, value in inputs.items()
-        }
-        memory = {}
-        for name in MEMORY_FIELDS:
-            if f"memory.{name}" in tensors:
-                value = tensors.pop(f"memory.{name}")
-                memory[name] = value.to(self.model.dtype) if value.is_floating_point() else value
-        output = self.model(**tensors, memory=ConversationMemory(**memory) if memory else None)
-        values = {"logits": output.logits, "uncertainty": output.uncertainty}
-        if memory:
-            values |= {f"new_memory.{name}": output.memory[name] for name in MEMORY_FIELDS}
-        # numpy has no bfloat16.
-        return {
-            name: (value.float() if value.is_floating_point() else value).cpu().numpy()
-            for name, value in values.items()
-            if value is not None
-        }
+@torch.inference_mode()
+def _run_torch(model: LiminalForPADRegression, inputs: Arrays) -> Arrays:
+    """A model on arrays, with the names that its ONNX has."""
+    tensors: dict[str, Any] = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
+    memory = {name: tensors.pop(f"memory.{name}") for name in MEMORY_FIELDS if f"memory.{name}" in tensors}
+    memory = {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in memory.items()}
+    output = model(**tensors, memory=ConversationMemory(**memory) if memory else None)
+    values = {"logits": output.logits, "uncertainty": output.uncertainty}
+    if memory:
+        values |= {f"new_memory.{name}": output.memory[name] for name in MEMORY_FIELDS}
+    # numpy has no bfloat16.
+    return {
+        name: (value.float() if value.is_floating_point() else value).cpu().numpy()
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 def _keys(

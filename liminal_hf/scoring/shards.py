@@ -5,11 +5,10 @@ with the error of each row. A shard is a row group of that file.
 """
 
 import os
-from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 
 from ..data.cells import OrderColumn, is_no_value
 from ..data.formats import as_text
-from ..data.tables import Table, TableFile, TableSettings, open_table, table_kind, texts_of
+from ..data.tables import TableFile, TableSettings, open_table, table_kind, texts_of
 from ..data.writing import COMPRESSION
 from ..io import atomic_write, file_sha256
 from ..modeling.errors import LiminalError
@@ -28,6 +27,8 @@ SHARD_BYTES = 64 << 20
 # A conversation is read as one; beyond this it would no longer fit beside the others.
 LONGEST_CONVERSATION = 65_536
 STAGED = "_table.parquet"
+# Settings that say how the work is done, and change nothing in the output.
+HOW = ("threads", "engine", "workers", "address")
 _ERROR = "__liminal_error__"
 _BATCH = 512
 
@@ -79,7 +80,7 @@ class ScoreSettings(TableSettings):
     @property
     def identity(self) -> dict[str, Any]:
         """What the output depends on: all but how the work is done, and the labels, which scoring does not read."""
-        left_out = {"labels", "scale", "threads", "engine", "workers", "address"}
+        left_out = {"labels", "scale", *HOW}
         return {item.name: getattr(self, item.name) for item in fields(self) if item.name not in left_out}
 
 
@@ -89,22 +90,14 @@ class Plan:
 
     Args:
         shards: how many rows each has; shard i is row group i of `STAGED`.
-        keep: columns that go to the output.
-        text, conversation, order, speaker: names of columns, as the table has them.
-        date_order, order_decimal: how the order's dates and numbers are written.
-        separator, decimal: of the table that came in, for a CSV that goes out.
+        settings: those of the run, with the columns' names as the table has them, and with what was found in it:
+            separator, decimal mark, order of dates.
+        order_decimal: the decimal mark of the order column.
     """
 
     shards: list[int]
-    keep: list[str]
-    text: str
-    conversation: str | None = None
-    order: str | None = None
-    speaker: str | None = None
-    date_order: str | None = None
+    settings: ScoreSettings
     order_decimal: str | None = None
-    separator: str | None = None
-    decimal: str | None = None
 
     @property
     def rows(self) -> int:
@@ -114,35 +107,28 @@ class Plan:
     @property
     def named(self) -> list[str]:
         """The columns that have to be read."""
-        return list(
-            dict.fromkeys([*self.keep, self.text, *filter(None, (self.conversation, self.order, self.speaker))])
-        )
-
-    @property
-    def like(self) -> TableSettings:
-        """Settings for a CSV in the dialect of the table that came in."""
-        return TableSettings(separator=self.separator, decimal=self.decimal)
+        it = self.settings
+        return list(dict.fromkeys(filter(None, [*(it.keep or ()), it.text, it.conversation, it.order, it.speaker])))
 
 
-@dataclass
-class ShardRows:
+class ShardRows(NamedTuple):
     """The rows of a shard.
 
     Args:
         kept: the columns that go to the output, as they came.
         texts: what the text column holds.
         errors: why a row can't be read at all, or None.
-        conversations: names, or None for a row without one.
+        conversations: names, or None for a row without one; None without a conversation column, as all below.
         orders: what a turn is sorted by, or None for a row without it.
-        speakers: names.
+        speakers: names, or None for a row without one.
     """
 
     kept: pa.Table
     texts: list[Any]
     errors: list[str | None]
-    conversations: list[str | None] | None = None
-    orders: list[Any] | None = None
-    speakers: list[str] | None = None
+    conversations: list[str | None] | None
+    orders: list[Any] | None
+    speakers: list[str | None] | None
 
 
 def find_files(path: str | os.PathLike) -> list[Path]:
@@ -175,9 +161,6 @@ def fingerprint(files: Sequence[str | Path]) -> list[dict[str, Any]]:
     return [{"name": file.name, "bytes": file.stat().st_size, "sha256": file_sha256(file)} for file in map(Path, files)]
 
 
-# ---- looking through ----
-
-
 def open_files(files: Sequence[Path], settings: ScoreSettings) -> list[TableFile]:
     """The tables, all with the same columns and with those that are named.
 
@@ -200,119 +183,91 @@ def make_plan(tables: Sequence[TableFile], settings: ScoreSettings, folder: Path
             scattered or too many, or the order column orders nothing.
     """
     first = tables[0]
-    plan = Plan(
-        shards=[],
-        keep=list(first.schema.names) if settings.keep is None else list(map(first.column, settings.keep)),
-        text=first.text,
-        conversation=settings.conversation and first.column(settings.conversation),
-        order=settings.order and first.column(settings.order),
-        speaker=settings.speaker and first.column(settings.speaker),
-        separator=first.like.separator,
-        decimal=first.like.decimal,
-    )
+    names = {name: getattr(settings, name) for name in ("conversation", "order", "speaker")}
+    found: dict[str, Any] = {name: column and first.column(column) for name, column in names.items()}
+    found["keep"] = first.schema.names if settings.keep is None else list(map(first.column, settings.keep))
+    settings = replace(settings, text=first.text, separator=first.like.separator, decimal=first.like.decimal, **found)
+    plan = Plan([], settings)
     try:
         schema = pa.unify_schemas([table.schema for table in tables], promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise LiminalError(f"The files beside {first.path} have columns of other types than it: {error}") from error
     schema = pa.schema([schema.field(name) for name in plan.named])
-    order = OrderColumn(plan.order, settings.date_order, settings.decimal) if plan.order else None
+    order = OrderColumn(settings.order, settings.date_order, first.settings.decimal) if settings.order else None
     with atomic_write(folder / STAGED) as temporary:
-        stager = _Stager(temporary, schema, plan, settings.shard_rows)
-        with stager.writer:
+        with pq.ParquetWriter(temporary, schema.append(pa.field(_ERROR, pa.string())), compression=COMPRESSION) as out:
+            waiting = out.schema.empty_table()
             for table in tables:
-                for rows in table.batches(_BATCH):
+                for part in table.batches(_BATCH):
                     if order is not None:
-                        for line, value in zip(rows.lines, rows.columns[plan.order].to_pylist(), strict=True):
+                        for line, value in zip(part.lines, part.columns[order.name].to_pylist(), strict=True):
                             order.add(value, f"{table.unit} {line}")
-                    stager.add(rows)
-            stager.finish()
-        _check_contiguous(plan, stager.runs, temporary)
+                    errors = [error or text_error(text) for error, text in zip(part.errors, part.texts, strict=True)]
+                    columns = part.columns.select(schema.names).cast(schema)
+                    columns = columns.append_column(_ERROR, pa.array(errors, pa.string()))
+                    waiting = pa.concat_tables([waiting, columns])
+                    most = SHARD_BYTES * len(waiting) // max(waiting.nbytes, 1)
+                    most = max(1, min(settings.shard_rows, most))
+                    while len(waiting) > most and (end := _end_of_shard(waiting, settings.conversation, most)):
+                        out.write_table(waiting.slice(0, end).combine_chunks(), row_group_size=end)
+                        plan.shards.append(end)
+                        waiting = waiting.slice(end)
+            if len(waiting) or not plan.shards:  # a table without rows is one shard without rows
+                _end_of_shard(waiting, settings.conversation, len(waiting))
+                out.write_table(waiting.combine_chunks(), row_group_size=max(len(waiting), 1))
+                plan.shards.append(len(waiting))
+        if settings.conversation:
+            _check_contiguous(temporary, settings.conversation)
     if order is not None:
-        plan.date_order, plan.order_decimal = order.decide(), order.decimal
+        plan.settings = replace(settings, date_order=order.decide())
+        plan.order_decimal = order.decimal
     return plan
 
 
-class _Stager:
-    """Cuts rows into shards, as they come: never within a conversation."""
-
-    def __init__(self, path: Path, schema: pa.Schema, plan: Plan, most: int) -> None:
-        self.schema, self.plan, self.most = schema, plan, most
-        self.writer = pq.ParquetWriter(path, schema.append(pa.field(_ERROR, pa.string())), compression=COMPRESSION)
-        self.rows = self.writer.schema.empty_table()  # not written yet
-        self.starts: list[int] = []  # where a conversation begins in them
-        self.runs = array("q")  # a hash of each conversation: 8 bytes, however long its name
-        self.turns = 0
-        self.before: str | None = None
-
-    def add(self, rows: Table) -> None:
-        """Takes some rows, and writes the shards that are full."""
-        errors = [error or text_error(text) for error, text in zip(rows.errors, rows.texts, strict=True)]
-        columns = rows.columns.select(self.schema.names).cast(self.schema)
-        if self.plan.conversation:
-            for index, value in enumerate(columns[self.plan.conversation].to_pylist(), start=len(self.rows)):
-                self._turn(_identity(value), index)
-        columns = columns.append_column(_ERROR, pa.array(errors, pa.string()))
-        self.rows = pa.concat_tables([self.rows, columns])
-        most = max(1, min(self.most, SHARD_BYTES * len(self.rows) // max(self.rows.nbytes, 1)))
-        while len(self.rows) > most:
-            end = most
-            if self.plan.conversation:
-                ends = [start for start in self.starts if start]
-                end = max((start for start in ends if start <= most), default=min(ends, default=0))
-            if not end:
-                return
-            self._write(end)
-
-    def _turn(self, conversation: str | None, index: int) -> None:
-        if conversation is None or conversation != self.before:
-            self.starts.append(index)
-            self.turns, self.before = 0, conversation
-            if conversation is not None:
-                self.runs.append(hash(conversation))
-        self.turns += 1
-        if self.turns > LONGEST_CONVERSATION:
+def _end_of_shard(rows: pa.Table, conversation: str | None, most: int) -> int:
+    """The end of a shard of at most so many rows, or of one conversation; 0 where the conversation may go on."""
+    if conversation is None:
+        return most
+    names = _names(rows[conversation])
+    starts = [row for row, name in enumerate(names) if name is None or not row or name != names[row - 1]]
+    for start, end in zip(starts, [*starts[1:], len(names)], strict=True):
+        if end - start > LONGEST_CONVERSATION:
             raise LiminalError(
-                f"Conversation {conversation!r} has more than {LONGEST_CONVERSATION:,} rows. Cut it into several, for "
+                f"Conversation {names[start]!r} has more than {LONGEST_CONVERSATION:,} rows. Cut it into several, for "
                 "example by day."
             )
-
-    def _write(self, end: int) -> None:
-        self.writer.write_table(self.rows.slice(0, end).combine_chunks(), row_group_size=max(end, 1))
-        self.plan.shards.append(end)
-        self.rows = self.rows.slice(end)
-        self.starts = [start - end for start in self.starts if start >= end]
-
-    def finish(self) -> None:
-        """Writes what is left; a table without rows is one shard without rows."""
-        if len(self.rows) or not self.plan.shards:
-            self._write(len(self.rows))
+    return max((start for start in starts if start <= most), default=0) or min(starts[1:], default=0)
 
 
-def _identity(value: Any) -> str | None:
-    """What a conversation is known by."""
-    return None if is_no_value(value) or value == "" else as_text(value)
+def _names(column: pa.ChunkedArray | pa.Array) -> list[str | None]:
+    """What conversations and speakers are known by."""
+    return [None if is_no_value(value) or value == "" else as_text(value) for value in column.to_pylist()]
 
 
-def _check_contiguous(plan: Plan, runs: array, path: Path) -> None:
+def _check_contiguous(path: Path, conversation: str) -> None:
     """Raises when a conversation begins twice."""
-    hashes, counts = np.unique(np.frombuffer(runs, dtype=np.int64), return_counts=True)
-    if len(hashes) == len(runs):
-        return
-    # Perhaps two names with one hash: look again, at these alone.
-    again = set(hashes[counts > 1].tolist())
+
+    def begun() -> Iterator[tuple[int, str]]:
+        row, before = 0, None
+        for batch in pq.ParquetFile(path).iter_batches(columns=[conversation], use_threads=False):
+            for name in _names(batch.column(0)):
+                row += 1
+                if name is not None and name != before:
+                    yield row, name
+                before = name
+
+    # A hash has 8 bytes, however long the name. What has one twice is looked at again: two names may share it.
+    hashes, counts = np.unique(np.fromiter((hash(name) for _, name in begun()), np.int64), return_counts=True)
+    twice = set(hashes[counts > 1].tolist())
     seen: set[str] = set()
-    before, row = None, 0
-    for batch in pq.ParquetFile(path).iter_batches(columns=[plan.conversation], use_threads=False):
-        for conversation in map(_identity, batch.column(0).to_pylist()):
-            row += 1
-            if conversation is not None and conversation != before and hash(conversation) in again:
-                if conversation in seen:
-                    raise LiminalError(
-                        f"The rows of conversation {conversation!r} are not together (it comes up again in row {row}). "
-                        f"Sort the table by {plan.conversation!r} first."
-                    )
-                seen.add(conversation)
-            before = conversation
+    for row, name in begun() if twice else ():
+        if name in seen:
+            raise LiminalError(
+                f"The rows of conversation {name!r} are not together (it comes up again in row {row}). "
+                f"Sort the table by {conversation!r} first."
+            )
+        if hash(name) in twice:
+            seen.add(name)
 
 
 def read_shard(plan: Plan, folder: Path, number: int) -> ShardRows:
@@ -323,15 +278,13 @@ def read_shard(plan: Plan, folder: Path, number: int) -> ShardRows:
         folder: where it wrote the table.
         number: of the shard, from 0 on.
     """
+    it = plan.settings
     with pq.ParquetFile(folder / STAGED) as file:
         table = file.read_row_group(number, columns=[*plan.named, _ERROR], use_threads=False)
-    texts, _ = texts_of(table[plan.text])
-    rows = ShardRows(table.select(plan.keep), texts, table[_ERROR].to_pylist())
-    if plan.conversation:
-        rows.conversations = list(map(_identity, table[plan.conversation].to_pylist()))
-    if plan.order:
-        order = OrderColumn(plan.order, plan.date_order, plan.order_decimal)
-        rows.orders = list(map(order.key, table[plan.order].to_pylist()))
-    if plan.speaker:
-        rows.speakers = ["" if is_no_value(value) else as_text(value) for value in table[plan.speaker].to_pylist()]
-    return rows
+    orders = None
+    if it.order:
+        column = OrderColumn(it.order, it.date_order, plan.order_decimal)
+        orders = list(map(column.key, table[it.order].to_pylist()))
+    conversations, speakers = (_names(table[name]) if name else None for name in (it.conversation, it.speaker))
+    texts, _ = texts_of(table[it.text])
+    return ShardRows(table.select(it.keep), texts, table[_ERROR].to_pylist(), conversations, orders, speakers)
