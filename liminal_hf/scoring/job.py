@@ -255,11 +255,12 @@ class ShardWorker:
             first.sort(key=lambda row: (conversations[row], orders[row]))
             turns = [*first, *sorted(set(turns) - set(first))]
 
-        def in_turn(values: list[Any] | None) -> list[Any] | None:
+        def in_turn(values: list[Any] | None) -> Any:
             return values and [values[row] for row in turns]
 
-        known = (in_turn(values) for values in (texts, conversations, errors))
-        answers = self.scorer.score(*known, on_rows, speakers=in_turn(speakers)).take(np.argsort(turns))
+        answers = self.scorer.score(
+            in_turn(texts), in_turn(conversations), in_turn(errors), on_rows, speakers=in_turn(speakers)
+        ).take(np.argsort(turns))
         for name in answers.column_names:
             table = table.append_column(f"{self.plan.settings.prefix}{name}", answers[name])
         with atomic_write(_part(self.folder, number)) as temporary:

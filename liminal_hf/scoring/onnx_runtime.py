@@ -178,6 +178,7 @@ class OnnxPAD:
         if self.tokenizer is None:
             raise LiminalError("This folder has no tokenizer: export it with tokenizer=..., or give tokens to `run`.")
         length = checked_max_length(max_length, self.config, self.tokenizer)
-        options = {"max_length": length, "batch_size": batch_size, "one_length": one_length}
-        for batch in encode_batches(self.tokenizer, texts, **options):
+        for batch in encode_batches(
+            self.tokenizer, texts, max_length=length, batch_size=batch_size, one_length=one_length
+        ):
             yield batch, {name: value.numpy() for name, value in batch.inputs.items()}
