@@ -107,7 +107,7 @@ def write_space(folder: str | Path, checkpoint: str | None = None) -> Path:
 
 
 def requirements(extras: set[str]) -> list[str]:
-    """What this package and some of its extras need, as lines of a requirements.txt; itself it is not in it."""
+    """The lines of a requirements.txt with what this package and some of its extras need, without the package."""
     lines = set()
     for needed in map(Requirement, _distribution().requires or []):
         if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in ("", *extras)):

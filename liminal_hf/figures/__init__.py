@@ -119,15 +119,8 @@ def plot(
     return path
 
 
-def figure_of(
-    name: str,
-    source: str | Path,
-    *,
-    settings: "TableSettings | None" = None,
-    labelled: bool = False,
-    prefix: str = "",
-) -> Any:
-    """The figure, or for "breathing" the animation, of what `source` holds; see `plot`."""
+def figure_of(name: str, source: str | Path, **reading: Any) -> Any:
+    """The figure, or for "breathing" the animation, of what `source` holds; `reading` is as in `read_predictions`."""
     draw, parts = KINDS[name].draw, KINDS[name].parts
     path, _, chosen = str(source).partition("#") if name == "conversation" else (str(source), "", "")
     subject = None if path == "-" else Path(path).name if Path(path).is_dir() else Path(path).stem
@@ -137,7 +130,7 @@ def figure_of(
         return draw(*(log[column] for column in columns), subject=subject)
     if name == "probe":
         return draw(*read_probe(path), subject=subject)
-    rows = read_predictions(path, settings, labelled=labelled, prefix=prefix)
+    rows = read_predictions(path, **reading)
     if rows.left_out:
         left_out = f"{count_of(rows.left_out, 'row')} without a prediction left out"
         subject = f"{subject}, {left_out}" if subject else left_out

@@ -1,11 +1,11 @@
 """Figures of what is read turn by turn: a conversation, and one text refined step by step.
 
-Requires numpy; the figures need matplotlib (`pip install 'liminal_hf[plot]'`). `targets` are the T names,
-`value_range` is the lowest and the highest possible label, `subject` the second line of the title.
+Requires numpy; the figures need matplotlib (`pip install 'liminal_hf[plot]'`). The options of a figure are
+those of `style.Options`.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 from ..modeling.configuration_liminal import DIMENSIONS
 from ..modeling.errors import LiminalError
 from . import style as st
-from .style import Range
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,10 +104,8 @@ def conversation_trajectory(
     *,
     speakers: Sequence[str] | None = None,
     sharp: ArrayLike | None = None,
-    targets: Sequence[str] = DIMENSIONS,
-    value_range: Range = st.RANGE,
     width: float = st.WIDTH,
-    subject: str | None = None,
+    **options: Unpack[st.Options],
 ) -> "Figure":
     """The targets over the turns of a conversation, with uncertainty, the octant of each turn and the sharp turns.
 
@@ -119,15 +116,16 @@ def conversation_trajectory(
         uncertainty: `(turns, T)`, standard deviations in label units; a whisker is one sd to either side.
         speakers: a name per turn; each speaker has its own marker.
         sharp: `(turns,)` of booleans; None marks those of `sharp_turns`.
-        targets: T names; octants need pleasure (or valence), arousal and dominance among them.
-        value_range: lowest and highest possible label; the octants divide it in the middle (Mehrabian 1996).
         width: in inches, 3.5..20.
+        options: see `style.Options`. Octants need pleasure (or valence), arousal and dominance among the targets, and
+            divide the value range in the middle (Mehrabian 1996).
 
     Example:
         >>> figure = conversation_trajectory([[.2, 0, 0], [-.3, .2, -.1]], [[.1, .1, .1]] * 2)
         >>> figure.get_suptitle()
         'Conversation of 2 turns: from exuberant to anxious, 1 sharp turn'
     """
+    targets, value_range, subject = st.settled(**options)
     from ..modeling.pipeline_liminal import OCTANTS, octant
 
     points = st.check("pad", pad, ("turns", len(targets)))
@@ -204,10 +202,8 @@ def refinement(
     trajectory: ArrayLike,
     *,
     uncertainty: ArrayLike | None = None,
-    targets: Sequence[str] = DIMENSIONS,
-    value_range: Range = st.RANGE,
     width: float = st.WIDTH,
-    subject: str | None = None,
+    **options: Unpack[st.Options],
 ) -> "Figure":
     """How one text is read: the answer after each refinement step, and the uncertainty of the last.
 
@@ -220,6 +216,7 @@ def refinement(
         >>> refinement([[.1, 0, 0], [.2, .1, 0]]).get_suptitle()
         'One text in 2 refinement steps'
     """
+    targets, value_range, subject = st.settled(**options)
     points = st.check("trajectory", trajectory, ("K", len(targets)))
     doubt = None if uncertainty is None else st.check("uncertainty", uncertainty, (len(targets),), low=0)
     steps = len(points)

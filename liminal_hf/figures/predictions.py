@@ -1,19 +1,18 @@
 """Figures of predictions: how they are spread, how well they agree with labels, and how the refinement steps go.
 
 Requires numpy; the figures need matplotlib (`pip install 'liminal_hf[plot]'`). Arrays are `(rows, T)` in label units,
-one column per target; a gold value of -100 (or NaN) is missing and left out. In every function `targets` are the T
-names, `value_range` is the lowest and the highest possible label, `subject` the second line of the title. A wrong
-shape or an empty array is a `LiminalError`.
+one column per target; a gold value of -100 (or NaN) is missing and left out. The options of a figure are those of
+`style.Options`. A wrong shape or an empty array is a `LiminalError`.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ..metrics import ccc, pearson
-from ..modeling.configuration_liminal import DIMENSIONS, MISSING_LABEL
+from ..modeling.configuration_liminal import MISSING_LABEL
 from ..modeling.errors import LiminalError
 from . import style as st
 from .style import Array, Range
@@ -45,13 +44,7 @@ def _pair(
 
 
 def pad_distributions(
-    predicted: ArrayLike,
-    gold: ArrayLike | None = None,
-    *,
-    targets: Sequence[str] = DIMENSIONS,
-    bins: int = 30,
-    value_range: Range = st.RANGE,
-    subject: str | None = None,
+    predicted: ArrayLike, gold: ArrayLike | None = None, *, bins: int = 30, **options: Unpack[st.Options]
 ) -> "Figure":
     """Histograms of the predictions, with the range that holds 80% of them; beside those of the labels, if given.
 
@@ -67,6 +60,7 @@ def pad_distributions(
         >>> pad_distributions(gold * .5, gold).axes[0].get_title()
         'pleasure: SD ratio 0.50'
     """
+    targets, value_range, subject = st.settled(**options)
     guess = st.check("predicted", predicted, ("rows", len(targets)))
     st.check_count("bins", bins, 2)
     series = [("predicted", st.BLUE, "--", guess, np.ones(guess.shape, dtype=bool))]
@@ -106,12 +100,7 @@ def pad_distributions(
 
 
 def pleasure_arousal_plane(
-    predicted: ArrayLike,
-    uncertainty: ArrayLike | None = None,
-    *,
-    targets: Sequence[str] = DIMENSIONS,
-    value_range: Range = st.RANGE,
-    subject: str | None = None,
+    predicted: ArrayLike, uncertainty: ArrayLike | None = None, **options: Unpack[st.Options]
 ) -> "Figure":
     """Texts in the plane of pleasure and arousal; the colour is dominance, the cross the usual uncertainty.
 
@@ -124,6 +113,7 @@ def pleasure_arousal_plane(
         >>> pleasure_arousal_plane([[.4, .2, .1], [-.3, .1, 0]]).axes[0].get_xlabel()
         'pleasure (−1 to 1)'
     """
+    targets, value_range, subject = st.settled(**options)
     points = st.check("predicted", predicted, ("rows", len(targets)))
     found = st.positions(targets)
     if found is None:
@@ -160,14 +150,7 @@ def pleasure_arousal_plane(
 
 
 def emotional_field(
-    predicted: ArrayLike,
-    gold: ArrayLike,
-    *,
-    targets: Sequence[str] = DIMENSIONS,
-    max_points: int = 150,
-    value_range: Range = st.RANGE,
-    seed: int = 0,
-    subject: str | None = None,
+    predicted: ArrayLike, gold: ArrayLike, *, max_points: int = 150, seed: int = 0, **options: Unpack[st.Options]
 ) -> "Figure":
     """PAD in three dimensions, predicted against gold, with its three projections.
 
@@ -185,6 +168,7 @@ def emotional_field(
         >>> emotional_field(gold * .5, gold).get_suptitle().splitlines()[0]
         'Emotional field: predicted and gold PAD, 150 of 500 texts drawn'
     """
+    targets, value_range, subject = st.settled(**options)
     if len(targets) != 3:
         raise LiminalError(
             f"The emotional field has three axes; there are {len(targets)} targets: {', '.join(targets)}."
@@ -232,14 +216,7 @@ def emotional_field(
     return figure
 
 
-def predicted_vs_gold(
-    predicted: ArrayLike,
-    gold: ArrayLike,
-    *,
-    targets: Sequence[str] = DIMENSIONS,
-    value_range: Range = st.RANGE,
-    subject: str | None = None,
-) -> "Figure":
+def predicted_vs_gold(predicted: ArrayLike, gold: ArrayLike, **options: Unpack[st.Options]) -> "Figure":
     """Predicted against gold per target, with r, CCC, the identity and the regression line.
 
     The regression line is least squares of the prediction on gold: its slope below 1 is the shrinkage to the mean.
@@ -252,6 +229,7 @@ def predicted_vs_gold(
         >>> predicted_vs_gold(gold * .5, gold).axes[0].get_title()
         'pleasure: r 1.00, CCC 0.80'
     """
+    targets, value_range, subject = st.settled(**options)
     guess, truth, known = _pair(predicted, gold, targets, value_range)
     r, agreement = pearson(guess, truth), ccc(guess, truth)
     title = f"Predicted against gold, {st.count_of(len(truth), 'text')}: mean r {st.number(float(np.mean(r)))}"
@@ -279,14 +257,7 @@ def predicted_vs_gold(
 
 
 def reliability(
-    predicted: ArrayLike,
-    gold: ArrayLike,
-    uncertainty: ArrayLike,
-    *,
-    targets: Sequence[str] = DIMENSIONS,
-    bins: int = 8,
-    value_range: Range = st.RANGE,
-    subject: str | None = None,
+    predicted: ArrayLike, gold: ArrayLike, uncertainty: ArrayLike, *, bins: int = 8, **options: Unpack[st.Options]
 ) -> "Figure":
     """Reliability of the uncertainty: predicted standard deviation against the error observed, per target.
 
@@ -307,6 +278,7 @@ def reliability(
         >>> reliability(np.zeros_like(gold), gold, sd).axes[0].get_title()
         'pleasure: 94.3% covered'
     """
+    targets, value_range, subject = st.settled(**options)
     guess, truth, known = _pair(predicted, gold, targets, value_range)
     spread = st.check("uncertainty", uncertainty, truth.shape, low=0)
     st.check_count("bins", bins, 2)
@@ -382,14 +354,7 @@ def step_attention(attention: ArrayLike, *, subject: str | None = None) -> "Figu
     return figure
 
 
-def steps_curve(
-    trajectory: ArrayLike,
-    gold: ArrayLike,
-    *,
-    targets: Sequence[str] = DIMENSIONS,
-    value_range: Range = st.RANGE,
-    subject: str | None = None,
-) -> "Figure":
+def steps_curve(trajectory: ArrayLike, gold: ArrayLike, **options: Unpack[st.Options]) -> "Figure":
     """Pearson's r against the refinement step: whether the answer gets better from step to step.
 
     Args:
@@ -401,6 +366,7 @@ def steps_curve(
         >>> float(steps_curve(np.stack([0 * gold + gold[::-1], gold], axis=1), gold).axes[0].lines[0].get_ydata()[1])
         1.0
     """
+    targets, value_range, subject = st.settled(**options)
     points = st.check("trajectory", trajectory, ("rows", "K", len(targets)))
     steps = points.shape[1]
     r = np.stack([pearson(*_pair(points[:, step], gold, targets, value_range)[:2]) for step in range(steps)])

@@ -9,7 +9,7 @@ import textwrap
 import unicodedata
 from collections.abc import Sequence
 from itertools import cycle, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -41,6 +41,21 @@ _LINES = tuple(
         strict=True,
     )
 )
+
+
+class Options(TypedDict, total=False):
+    """What every figure of predictions takes beside its arrays."""
+
+    targets: Sequence[str]  # T names; by default pleasure, arousal and dominance
+    value_range: Range  # the lowest and the highest possible label; by default -1 to 1
+    subject: str | None  # the second line of the title
+
+
+def settled(
+    targets: Sequence[str] = DIMENSIONS, value_range: Range = RANGE, subject: str | None = None
+) -> tuple[Sequence[str], Range, str | None]:
+    """The options of a figure, with the defaults."""
+    return targets, value_range, subject
 
 
 def line_styles(count: int) -> list[tuple[str, str, str]]:
