@@ -52,7 +52,9 @@ def arrays(values: dict[str, Tensor], prefix: str = "") -> dict[str, np.ndarray]
 
 
 # BERT's own way is that of MiniLM below, with a memory in `test_a_conversation_in_texts`.
-@pytest.mark.parametrize("family", ["gpt2", "modernbert", "t5"])
+@pytest.mark.parametrize(
+    "family", ["modernbert", *(pytest.param(family, marks=pytest.mark.nightly) for family in ("gpt2", "t5"))]
+)
 @torch.no_grad()
 def test_onnx_gives_what_torch_gives_in_every_shape_with_memory(family: str, tmp_path: Path) -> None:
     model = tiny_model(family, num_outer_steps=2, label_std=[0.3, 0.4, 0.5], label_mean=[0.1, 0.0, -0.1])
@@ -78,27 +80,36 @@ def test_onnx_gives_what_torch_gives_in_every_shape_with_memory(family: str, tmp
         assert (model(**tokens).logits - expected.logits).abs().max() > 1e-3
 
 
-def test_the_files_hold_nothing_of_this_machine_and_the_model_is_left_as_it_was(tmp_path: Path) -> None:
-    model = tiny_model("bert", num_outer_steps=2).train()
-    model.config.text_config._name_or_path = str(tmp_path)
-    export_onnx(model, tmp_path / "onnx")
+@pytest.fixture(scope="module")
+def two_targets(tmp_path_factory: pytest.TempPathFactory) -> tuple[LiminalForPADRegression, Path]:
+    """A model that was in training, and its export."""
+    folder = tmp_path_factory.mktemp("two-targets") / "onnx"
+    model = tiny_model("bert", num_outer_steps=2, targets=["joy", "anger"]).train()
+    model.config.text_config._name_or_path = str(folder.parent)
+    export_onnx(model, folder)
+    return model, folder
+
+
+def test_the_files_hold_nothing_of_this_machine_and_the_model_is_left_as_it_was(
+    two_targets: tuple[LiminalForPADRegression, Path],
+) -> None:
+    model, folder = two_targets
     assert model.training and model.liminal.encoder.training
-    files = sorted(file.name for file in (tmp_path / "onnx").iterdir())
-    assert files == ["README.md", "config.json", "model.onnx"]
-    for file in (tmp_path / "onnx").iterdir():
+    assert sorted(file.name for file in folder.iterdir()) == ["README.md", "config.json", "model.onnx"]
+    for file in folder.iterdir():
         content = file.read_bytes()
-        for trace in (str(tmp_path), "site-packages", str(Path(__file__).parents[1]), "stack_trace"):
+        for trace in (str(folder.parent), "site-packages", str(Path(__file__).parents[1]), "stack_trace"):
             assert trace.encode() not in content, (file.name, trace)
     # Only standard operators, so that any ONNX runtime can read it.
-    proto = onnx.load(tmp_path / "onnx" / "model.onnx")
+    proto = onnx.load(folder / "model.onnx")
     assert {node.domain for node in proto.graph.node} <= {"", "ai.onnx"}
     assert [value.name for value in proto.graph.input] == ["input_ids", "attention_mask"]
     assert not any("memory" in value.name for value in proto.graph.output)
     onnx.checker.check_model(proto, full_check=True)
     with pytest.raises(ValueError, match="no tokenizer"):
-        OnnxPAD(tmp_path / "onnx").predict(["Hello."])
+        OnnxPAD(folder).predict(["Hello."])
     with pytest.raises(ValueError, match="memory=True"):
-        OnnxPAD(tmp_path / "onnx").initial_memory()
+        OnnxPAD(folder).initial_memory()
 
 
 @pytest.fixture(scope="module")
@@ -127,32 +138,29 @@ def test_a_folder_says_how_it_is_read_and_what_it_is(minilm_onnx: Path, monkeypa
     np.testing.assert_array_equal(without, names["outputs"]["logits"])
 
 
-@pytest.mark.parametrize(("part", "output"), [("spread_head", "uncertainty"), ("soul_kernel", "logits|new_memory")])
-def test_every_output_is_compared(part: str, output: str, tmp_path: Path) -> None:
-    model = tiny_model("bert", num_outer_steps=2)
-    path = export_onnx(model, tmp_path, memory=True)
-    _compare(model, path, memory=True)
-    with torch.no_grad():
-        for name, parameter in model.liminal.head.named_parameters():
-            parameter.add_(0.3 * (part in name))
-    with pytest.raises(LiminalError, match=f"was not written: its ({output})"):
+def test_every_output_is_compared(tmp_path: Path) -> None:
+    path = export_onnx(tiny_model("bert", num_outer_steps=2), tmp_path, memory=True)
+    for part, output in (("spread_head", "uncertainty"), ("soul_kernel", "logits|new_memory")):
+        model = tiny_model("bert", num_outer_steps=2)
         _compare(model, path, memory=True)
+        with torch.no_grad():
+            for name, parameter in model.liminal.head.named_parameters():
+                parameter.add_(0.3 * (part in name))
+        with pytest.raises(LiminalError, match=f"was not written: its ({output})"):
+            _compare(model, path, memory=True)
     with torch.no_grad():
         model.liminal.head.pad_head[2].weight.add_(0.5)
     with pytest.raises(LiminalError, match=r"its logits differs.* in 8 bits"):
         _compare(model, path, memory=True, in_8_bits=True)
 
 
-def test_other_targets(tmp_path: Path) -> None:
-    model = tiny_model("bert", num_outer_steps=2, targets=["joy", "anger"])
-    export_onnx(model, tmp_path, memory=True)
-    tokens = batch(3, 7)
+def test_other_targets(two_targets: tuple[LiminalForPADRegression, Path]) -> None:
+    folder, tokens = two_targets[1], batch(3, 7)
     with torch.no_grad():
-        expected = model(**tokens).logits.numpy()
-    memory = {f"memory.{name}": value.numpy() for name, value in model.initial_memory(3).items()}
-    logits = OnnxPAD(tmp_path).run({**arrays(tokens), **memory})["logits"]
+        expected = tiny_model("bert", num_outer_steps=2, targets=["joy", "anger"])(**tokens).logits.numpy()
+    logits = OnnxPAD(folder).run(arrays(tokens))["logits"]
     np.testing.assert_allclose(logits, expected, atol=1e-5, rtol=0)
-    assert "(2, 2): joy, anger" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "(2, 2): joy, anger" in (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_predict_on_minilm_matches_torch_whatever_the_batch(minilm_onnx: Path) -> None:
