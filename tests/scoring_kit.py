@@ -16,9 +16,9 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]")
 
 
-def tiny_checkpoint(folder: Path, seed: int = 0) -> str:
+def tiny_checkpoint(folder: Path, seed: int = 0, steps: int = 2) -> str:
     """A saved model on an encoder of two layers of width 32, with a memory that has its say."""
-    model = tiny_model("bert", seed, num_outer_steps=2, label_std=[0.3, 0.2, 0.2], max_seq_length=48)
+    model = tiny_model("bert", seed, num_outer_steps=steps, label_std=[0.3, 0.2, 0.2], max_seq_length=48)
     kernel = model.liminal.head.soul_kernel
     kernel.memory_gate.data.fill_(3.0)
     kernel.bond.weight.data.mul_(5)

@@ -84,7 +84,7 @@ def test_onnx_gives_what_torch_gives_in_every_shape_with_memory(family: str, tmp
 def two_targets(tmp_path_factory: pytest.TempPathFactory) -> tuple[LiminalForPADRegression, Path]:
     """A model that was in training, and its export."""
     folder = tmp_path_factory.mktemp("two-targets") / "onnx"
-    model = tiny_model("bert", num_outer_steps=2, targets=["joy", "anger"]).train()
+    model = tiny_model("bert", num_outer_steps=1, targets=["joy", "anger"]).train()
     model.config.text_config._name_or_path = str(folder.parent)
     export_onnx(model, folder)
     return model, folder
@@ -139,9 +139,9 @@ def test_a_folder_says_how_it_is_read_and_what_it_is(minilm_onnx: Path, monkeypa
 
 
 def test_every_output_is_compared(tmp_path: Path) -> None:
-    path = export_onnx(tiny_model("bert", num_outer_steps=2), tmp_path, memory=True)
+    path = export_onnx(tiny_model("bert", num_outer_steps=1), tmp_path, memory=True)
     for part, output in (("spread_head", "uncertainty"), ("soul_kernel", "logits|new_memory")):
-        model = tiny_model("bert", num_outer_steps=2)
+        model = tiny_model("bert", num_outer_steps=1)
         _compare(model, path, memory=True)
         with torch.no_grad():
             for name, parameter in model.liminal.head.named_parameters():
@@ -157,7 +157,7 @@ def test_every_output_is_compared(tmp_path: Path) -> None:
 def test_other_targets(two_targets: tuple[LiminalForPADRegression, Path]) -> None:
     folder, tokens = two_targets[1], batch(3, 7)
     with torch.no_grad():
-        expected = tiny_model("bert", num_outer_steps=2, targets=["joy", "anger"])(**tokens).logits.numpy()
+        expected = tiny_model("bert", num_outer_steps=1, targets=["joy", "anger"])(**tokens).logits.numpy()
     logits = OnnxPAD(folder).run(arrays(tokens))["logits"]
     np.testing.assert_allclose(logits, expected, atol=1e-5, rtol=0)
     assert "(2, 2): joy, anger" in (folder / "README.md").read_text(encoding="utf-8")

@@ -20,7 +20,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     from liminal_hf.export.onnx import export_onnx
 
     folder = tmp_path_factory.mktemp("onnx")
-    checkpoint = tiny_checkpoint(folder / "torch")
+    checkpoint = tiny_checkpoint(folder / "torch", steps=1)
     export_onnx(checkpoint, folder / "onnx")
     export_onnx(checkpoint, folder / "int8", quantize="int8", memory=True)
     return {name: str(folder / name) for name in ("torch", "onnx", "int8")}
