@@ -310,7 +310,8 @@ def fill(folder: Path, start: Any, results: Any) -> None:
 
 
 def test_several_processes_share_a_cache(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # imported once for both
     start, results = context.Event(), context.Queue()
     processes = [context.Process(target=fill, args=(tmp_path, start, results)) for _ in range(2)]
     for process in processes:
