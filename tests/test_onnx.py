@@ -182,6 +182,7 @@ def test_predict_on_minilm_matches_torch_whatever_the_batch(minilm_onnx: Path) -
         onnx_model.predict(["a", " "])
 
 
+@pytest.mark.nightly
 def test_int8_loses_next_to_nothing_on_emobank(minilm_onnx: Path, data_dir: Path, tmp_path: Path) -> None:
     export_onnx(DEFAULT_CHECKPOINT, tmp_path, quantize="int8")
     test = load_emobank(data_dir)["test"][::5]  # all of it: `benchmark_speed.py --only backends`
@@ -218,7 +219,7 @@ def test_int8_reaches_the_transposed_weights_of_gpt2(tmp_path: Path) -> None:
 @torch.no_grad()
 def test_a_conversation_in_texts(minilm: Path, tmp_path: Path) -> None:
     tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(minilm)
-    config = LiminalForPADRegression.from_encoder_pretrained(MINILM, latent_size=16, num_outer_steps=2).config
+    config = LiminalForPADRegression.from_encoder_pretrained(MINILM, latent_size=16, num_outer_steps=1).config
     config.text_config.num_hidden_layers = 1
     torch.manual_seed(0)
     model = LiminalForPADRegression(LiminalConfig.from_dict(json.loads(config.to_json_string(use_diff=False)))).eval()
