@@ -153,7 +153,7 @@ def build_card(config: LiminalConfig, facts: Mapping[str, Any] | None = None) ->
     repo_id = given_id or f"OWNER/{name}"
     form = facts.get("form", "hub")
     corpora = _corpora(facts)
-    evaluations = _evaluations(facts, config.targets)
+    evaluations = _evaluations(facts)
     license_id = inherited_fact(facts, "license")
     encoder = config.encoder_name_or_path
     base_model = facts.get("base_model") or (encoder if _is_hub_id(encoder) else None)
@@ -177,6 +177,8 @@ def build_card(config: LiminalConfig, facts: Mapping[str, Any] | None = None) ->
         co2_eq_emissions=facts.get("co2_eq_emissions"),
         weights_sha256=facts.get("weights_sha256"),
     )
+    # Where it is pushed to is not part of how it was trained.
+    trained = {key: value for key, value in recipe.items() if key != "hub"}
     measured: dict[str, Any] = next((metrics[split] for split in ("test", "validation") if metrics.get(split)), {})
     return ModelCard.from_template(
         card_data,
@@ -197,7 +199,7 @@ def build_card(config: LiminalConfig, facts: Mapping[str, Any] | None = None) ->
         encoder_license=facts.get("encoder_license") or base.get("encoder_license"),
         rounded=rounded,
         evaluations=evaluations,
-        base_evaluations=_evaluations(base, config.targets),
+        base_evaluations=_evaluations(base),
         ceiling=inherited_fact(facts, "human_ceiling")
         or next((c.ceiling for c in corpora.values() if c.ceiling), None),
         data_recipe=_section(facts, "data") or _section(base, "data"),
@@ -205,8 +207,7 @@ def build_card(config: LiminalConfig, facts: Mapping[str, Any] | None = None) ->
         data_lines=_data_lines(facts),
         base_lines=_data_lines(base) if base else [],
         corpora=corpora,
-        # Where it is pushed to is not part of how it was trained.
-        recipe=_yaml({key: value for key, value in recipe.items() if key != "hub"}),
+        recipe=yaml.safe_dump(trained, sort_keys=False, allow_unicode=True).strip() if trained else "",
     )
 
 
@@ -282,7 +283,7 @@ def _data_lines(facts: Mapping[str, Any]) -> list[str]:
     return list(lines.values())
 
 
-def _evaluations(facts: Mapping[str, Any], targets: list[str]) -> list[dict[str, Any]]:
+def _evaluations(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     metrics, corpus = facts.get("metrics") or {}, CORPORA.get(_section(facts, "data").get("dataset") or "")
     dataset = corpus.name if corpus else "own data"
     evaluations = []
@@ -293,27 +294,17 @@ def _evaluations(facts: Mapping[str, Any], targets: list[str]) -> list[dict[str,
             continue
         intervals = (metrics.get("intervals") or {}).get(split) or {}
         intervals = {key: interval for key, interval in intervals.items() if all(map(_is_finite, interval))}
-        table = [
-            [target, *(_cell(values, intervals, f"{metric}_{target}") for metric in _METRICS)]
-            for target in (*targets, "mean")
-        ]
-        rows = (metrics.get("rows") or {}).get(split, "unknown number of")
-        evaluations.append(
-            {"dataset": dataset, "split": split, "rows": rows, "table": table, "values": values, "intervals": intervals}
-        )
+        about = {
+            "dataset": dataset,
+            "split": split,
+            "rows": (metrics.get("rows") or {}).get(split, "unknown number of"),
+        }
+        evaluations.append({**about, "values": values, "intervals": intervals})
     return evaluations
 
 
 def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _cell(values: Mapping[str, float], intervals: Mapping[str, list[float]], key: str) -> str:
-    if key not in values:
-        return ""
-    # CCC, MAE and RMSE of near-zero labels need the fourth digit.
-    text = f"{values[key]:.3f}" if key.startswith("pearson") else f"{values[key]:.4f}"
-    return text + (f" [{intervals[key][0]:.3f}, {intervals[key][1]:.3f}]" if key in intervals else "")
 
 
 def _eval_results(evaluations: list[dict[str, Any]], targets: list[str]) -> list[EvalResult]:
@@ -348,10 +339,6 @@ def _soft_targets(facts: Mapping[str, Any]) -> str:
     names = ", ".join(name if count == 1 else f"{name} ({count} times)" for name, count in counts)
     spread = ", spread as the labels are" if distill.get("stretch") else ""
     return f"{distill['weight']:.0%} of the target is the mean of {names}{spread}"
-
-
-def _yaml(recipe: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True).strip() if recipe else ""
 
 
 def _portable(value: Any) -> Any:

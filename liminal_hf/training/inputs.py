@@ -63,16 +63,9 @@ def load_splits(
     elif recipe.data.files is None:
         splits = _emobank(recipe, data_dir)
     else:
-        options = {name: getattr(recipe.data, name) for name in ("separator", "encoding", "decimal", "sheet", "quotes")}
-        splits = load_table(
-            {str(split): path for split, path in recipe.data.files.items()},
-            text=recipe.data.text,
-            labels=tuple(recipe.data.labels),
-            scale=recipe.data.scale,
-            targets=targets,
-            validation_fraction=recipe.data.validation_fraction,
-            **{name: value for name, value in options.items() if value is not None},
-        )
+        files = {str(split): path for split, path in recipe.data.files.items()}
+        given = recipe.data.model_dump(exclude={"dataset", "files", "max_length"}, exclude_none=True)
+        splits = load_table(files, targets=targets, **given)
     if "validation" not in splits or not len(splits["validation"]):
         raise LiminalError(
             "There is nothing to choose the best model by: give data.files a `validation` table, or set "
