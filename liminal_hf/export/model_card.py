@@ -5,7 +5,6 @@ Requires huggingface_hub, PyYAML and Jinja2 (which torch brings).
 
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -203,7 +202,7 @@ def build_card(config: LiminalConfig, facts: Mapping[str, Any] | None = None) ->
         ceiling=inherited_fact(facts, "human_ceiling")
         or next((c.ceiling for c in corpora.values() if c.ceiling), None),
         data_recipe=_section(facts, "data") or _section(base, "data"),
-        soft_targets=_soft_targets(facts) or _soft_targets(base),
+        distill=_section(facts, "distill") or _section(base, "distill"),
         data_lines=_data_lines(facts),
         base_lines=_data_lines(base) if base else [],
         corpora=corpora,
@@ -329,16 +328,6 @@ def _eval_results(evaluations: list[dict[str, Any]], targets: list[str]) -> list
         for target in (*targets, "mean")
         if (key := f"{metric}_{target}") in evaluation["values"]
     ]
-
-
-def _soft_targets(facts: Mapping[str, Any]) -> str:
-    distill = _section(facts, "distill")
-    if not distill.get("teachers"):
-        return ""
-    counts = Counter(distill["teachers"]).items()
-    names = ", ".join(name if count == 1 else f"{name} ({count} times)" for name, count in counts)
-    spread = ", spread as the labels are" if distill.get("stretch") else ""
-    return f"{distill['weight']:.0%} of the target is the mean of {names}{spread}"
 
 
 def _portable(value: Any) -> Any:

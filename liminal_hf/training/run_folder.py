@@ -173,16 +173,14 @@ class RunFolder:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             if self.run.is_file():
                 stored = [self._stored_identity()]
-                if _same(stored[0], identity) and not self.recipe.is_file():
+                if not _changed(stored[0], identity) and not self.recipe.is_file():
                     # The run was interrupted between the two.
                     write_text(self.recipe, recipe.to_yaml())
             else:
                 about = {"identity": identity, "data_given": data_given, "versions": versions()}
                 write_text(self.run, json.dumps(about, indent=2) + "\n")
                 write_text(self.recipe, recipe.to_yaml())
-        stored = broadcast_object_list(stored)
-        if stored[0] is not None and not _same(stored[0], identity):
-            changed = [name for name, value in identity.items() if stored[0].get(name, value) != value]
+        if changed := _changed(broadcast_object_list(stored)[0] or {}, identity):
             parts = {"data": "data set", "encoder": "encoder", "plugins": "plugin"}
             what = self._difference(recipe) if "recipe" in changed else parts.get(changed[0], "teacher")
             raise RunMismatchError(
@@ -250,9 +248,9 @@ def without_nan(value: Any) -> Any:
     return json.loads(json.dumps(value), parse_constant=lambda name: None)
 
 
-def _same(stored: dict[str, str], identity: dict[str, str]) -> bool:
+def _changed(stored: dict[str, str], identity: dict[str, str]) -> list[str]:
     # A run of an older version does not know all of it.
-    return all(stored.get(name, value) == value for name, value in identity.items())
+    return [name for name, value in identity.items() if stored.get(name, value) != value]
 
 
 def _identity(recipe: Recipe, data: DatasetDict) -> dict[str, str]:
@@ -268,7 +266,7 @@ def _identity(recipe: Recipe, data: DatasetDict) -> dict[str, str]:
     if plugins := _plugin_code(recipe):
         identity["plugins"] = _sha256(plugins)
     if recipe.distill:  # a folder that was trained again is another teacher
-        identity["teachers"] = hashlib.sha256(json.dumps(weights_sha256(recipe.distill.teachers)).encode()).hexdigest()
+        identity["teachers"] = _sha256(weights_sha256(recipe.distill.teachers))
         identity["teacher_settings"] = _sha256(settings_sha256(recipe.distill.teachers))
     return identity
 
