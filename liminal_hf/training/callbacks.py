@@ -24,18 +24,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..io import atomic_write, changed_files, folder_sha256, write_text
 from ..modeling.errors import LiminalError
-from .calibration import (
-    SCALE_TEXTS,
-    Array,
-    calibrate,
-    check_label_range,
-    liminal_model,
-    measure_labels,
-    measure_pooled_scale,
-    predict,
-    read_labels,
-    update_config,
-)
+from . import calibration
+from .calibration import Array, check_label_range, liminal_model, read_labels, update_config
 
 RAW_WEIGHTS = "raw_weights.safetensors"
 MANIFEST = "manifest.json"
@@ -146,8 +136,8 @@ class FitCallback(TrainerCallback, ExportableState):
             for entry in saved if isinstance(saved, list) else [saved]:
                 update_config(model, **entry["attributes"]["measured"])
         elif not getattr(config, "labels_measured", True):  # code that came with an older checkpoint has no such field
-            measure_labels(model, labels)
-            measure_pooled_scale(model, rows.batches(SCALE_TEXTS))
+            calibration.measure_labels(model, labels)
+            calibration.measure_pooled_scale(model, rows.batches(calibration.SCALE_TEXTS))
             _agree(model, "pooled_scale")
         fields = ("label_mean", "label_std", "trained_targets", "pooled_scale")
         self.measured = {name: getattr(config, name) for name in fields if hasattr(config, name)}
@@ -159,11 +149,12 @@ class FitCallback(TrainerCallback, ExportableState):
             loader = self.evaluated()
         if not self.measured:
             return
-        parts = [None if one is None else Rows(one) for one in (loader, kwargs.get("train_dataloader"))]
-        validation, train = (
-            None if part is None else predict(model, part.batches(self.MOST_ROWS, spread=True)) for part in parts
-        )
-        calibrate(model, validation, train)
+
+        def predicted(loader: Any) -> Any:
+            rows = None if loader is None else Rows(loader).batches(self.MOST_ROWS, spread=True)
+            return None if rows is None else calibration.predict(model, rows)
+
+        calibration.calibrate(model, predicted(loader), predicted(kwargs.get("train_dataloader")))
         _agree(model, "uncertainty_scale", "prediction_quantiles", "residual_quantiles")
 
 

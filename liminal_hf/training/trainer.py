@@ -13,14 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import (
-    DataCollatorWithPadding,
-    PreTrainedModel,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-    default_data_collator,
-)
+from transformers import DataCollatorWithPadding, PreTrainedModel, Trainer, TrainingArguments, default_data_collator
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, HubStrategy
 
@@ -114,7 +107,7 @@ class LiminalTrainer(Trainer):
         eval_dataset: Any = None,
         processing_class: Any = None,
         *,
-        callbacks: list[TrainerCallback] | None = None,
+        callbacks: list[Any] | None = None,
         **kwargs: Any,
     ) -> None:
         self.optimizer: torch.optim.Optimizer | None

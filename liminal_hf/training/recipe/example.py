@@ -51,10 +51,8 @@ def _lines(section: Any, written: dict[str, Any], indent: str, left_out: bool = 
         # A phase may change the model too; that and `training` are given in one line.
         inner = SECTIONS.get(key) if section is Recipe else None
         if inner is None:
-            default = (
-                field.examples[0] if field.is_required() and is_off else field.get_default(call_default_factory=True)
-            )
-            value = default if is_off else written[key]
+            value = field.get_default(call_default_factory=True) if is_off else written[key]
+            value = field.examples[0] if is_off and field.is_required() else value
             value = list(value) if isinstance(value, tuple) else value
             plain = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000)
             lines.append(f"{line} {plain.strip().removesuffix('...').strip()}")

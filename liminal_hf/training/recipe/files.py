@@ -45,10 +45,9 @@ def with_base(content: Mapping[str, Any], folder: Path, seen: tuple[Path, ...] =
     result = copy.deepcopy(dict(content))
     for section, key in (("data", "files"), ("distill", "teachers")):
         paths = result[section].get(key) if isinstance(result.get(section), dict) else None
-        # Both are changed in place: a dict by its keys, a list by its positions.
-        for index in paths if isinstance(paths, dict) else range(len(paths)) if isinstance(paths, list) else ():
-            if isinstance(paths[index], str):
-                paths[index] = str((folder / paths[index]).resolve())
+        if isinstance(paths, dict | list):
+            for index, path in list(paths.items() if isinstance(paths, dict) else enumerate(paths)):
+                paths[index] = str((folder / path).resolve()) if isinstance(path, str) else path
     name = result.pop("base", None)
     if name is None:
         return result
