@@ -66,6 +66,42 @@ def test_excel_runs_nothing(tmp_path: Path) -> None:
             writer.write(TABLE)
 
 
+def test_numbers_of_a_csv_are_numbers_in_excel(tmp_path: Path) -> None:
+    """Where nothing is lost: a postcode, a version, a long number, a word, thousands or decimals stay text."""
+    openpyxl = pytest.importorskip("openpyxl", reason="needs openpyxl: pip install 'liminal_hf[tables]'")
+    columns = {
+        "text": (["1", "2", "3"], ["1", "2", "3"]),
+        "id": (["1", "", "30"], [1, None, 30]),
+        "score": (["4,5", "-3", "0,25"], [4.5, -3, 0.25]),
+        "price": (["1,50", "2,00", "12,25"], [1.5, 2, 12.25]),
+        "zip": (["01234", "50667", "1"], None),
+        "version": (["1,10", "1,9", "2"], None),
+        "account": (["1234567890123456", "1", "2"], None),
+        "phone": (["123456789012345", "1", "2"], [123456789012345, 1, 2]),
+        "other": (["1", "NA", "2"], None),
+        "plus": (["+1", "1", "2"], None),
+        "zero": (["-0", "-0,0", "2"], None),
+        "unclear": (["1,234", "2,345", "1"], None),
+        "foreign": (["1.234,5", "1", "2"], None),
+        "point": (["1.5", "1", "2"], None),
+        "empty": (["", "", ""], [None] * 3),
+    }
+    rows = zip(*(cells for cells, _ in columns.values()), strict=True)
+    lines = [";".join(columns), *map(";".join, rows)]
+    (tmp_path / "a.csv").write_text("\n".join(lines), "utf-8")
+    table = read_table(tmp_path / "a.csv")
+    sheet = openpyxl.load_workbook(write_table(tmp_path / "a.xlsx", table.columns, table.file.like)).active
+    for column, (name, (cells, numbers)) in zip(sheet.iter_cols(min_row=2), columns.items(), strict=True):
+        found = [cell.value for cell in column]
+        assert found == (numbers if numbers and name != "text" else cells), name
+        shown = {"price": "0.00", "phone": "0", "id": "0"}.get(name, "General")
+        assert {cell.number_format for cell in column if cell.value is not None} <= {shown}, name
+    again = read_table(tmp_path / "a.xlsx", TableSettings(), ["score"])
+    assert again.texts == ["1", "2", "3"] and again.numbers(["score"]).ravel().tolist() == [4.5, -3, 0.25]
+    sheet = openpyxl.load_workbook(write_table(tmp_path / "b.xlsx", table.columns)).active
+    assert sheet["B2"].value == "1", "what came from no CSV has its own types"
+
+
 def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
     for ending in (".csv", ".xlsx", ".parquet", ".jsonl"):
         with pytest.raises(RuntimeError), TableWriter(tmp_path / f"a{ending}", TABLE.schema) as writer:

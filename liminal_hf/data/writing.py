@@ -8,7 +8,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 
 from ..io import atomic_write
 from ..modeling.errors import LiminalError
+from .cells import fold, readings
 from .formats import as_text, clean
 from .table_settings import TableSettings
 
@@ -57,6 +59,46 @@ def harmless(cell: str) -> str:
     return f"'{cell}"
 
 
+def number_formats(tables: Iterable[pa.Table], like: TableSettings | None) -> dict[str, str]:
+    """Excel's formats of the columns that were numbers in a CSV, where all of its cells are text.
+
+    A column is a number where each filled cell is written in the table's decimal convention, and a number loses nothing
+    of it: no zeros in front (a postcode), at most 15 digits, and zeros behind only where all cells have as many places.
+
+    Args:
+        tables: all parts of the table.
+        like: settings of the table that came in. The column of its texts stays text, as do all of them if it was no
+            CSV, which has a separator.
+
+    Example:
+        >>> table = pa.table({"score": ["1,5", "", "-2"], "price": ["1,50", "2,00", "3,25"], "zip": ["01", "2", "3"]})
+        >>> number_formats([table], TableSettings(separator=";", decimal=","))
+        {'score': 'General', 'price': '0.00'}
+    """
+    if like is None or like.separator is None:
+        return {}
+    mark = like.decimal or "."
+    point = re.escape(mark)
+    plain = re.compile(rf"(?!-0*{point}?0*$)(?!(?:\D*\d){{16}})-?(?:0|[1-9]\d*)(?:{point}\d+)?", re.ASCII)
+    columns: dict[str, set[str]] = {}
+    texts = {fold(like.text)}
+    for table in tables:
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            if pa.types.is_string(column.type) and fold(name) not in texts:
+                cells = set(column.unique().to_pylist()) - {None, ""}
+                columns.setdefault(name, set()).update(cells)
+                texts |= set() if all(map(plain.fullmatch, cells)) else {fold(name)}
+    found = {}
+    for name, cells in columns.items():
+        places = {len(cell.partition(mark)[2]) for cell in cells}
+        padded = any(mark in cell and cell.endswith("0") for cell in cells)
+        # "1,234" alone may be thousands.
+        unclear = mark == "," and any(places) and not any(mark in cell and len(readings(cell)) == 1 for cell in cells)
+        if cells and fold(name) not in texts and not unclear and not (padded and len(places) > 1):
+            found[name] = f"0.{'0' * max(places)}".rstrip(".") if padded or places == {0} else "General"
+    return found
+
+
 class TableWriter:
     """Writes a table piece by piece; the file is in place, whole, when the block ends well.
 
@@ -66,6 +108,7 @@ class TableWriter:
         like: settings of the table that came in: separator and decimal mark of a CSV. A CSV gets a byte-order mark, by
             which Excel knows UTF-8.
         metadata: goes into the schema of a Parquet file.
+        formats: Excel's formats of columns of text that are written as numbers (see `number_formats`).
 
     Raises:
         LiminalError: the ending is none that can be written, or the rows do not fit into a sheet.
@@ -87,42 +130,46 @@ class TableWriter:
         schema: pa.Schema,
         like: TableSettings | None = None,
         metadata: Mapping[bytes, bytes] | None = None,
+        formats: Mapping[str, str] | None = None,
     ) -> None:
         self.path, self.schema = Path(path), schema.with_metadata(metadata)
         self.ending = output_ending(path)
         separator = (like.separator if like else None) or ","
         self._separator = "\t" if self.ending == ".tsv" else separator
         self._decimal = (like.decimal if like else None) or "."
+        self._formats = formats or {}
         self._rows = 0
 
     def __enter__(self) -> "TableWriter":
-        self._atomic = atomic_write(self.path)
-        self._temporary = self._atomic.__enter__()
-        try:
-            self._open()
-        except BaseException as error:
-            self._atomic.__exit__(type(error), error, error.__traceback__)
-            raise
+        with ExitStack() as stack:
+            temporary = stack.enter_context(atomic_write(self.path))
+            if self.ending == ".parquet":
+                self._parquet = pq.ParquetWriter(temporary, self.schema, compression=COMPRESSION)
+                stack.callback(self._parquet.close)
+            elif self.ending == ".xlsx":
+                try:
+                    import openpyxl
+                except ImportError as error:
+                    raise ImportError(
+                        f"Excel files need openpyxl: pip install 'liminal_hf[tables]' ({error})"
+                    ) from error
+                book = openpyxl.Workbook(write_only=True)
+                self._sheet = book.create_sheet("predictions")
+                self._sheet.append([self._excel(name) for name in self.schema.names])
+                stack.callback(book.save, temporary)
+            else:
+                encoding = "utf-8-sig" if self.ending == ".csv" else "utf-8"
+                self._text = stack.enter_context(temporary.open("w", encoding=encoding, newline=""))
+                self._csv = csv.writer(self._text, delimiter=self._separator, lineterminator="\n")
+                if self.ending != ".jsonl":
+                    self._csv.writerow([harmless(name) for name in self.schema.names])
+            self._open = stack.pop_all()
         return self
 
-    def _open(self) -> None:
-        names = self.schema.names
-        if self.ending == ".parquet":
-            self._parquet = pq.ParquetWriter(self._temporary, self.schema, compression=COMPRESSION)
-        elif self.ending == ".xlsx":
-            try:
-                import openpyxl
-            except ImportError as error:
-                raise ImportError(f"Excel files need openpyxl: pip install 'liminal_hf[tables]' ({error})") from error
-            self._book = openpyxl.Workbook(write_only=True)
-            self._sheet = self._book.create_sheet("predictions")
-            self._sheet.append([self._excel(name) for name in names])
-        else:
-            encoding = "utf-8-sig" if self.ending == ".csv" else "utf-8"
-            self._text = self._temporary.open("w", encoding=encoding, newline="")
-            if self.ending != ".jsonl":
-                self._csv = csv.writer(self._text, delimiter=self._separator, lineterminator="\n")
-                self._csv.writerow([harmless(name) for name in names])
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, trace)
 
     def write(self, table: pa.Table) -> None:
         """Adds rows with the columns of the schema."""
@@ -130,23 +177,21 @@ class TableWriter:
         if self.ending == ".parquet":
             self._parquet.write_table(table.replace_schema_metadata(self.schema.metadata))
             return
-        single = [pa.types.is_float32(field.type) for field in self.schema]
-        rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
-        if self.ending == ".xlsx":
-            if self._rows > EXCEL_ROWS:
-                raise LiminalError(f"{self.path}: an Excel sheet takes {EXCEL_ROWS:,} rows. Write .csv or .parquet.")
-            for row in rows:
-                self._sheet.append([self._excel(_short(v) if s else v) for v, s in zip(row, single, strict=True)])
-        elif self.ending == ".jsonl":
-            for row in rows:
-                values = {
-                    name: _plain(_short(v) if s else v)
-                    for name, v, s in zip(self.schema.names, row, single, strict=True)
-                }
+        if self.ending == ".xlsx" and self._rows > EXCEL_ROWS:
+            raise LiminalError(f"{self.path}: an Excel sheet takes {EXCEL_ROWS:,} rows. Write .csv or .parquet.")
+        formats = list(map(self._formats.get, self.schema.names))
+        columns = [column.to_pylist() for column in table.columns]
+        for index, field in enumerate(self.schema):
+            if pa.types.is_float32(field.type):
+                columns[index] = list(map(_short, columns[index]))
+        for row in zip(*columns, strict=True):
+            if self.ending == ".xlsx":
+                self._sheet.append(list(map(self._excel, row, formats)))
+            elif self.ending == ".jsonl":
+                values = dict(zip(self.schema.names, map(_plain, row), strict=True))
                 self._text.write(json.dumps(values, ensure_ascii=False) + "\n")
-        else:
-            for row in rows:
-                self._csv.writerow([self._cell(_short(v) if s else v) for v, s in zip(row, single, strict=True)])
+            else:
+                self._csv.writerow(map(self._cell, row))
 
     def _cell(self, value: Any) -> str:
         if value is None:
@@ -156,7 +201,7 @@ class TableWriter:
         text = as_text(value).replace("\x00", "\ufffd")
         return harmless(text) if isinstance(value, str) else text
 
-    def _excel(self, value: Any) -> Any:
+    def _excel(self, value: Any, number_format: str | None = None) -> Any:
         from openpyxl.cell import WriteOnlyCell
         from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 
@@ -164,25 +209,15 @@ class TableWriter:
             return None
         if isinstance(value, bool | int | float) or (hasattr(value, "year") and getattr(value, "tzinfo", None) is None):
             return value
+        if number_format and value:
+            plain = value.replace(self._decimal, ".")
+            cell = WriteOnlyCell(self._sheet, float(plain) if "." in plain else int(plain))
+            cell.number_format = number_format
+            return cell
         cell = WriteOnlyCell(self._sheet, ILLEGAL_CHARACTERS_RE.sub("\ufffd", as_text(value))[:_EXCEL_CHARACTERS])
         if isinstance(cell.value, str) and cell.value.startswith(_FORMULA):
             cell.data_type, cell.quotePrefix = "s", True  # a text, whatever it begins with
         return cell
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if self.ending == ".parquet":
-                self._parquet.close()
-            elif self.ending == ".xlsx":
-                self._book.save(self._temporary)
-            else:
-                self._text.close()
-        except BaseException as failure:
-            self._atomic.__exit__(type(failure), failure, failure.__traceback__)
-            raise
-        self._atomic.__exit__(kind, error, trace)
 
 
 def write_table(
@@ -200,7 +235,8 @@ def write_table(
     """
     if not isinstance(columns, pa.Table):
         columns = pa.table({name: _column(list(values)) for name, values in columns.items()})
-    with TableWriter(path, columns.schema, like) as writer:
+    formats = number_formats([columns], like) if output_ending(path) == ".xlsx" else None
+    with TableWriter(path, columns.schema, like, formats=formats) as writer:
         writer.write(columns)
     return Path(path)
 

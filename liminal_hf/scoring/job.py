@@ -10,7 +10,7 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from .._version import __version__
-from ..data.writing import COMPRESSION, EXCEL_ROWS, OUTPUT_ENDINGS, TableWriter
+from ..data.writing import COMPRESSION, EXCEL_ROWS, OUTPUT_ENDINGS, TableWriter, number_formats
 from ..io import atomic_write, write_text
 from ..modeling.errors import LiminalError
 from .scorer import Scorer
@@ -338,13 +338,19 @@ def _count(parts: Iterable[Path], prefix: str) -> tuple[int, dict[str, int], int
 
 def _concatenate(folder: Path, plan: Plan, output: Path, facts: dict[str, Any]) -> None:
     """One file from all shards, without ever holding more than one."""
-    parts = _parts(folder, plan)
-    schema = pq.read_schema(parts[0]).remove_metadata()
-    metadata = {_KEY: json.dumps(facts).encode()} if output.suffix.lower() == ".parquet" else None
-    with TableWriter(output, schema, plan.settings, metadata) as writer:
-        for part in parts:
+
+    def tables() -> Iterator[pa.Table]:
+        for part in _parts(folder, plan):
             with pq.ParquetFile(part, pre_buffer=False) as file:
-                writer.write(file.read(use_threads=False).replace_schema_metadata(None))
+                yield file.read(use_threads=False).replace_schema_metadata(None)
+
+    ending = output.suffix.lower()
+    metadata = {_KEY: json.dumps(facts).encode()} if ending == ".parquet" else None
+    formats = number_formats(tables(), plan.settings) if ending == ".xlsx" else None
+    schema = pq.read_schema(_part(folder, 0)).remove_metadata()
+    with TableWriter(output, schema, plan.settings, metadata, formats) as writer:
+        for table in tables():
+            writer.write(table)
 
 
 # ---- Ray ----
