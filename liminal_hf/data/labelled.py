@@ -6,6 +6,7 @@ Requires datasets and numpy; Excel and SPSS tables need the extra `tables`. Labe
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,10 +94,8 @@ def load_table(
         logger.warning(
             "%d texts are in more than one split, for example %r in %s: results on them are too good. "
             "liminal_hf.data.cross_split_duplicates lists them.",
-            len(crossing),
-            example[:60],
-            " and ".join(splits),
-        )
+            len(crossing), example[:60], " and ".join(splits),
+        )  # fmt: skip
     return corpus
 
 
@@ -149,27 +148,29 @@ def _read_split(path: Path, settings: TableSettings, label_columns: Mapping[str,
     if not len(table):
         raise LiminalError(f"{path} has a header and no rows.")
     _check_rows(table)
-    columns: dict[str, list] = {}
+    labels = _labels(table, label_columns, settings.scale).tolist()
+    columns: dict[str, list] = {"text": table.texts, "labels": labels}
     features = {"text": Value("string"), "labels": List(Value("float32"))}
     if "id" in table.columns.column_names and "id" not in (table.file.text, *label_columns.values()):
-        columns["id"] = ["" if value is None else as_text(value) for value in table["id"]]
-        features = {"id": Value("string"), **features}
-        _warn_of_duplicate_ids(path, columns["id"])
-    columns["text"] = table.texts
-    columns["labels"] = _labels(table, label_columns, settings.scale).tolist()
+        ids = ["" if value is None else as_text(value) for value in table["id"]]
+        columns, features = {"id": ids, **columns}, {"id": Value("string"), **features}
+        repeated = [value for value, count in Counter(ids).items() if count > 1]
+        if repeated:
+            logger.warning("%s: %d ids occur more than once, for example %r.", path, len(repeated), repeated[0])
     return Dataset.from_dict(columns, features=Features(features))
 
 
 def _check_rows(table: Table) -> None:
     """Raises when a row can't be read or has no text."""
-    errors = [error or text_error(text) for error, text in zip(table.errors, table.texts, strict=True)]
-    bad = [index for index, error in enumerate(errors) if error]
+    text = f"column {table.file.text!r} is"
+    bad = []
+    for index, (problem, value) in enumerate(zip(table.errors, table.texts, strict=True)):
+        error = problem or text_error(value)
+        if error:
+            error = "missing" if error == "no text (missing value)" else error
+            bad.append(problem or f"{table.where(index)}: {text} {error}")
     if not bad:
         return
-    shown = [
-        table.errors[index] or f"{table.where(index)}: column {table.file.text!r} is {_phrase(errors[index])}"
-        for index in bad[:5]
-    ]
     more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
     advice = " Correct or remove them."
     if table.file.kind == "delimited" and any(table.errors):
@@ -177,13 +178,8 @@ def _check_rows(table: Table) -> None:
             " A text with a separator, a quotation mark or a line break must be in quotation marks, with those inside "
             'doubled ("").'
         )
-    raise LiminalError(
-        f"{table.file.path}: {len(bad)} of {len(table)} rows can't be read ({'; '.join(shown)}{more}).{advice}"
-    )
-
-
-def _phrase(error: str | None) -> str:
-    return {"no text (missing value)": "missing"}.get(str(error), str(error))
+    shown = "; ".join(bad[:5])
+    raise LiminalError(f"{table.file.path}: {len(bad)} of {len(table)} rows can't be read ({shown}{more}).{advice}")
 
 
 def _labels(table: Table, columns: Mapping[str, str], scale: tuple[float, float]) -> np.ndarray:
@@ -217,13 +213,6 @@ def _labels(table: Table, columns: Mapping[str, str], scale: tuple[float, float]
     return np.where(np.isnan(values), MISSING_LABEL, 2 * (values - low) / (high - low) - 1)
 
 
-def _warn_of_duplicate_ids(path: Path, ids: list[str]) -> None:
-    seen: set[str] = set()
-    repeated = list(dict.fromkeys(value for value in ids if value in seen or seen.add(value)))  # type: ignore[func-returns-value]
-    if repeated:
-        logger.warning("%s: %d ids occur more than once, for example %r.", path, len(repeated), repeated[0])
-
-
 def _hold_out(rows: Dataset, fraction: float, seed: int, path: Path) -> tuple[Dataset, Dataset]:
     texts = rows["text"][:]
     different = sorted(set(texts))
@@ -234,10 +223,6 @@ def _hold_out(rows: Dataset, fraction: float, seed: int, path: Path) -> tuple[Da
         )
     count = min(max(round(fraction * len(different)), 1), len(different) - 1)
     chosen = {different[index] for index in np.random.default_rng(seed).permutation(len(different))[:count]}
-    apart = [index for index, text in enumerate(texts) if text in chosen]
-    rest = [index for index, text in enumerate(texts) if text not in chosen]
-    return _select(rows, rest), _select(rows, apart)
-
-
-def _select(rows: Dataset, indices: list[int]) -> Dataset:
-    return Dataset.from_dict({name: values for name, values in rows[indices].items()}, features=rows.features)
+    sides = ([index for index, text in enumerate(texts) if (text in chosen) == apart] for apart in (False, True))
+    train, validation = (Dataset.from_dict(rows[side], features=rows.features) for side in sides)
+    return train, validation

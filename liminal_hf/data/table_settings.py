@@ -18,11 +18,9 @@ from .cells import DATE_ORDERS, fold
 
 logger = logging.getLogger(__name__)
 
-# Letters that stand for the targets' names.
-_TARGETS = {
-    "v": "pleasure", "p": "pleasure", "a": "arousal", "d": "dominance", "valence": "pleasure", "pleasure": "pleasure",
-    "arousal": "arousal", "dominance": "dominance",
-}  # fmt: skip
+# Letters and words that stand for the targets' names.
+_TARGETS = {**{name[0]: name for name in DIMENSIONS}, **{name: name for name in DIMENSIONS}}
+_TARGETS |= {"v": "pleasure", "valence": "pleasure"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,12 +102,9 @@ class TableSettings:
             columns = dict(zip(targets, labels, strict=True))
         else:
             known = [_TARGETS.get(fold(name)) for name in labels]
-            if known == list(DIMENSIONS):
-                columns = dict(zip(DIMENSIONS, labels, strict=True))
-            else:
-                columns = {
-                    _TARGETS[fold(name)] if len(name) == 1 and fold(name) in _TARGETS else name: name for name in labels
-                }
+            if known != list(DIMENSIONS):
+                known = [target if len(name) == 1 else None for target, name in zip(known, labels, strict=True)]
+            columns = {target or name: name for target, name in zip(known, labels, strict=True)}
         names = [self.text, *columns.values()]
         if len(set(names)) < len(names) or len(columns) < len(labels):
             raise LiminalError(
@@ -120,12 +115,8 @@ class TableSettings:
 
 def _parse_labels(labels: Any) -> Any:
     if isinstance(labels, str):
-        parts = [part.strip() for part in labels.split(",")]
-        pairs = [part.partition("=") for part in parts]
-        if all(mark for _, mark, _ in pairs):
-            labels = {name.strip(): column.strip() for name, _, column in pairs}
-        else:
-            labels = parts
+        parts = [[word.strip() for word in part.split("=", 1)] for part in labels.split(",")]
+        labels = dict(parts) if all(len(part) == 2 for part in parts) else [part.strip() for part in labels.split(",")]
     names = list(labels.values()) if isinstance(labels, Mapping) else list(labels)
     if not names or not all(isinstance(name, str) and name for name in names):
         raise LiminalError(f"labels names one or more columns, such as V,A,D or pleasure=V,arousal=A; got {labels!r}.")
