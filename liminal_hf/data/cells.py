@@ -110,34 +110,24 @@ def find_decimal(cells: Sequence[str], scale: tuple[float, float] | None = None,
         >>> find_decimal(["4", "5,5"]), find_decimal(["1,234"], (1, 9))
         (',', ',')
     """
-    left = {".": "", ",": ""}  # the marks that are possible, each with a cell that needs it
-    unclear = ""
-    for cell in cells:
-        values = readings(cell)
+    found = {cell: values for cell in cells if (values := readings(cell))}
+    settled: dict[str, str] = {}  # the marks that are needed, each with a cell that needs it
+    for cell, values in found.items():
         if len(values) == 1:
-            mark = next(iter(values))
-            if mark not in left:
-                other = next(iter(left.values()))
-                raise LiminalError(
-                    f"{what}: {other!r} has one decimal mark and {cell!r} another. Write all numbers in one way."
-                )
-            left = {mark: left[mark] or cell}
-        elif len(values) == 2 and values["."] != values[","]:
-            unclear = unclear or cell
-    if len(left) == 1:
-        return next(iter(left))
-    if not unclear:
+            settled.setdefault(*values, cell)
+    if len(settled) == 2:
+        one, other = map(repr, settled.values())
+        raise LiminalError(f"{what}: {one} has one decimal mark and {other} another. Write all numbers in one way.")
+    if settled:
+        return next(iter(settled))
+    unclear = next((cell for cell, values in found.items() if values["."] != values[","]), None)
+    if unclear is None or (scale is None and "." in unclear):
         return "."
-    if scale is not None:
-        fitting = [
-            mark
-            for mark in left
-            if all(scale[0] <= value[mark] <= scale[1] for cell in cells if (value := readings(cell)))
-        ]
-        if len(fitting) == 1:
-            return fitting[0]
-    elif "." in unclear:
-        return "."
+    fitting = [
+        mark for mark in ".," if scale and all(scale[0] <= values[mark] <= scale[1] for values in found.values())
+    ]
+    if len(fitting) == 1:
+        return fitting[0]
     both = readings(unclear)
     raise LiminalError(
         f"{what}: {unclear!r} is {both[',']:g} with a decimal comma and {both['.']:g} with a decimal "

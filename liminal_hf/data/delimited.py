@@ -107,10 +107,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 def find_encoding(path: Path, encoding: str | None = None) -> str:
     """The encoding of a text file: what its byte-order mark says, else `encoding`, else UTF-8, UTF-16 or cp1252.
 
-    A file that is no UTF-8 is taken for cp1252, what Windows programs of Western Europe write.
-
-    Raises:
-        LiminalError: the encoding is unknown, or the file can't be cp1252 either.
+    What is no UTF-8 is taken for cp1252, which Windows programs of Western Europe write, or is an error.
     """
     if encoding is not None:
         try:
@@ -167,11 +164,7 @@ def _undecodable(path: Path, encoding: str) -> str:
 
 
 def read_lines(path: Path, encoding: str, newline: str = "") -> Iterator[str]:
-    """A file's lines with their ends. Bytes that are no UTF-8 become lone surrogates.
-
-    Raises:
-        LiminalError: another encoding can't decode them.
-    """
+    """A file's lines with their ends. Bytes that are no UTF-8 become lone surrogates, others an error."""
     errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
     with _opened(path) as raw:
         # A small buffer of its own: those of pyarrow lack what a TextIOWrapper asks for.
@@ -199,13 +192,7 @@ def find_dialect(
 ) -> Dialect:
     """How a file is written, from its first lines; a warning says so where it is taken for cp1252.
 
-    Args:
-        path: the file.
-        wanted: names of columns that the header should have; they tell the header from title lines, and the separator.
-        encoding, separator, quotes: what is known already.
-
-    Raises:
-        LiminalError: the file is empty or can't be decoded, or the separator is not one character.
+    `wanted` are names that the header should have; they tell it from title lines, and the separator.
     """
     if separator is not None:
         separator = {"\\t": "\t", "tab": "\t"}.get(separator.lower(), separator)
@@ -324,11 +311,7 @@ class _Lines:
 
 
 def read_records(dialect: Dialect) -> Iterator[Record]:
-    """The rows below the header. A blank line is no row.
-
-    Raises:
-        LiminalError: a quoted cell spans lines that look like rows, or a byte can't be decoded.
-    """
+    """The rows below the header, a blank line being none; an error where quoted lines may be rows."""
     lines = _Lines(read_lines(dialect.path, dialect.encoding))
     for _ in zip(range(dialect.start - 1), lines, strict=False):
         pass

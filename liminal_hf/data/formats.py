@@ -19,8 +19,8 @@ from .cells import fold, is_no_value, option
 from .delimited import HEADER_WITHIN, Dialect, Record, find_dialect, find_encoding, read_lines, read_records
 from .table_settings import TableSettings
 
-_TYPES = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), dt.datetime: pa.timestamp("us")}
-_TYPES[dt.date] = pa.timestamp("us")
+_MOMENT = pa.timestamp("us")
+_TYPES = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), dt.datetime: _MOMENT, dt.date: _MOMENT}
 
 
 @dataclass
@@ -41,18 +41,7 @@ class Source:
 
 
 def open_source(path: Path, kind: str, wanted: Sequence[str], settings: TableSettings) -> Source:
-    """A table of any kind but Parquet.
-
-    Args:
-        path: the file.
-        kind: "delimited", "jsonl", "json", "excel" or "spss".
-        wanted: names of columns that are needed; they tell the header from title lines, and one sheet from another.
-        settings: how it is read.
-
-    Raises:
-        LiminalError: the file is empty, damaged, or can't be decoded.
-        ImportError: Excel or SPSS without the extra `tables`.
-    """
+    """A table of any kind but Parquet; `wanted` columns tell the header from titles, and one sheet from another."""
     if kind == "excel":
         return _open_excel(path, wanted, settings.sheet)
     if kind == "spss":

@@ -382,11 +382,7 @@ def _folder_identity(folder: Path) -> str:
 
 
 def onnx_folder(model: LiminalForPADRegression, identity: str, memory: bool, int8: bool) -> Path:
-    """The cached ONNX of a model, written if it is not there yet.
-
-    Raises:
-        ImportError: the extra is not installed.
-    """
+    """The cached ONNX of a model, written if it is not there yet."""
     from ..export.onnx import export_onnx
 
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}

@@ -162,11 +162,7 @@ def fingerprint(files: Sequence[str | Path]) -> list[dict[str, Any]]:
 
 
 def open_files(files: Sequence[Path], settings: ScoreSettings) -> list[TableFile]:
-    """The tables, all with the same columns and with those that are named.
-
-    Raises:
-        FileNotFoundError, LiminalError: as `open_table`; or the files differ in their columns.
-    """
+    """The tables; an error where they differ in their columns, or lack one that is named."""
     wanted = [name for name in (settings.conversation, settings.order, settings.speaker) if name]
     tables = [open_table(file, settings, [*wanted, *(settings.keep or [])]) for file in files]
     for table in tables[1:]:
@@ -271,13 +267,7 @@ def _check_contiguous(path: Path, conversation: str) -> None:
 
 
 def read_shard(plan: Plan, folder: Path, number: int) -> ShardRows:
-    """The rows of a shard.
-
-    Args:
-        plan: what `make_plan` returned.
-        folder: where it wrote the table.
-        number: of the shard, from 0 on.
-    """
+    """The rows of a shard of the table that `make_plan` wrote into a folder."""
     it = plan.settings
     with pq.ParquetFile(folder / STAGED) as file:
         table = file.read_row_group(number, columns=[*plan.named, _ERROR], use_threads=False)
