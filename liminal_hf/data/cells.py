@@ -114,7 +114,7 @@ def find_decimal(cells: Sequence[str], scale: tuple[float, float] | None = None,
     settled: dict[str, str] = {}  # the marks that are needed, each with a cell that needs it
     for cell, values in found.items():
         if len(values) == 1:
-            settled.setdefault(*values, cell)
+            settled.setdefault(next(iter(values)), cell)
     if len(settled) == 2:
         one, other = map(repr, settled.values())
         raise LiminalError(f"{what}: {one} has one decimal mark and {other} another. Write all numbers in one way.")

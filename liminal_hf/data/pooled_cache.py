@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import zlib
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -224,10 +225,7 @@ def _identity(base: Any) -> dict[str, Any]:
     beside = ("_name_or_path", "architectures", "dtype", "transformers_version")
     settings = {name: value for name, value in config.text_config.to_dict().items() if name not in beside}
     weights = hashlib.sha256()
-    for name, tensor in chain(base.encoder.state_dict().items(), base.pooler.state_dict().items()):
-        weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        if tensor.numel():
-            weights.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    hash_tensors(weights, chain(base.encoder.state_dict().items(), base.pooler.state_dict().items()))
     return {
         "versions": [__version__, transformers.__version__, torch.__version__],
         "encoder_config": json.dumps(settings, sort_keys=True, default=str),
@@ -237,6 +235,14 @@ def _identity(base: Any) -> dict[str, Any]:
         "pooled": _behaviour(pool, config.hidden_size),
         "weights": weights.hexdigest(),
     }
+
+
+def hash_tensors(digest: Any, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Updates a hash with the name, type, shape and content of each tensor."""
+    for name, tensor in tensors:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        if tensor.numel():
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _code(kind: type) -> list[str]:

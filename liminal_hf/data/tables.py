@@ -114,10 +114,8 @@ class TableFile:
                 column = table[self.text] if self.text else pa.chunked_array([pa.nulls(len(table))])
                 texts, errors = texts_of(column)
                 if any(errors):  # bytes that are no characters could not be written anywhere else
-                    cells = table[self.text].cast(pa.large_binary()).to_pylist()
-                    whole = [None if value is None else value.decode("utf-8", "replace") for value in cells]
                     field = self.schema.field(self.text)
-                    table = table.set_column(self.schema.names.index(self.text), field, pa.array(whole, field.type))
+                    table = table.set_column(self.schema.names.index(self.text), field, pa.array(texts, field.type))
                 lines = list(range(start + 1, start + len(table) + 1))
                 yield Table(self, table, texts, lines, errors)
                 start += len(table)
@@ -131,13 +129,12 @@ def texts_of(column: pa.ChunkedArray) -> tuple[list[Any], list[str | None]]:
     if pa.types.is_null(column.type) or not holds_text(column.type):
         # Excel and SPSS make a number of a text that looks like one.
         return [None if value is None else as_text(value) for value in column.to_pylist()], errors
-    texts: list[str | None] = []
-    for index, value in enumerate(column.cast(pa.large_binary()).to_pylist()):
+    texts = column.cast(pa.large_binary()).to_pylist()
+    for index, value in enumerate(texts):
         try:
-            texts.append(None if value is None else value.decode("utf-8"))
+            texts[index] = None if value is None else value.decode("utf-8")
         except UnicodeDecodeError:
-            texts.append(None)
-            errors[index] = "the text is not UTF-8"
+            texts[index], errors[index] = value.decode("utf-8", "replace"), "the text is not UTF-8"
     return texts, errors
 
 

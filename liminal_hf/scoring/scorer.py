@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -24,6 +24,7 @@ import torch
 from filelock import FileLock
 
 from .._version import __version__
+from ..data.pooled_cache import hash_tensors
 from ..inference import batches_by_length, mixes_padding
 from ..io import cache_root, file_sha256
 from ..modeling.configuration_liminal import LiminalConfig
@@ -210,9 +211,9 @@ class Scorer:
                 "A scorer is for conversations or for texts that are alone: Scorer(..., conversations=True)"
             )
         rows = as_list(texts)
-        keys = None if conversations is None else _keys(rows, as_list(conversations), speakers)
         known = [None] * len(rows) if problems is None else list(problems)
         _check_length("problems", known, rows)
+        keys = None if conversations is None else _keys(rows, as_list(conversations), speakers)
         errors = [error or text_error(text) for text, error in zip(rows, known, strict=True)]
         for row, key in enumerate(keys or ()):
             if key[0] is None and errors[row] is None:
@@ -229,14 +230,14 @@ class Scorer:
         positions = {row: position for position, row in enumerate(readable) if errors[row] is None}
         if on_rows and len(positions) < len(rows):
             on_rows(len(rows) - len(positions))
-        values: dict[str, np.ndarray] = {}
+        found: Arrays = {}
         for batch, output in self._outputs(positions, tokens, keys):
             for name in {"logits", "uncertainty"} & output.keys():
-                whole = values.setdefault(name, np.full((len(rows), self.config.num_labels), np.nan, np.float32))
+                whole = found.setdefault(name, np.full((len(rows), self.config.num_labels), np.nan, np.float32))
                 whole[batch] = output[name]
             if on_rows:
                 on_rows(len(batch))
-        return self._table(values, truncated, errors)
+        return self._table(found, truncated, errors)
 
     def _outputs(
         self, positions: dict[int, int], tokens: Tokens, keys: Sequence[Hashable] | None
@@ -256,7 +257,12 @@ class Scorer:
                 arrays |= {f"memory.{name}": np.concatenate([one[name] for one in before]) for name in MEMORY_FIELDS}
             return self._run(arrays)
 
-        for step in [list(positions)] if keys is None else _steps(positions, keys):
+        # The first turn of every conversation, the second of every one that has it, and so on.
+        steps, turns = defaultdict[int, list[int]](list), Counter[Hashable]()
+        for row in positions:
+            steps[turns[keys[row]] if keys else 0].append(row)
+            turns[keys[row] if keys else None] += 1
+        for step in steps.values():
             found = batches_by_length(
                 [lengths[positions[row]] for row in step],
                 self._largest_batch,
@@ -316,13 +322,11 @@ def _keys(
     texts: list[Any], conversations: list[Any], speakers: Iterable[Any] | None
 ) -> list[tuple[Hashable, Hashable]]:
     """What each row shares its memory with: conversation and speaker; None for a row without a conversation."""
-    names = [None] * len(texts) if speakers is None else as_list(speakers)
-    for what, values in (("conversations", conversations), ("speakers", names)):
+    names = {"conversations": conversations, "speakers": [None] * len(texts) if speakers is None else as_list(speakers)}
+    for what, values in names.items():
         _check_length(what, values, texts)
-    return [
-        (None if is_missing(chat) else chat, None if is_missing(name) else name)
-        for chat, name in zip(conversations, names, strict=True)
-    ]
+        names[what] = [None if is_missing(name) else name for name in values]
+    return list(zip(*names.values(), strict=True))
 
 
 def _check_length(what: str, values: list[Any], texts: list[Any]) -> None:
@@ -355,9 +359,7 @@ def load(checkpoint: str | os.PathLike | LiminalForPADRegression, tokenizer: Any
 def checkpoint_identity(model: LiminalForPADRegression, tokenizer: Any) -> str:
     """A hash of what the answers depend on: weights, config, tokenizer, and the code of plugins."""
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    hash_tensors(digest, sorted(model.state_dict().items()))
     config = model.config.to_dict()
     for part in (config, config.get("text_config") or {}):
         for name in ("_name_or_path", "transformers_version", "_commit_hash", "auto_map", "custom_pipelines"):
@@ -395,16 +397,3 @@ def onnx_folder(model: LiminalForPADRegression, identity: str, memory: bool, int
             logger.warning("Exporting the model to ONNX, once; it is kept in %s", folder)
             export_onnx(model, folder, memory=memory, quantize="int8" if int8 else None)
     return folder
-
-
-def _steps(rows: Iterable[int], keys: Sequence[Hashable]) -> list[list[int]]:
-    """The first turn of every conversation, the second of every one that has it, and so on."""
-    steps: list[list[int]] = []
-    turns: Counter[Hashable] = Counter()
-    for row in rows:
-        turn = turns[keys[row]]
-        turns[keys[row]] += 1
-        if turn == len(steps):
-            steps.append([])
-        steps[turn].append(row)
-    return steps
