@@ -66,6 +66,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _imports_stay() -> None:
+    """The same for what the tests before have imported."""
+    if len(gc.get_objects()) > 100_000:
+        pytest_collection_finish()
+
+
 def tiny_config(family: str) -> PreTrainedConfig:
     """The config of an encoder of two layers of width 32."""
     size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}

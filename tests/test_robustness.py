@@ -249,16 +249,16 @@ def test_the_page_reads_it_or_says_why_not(pad: Any, text: Any, tmp_path: Path) 
 
 
 @pytest.mark.timeout(240)
-def test_ten_megabytes_in_one_string(pad: Any, folder: Path, tmp_path: Path) -> None:
+def test_megabytes_in_one_string(pad: Any, folder: Path, tmp_path: Path) -> None:
     """Only the first tokens count, and what follows must neither change them nor end in an error."""
-    long = "What a lovely day. " * 550_000
-    assert len(long) > 10_000_000
+    long = "What a lovely day. " * 110_000
+    assert len(long) > 2_000_000
     (tmp_path / "long.txt").write_text(long, encoding="utf-8")
     status, out, err = command("predict", "--json", "-m", folder, "--file", tmp_path / "long.txt")
     check_command(status, out, err, 1)
     row, start = json.loads(out), pad(long[:2000])
     assert [row[name] for name in DIMENSIONS] == pytest.approx([start[name] for name in DIMENSIONS], abs=1e-6)
-    assert pad(["x" * 10_000_000])[0]["error"] == "no token of this text is known to the model"
+    assert pad(["x" * 2_000_000])[0]["error"] == "no token of this text is known to the model"
 
 
 @settings(quick, max_examples=10)
