@@ -7,12 +7,11 @@ is trained here is thrown away.
 
 The encoder is frozen and runs once (`--work` keeps its states and the predictions of each system and seed, so that the
 command goes on where it was stopped; after a change of the code, delete that folder). Everything is chosen on the
-development split, the test split is read once per trained model. Writes conversations.json and conversations.md into
-`--output`.
+development split, the test split is read once per trained model. Writes conversations.json and the table of
+conversations.md into `--results`.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
+from report import add_folders, interval, line, number, save, with_sd
 from research.context import ConversationTraining, Turns, read_turns, train_conversations
 from research.meld import EMOTION_PAD, load_meld
 from research.metrics import paired_bootstrap
@@ -40,6 +40,7 @@ ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 SPLITS = ("train", "validation", "test")
 ALPHAS = (100.0, 300.0, 1000.0, 3000.0, 10000.0)
 RESAMPLES = 1000
+OVER_TURNS = "ours minus this, 95% over turns"
 
 
 @dataclass
@@ -273,43 +274,42 @@ def forecasts(
     return found, rows
 
 
-def _figure(value: float) -> str:
-    return f"{value:.3f}".replace("0.", ".", 1)
+def compared(entry: dict[str, Any]) -> list[str]:
+    """How far ours is ahead of a system: the cells of the two intervals, empty for ours itself."""
+    gaps = entry.get("difference")
+    if gaps is None:
+        return ["", ""]
+    return [interval(dict(zip(("mean", "low", "high"), gaps[over], strict=True))) for over in ("turns", "dialogues")]
 
 
-def _interval(values: list[float]) -> str:
-    return f"{values[0]:+.3f} [{values[1]:+.3f}, {values[2]:+.3f}]".replace("0.", ".")
+def figures(entry: dict[str, Any]) -> list[str]:
+    """The cells of r by dimension and of their mean."""
+    by_seed = {"mean": entry["r_mean"], "sd": entry["r_sd"]}
+    return [" / ".join(map(number, entry["r"])), with_sd(by_seed)]
 
 
-def _spread(entry: dict[str, Any]) -> str:
-    return _figure(entry["r_mean"]) + ("" if entry["r_sd"] is None else f" ± {_figure(entry['r_sd'])}")
+def head(*names: str) -> list[str]:
+    """The first two lines of a table."""
+    return [line(names), line(["---"] * len(names))]
 
 
-def table(report: dict[str, Any]) -> str:
-    """The report as Markdown."""
+def markdown(report: dict[str, Any]) -> str:
+    """The report for people."""
     lines = [
-        "# Conversations: what a memory is worth",
-        "",
         f"MELD, its own splits (test: {report['turns']} turns in {report['dialogues']} dialogues); emotions as points "
         f"in PAD space (Russell & Mehrabian 1977, `scripts/research/meld.py`). Frozen MiniLM, 7 layers, "
         f"{report['seeds']} seeds, {report['epochs']} epochs, everything chosen on the development split. r is "
         "Pearson's, mean of the three dimensions and of the seeds ± their standard deviation. Made by "
-        "`python scripts/conversations.py`.",
+        f"`{report['command']}`.",
         "",
         "## Reading a turn",
         "",
-        "| system | r P / A / D | mean r | CCC | MAE | macro MAE | macro AUC | ours minus this, 95% over turns | over "
-        "dialogues |",
-        "|---|---|---|---|---|---|---|---|---|",
+        *head("system", "r P / A / D", "mean r", "CCC", "MAE", "macro MAE", "macro AUC", OVER_TURNS, "over dialogues"),
     ]
     for name, entry in report["reading"].items():
-        against = entry.get("difference")
         macro = entry["emotions"]["macro"]
-        lines.append(
-            f"| {name} | {' / '.join(map(_figure, entry['r']))} | {_spread(entry)} | {_figure(entry['ccc_mean'])} | "
-            f"{_figure(entry['mae_mean'])} | {_figure(macro['mae'])} | {_figure(macro['auc'])} | "
-            + (f"{_interval(against['turns'])} | {_interval(against['dialogues'])} |" if against else "| |")
-        )
+        values = (entry["ccc_mean"], entry["mae_mean"], macro["mae"], macro["auc"])
+        lines.append(line([name, *figures(entry), *map(number, values), *compared(entry)]))
     lines += [
         "",
         f"Ours: {report['ours']}. Macro: mean over the seven emotions, whatever their number of turns. AUC: how well "
@@ -319,57 +319,64 @@ def table(report: dict[str, Any]) -> str:
         "",
         f"MAE and AUC, {NO_MEMORY.name} → ours.",
         "",
-        "| emotion | turns | MAE | AUC |",
-        "|---|---|---|---|",
+        *head("emotion", "turns", "MAE", "AUC"),
     ]
     plain, ours = (report["reading"][name]["emotions"] for name in (NO_MEMORY.name, report["ours"]))
     for emotion in [*EMOTION_PAD, "macro"]:
         one, other = plain[emotion], ours[emotion]
-        lines.append(
-            f"| {emotion} | {one.get('turns', '')} | {_figure(one['mae'])} → {_figure(other['mae'])} | "
-            f"{_figure(one['auc'])} → {_figure(other['auc'])} |"
-        )
+        both = (f"{number(one[name])} → {number(other[name])}" for name in ("mae", "auc"))
+        lines.append(line([emotion, str(one.get("turns", "")), *both]))
     lines += [
         "",
         "## Forecasting a turn before it is read",
         "",
         f"The {report['forecast_turns']} test turns that have one before them.",
         "",
-        "| from | r P / A / D | mean r | ours minus this, 95% over turns | over dialogues |",
-        "|---|---|---|---|---|",
+        *head("from", "r P / A / D", "mean r", OVER_TURNS, "over dialogues"),
     ]
-    for name, entry in report["forecasting"].items():
-        against = entry.get("difference")
-        lines.append(
-            f"| {name} | {' / '.join(map(_figure, entry['r']))} | {_spread(entry)} | "
-            + (f"{_interval(against['turns'])} | {_interval(against['dialogues'])} |" if against else "| |")
-        )
+    lines += [line([name, *figures(entry), *compared(entry)]) for name, entry in report["forecasting"].items()]
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    """Runs what is missing and writes the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", help="folder that holds meld/; default LIMINAL_DATA_DIR")
-    parser.add_argument("--work", type=Path, default=Path("runs/conversations"), help="kept states and predictions")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+def arguments_of(what: str, arguments: list[str] | None) -> argparse.Namespace:
+    """The command line of this script and of `documents.py`."""
+    parser = argparse.ArgumentParser(description=f"What a memory is worth in {what}.")
+    parser.add_argument("--data-dir", help="folder of the corpora (LIMINAL_DATA_DIR)")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=8)
-    arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    data = load_meld(arguments.data_dir)
-    labels = {name: np.array(data[name]["labels"][:], dtype=np.float64) for name in SPLITS}
-    states = pooled_states(data, arguments.work)
+    add_folders(parser, f"runs/{what}")
+    given = parser.parse_args(arguments)
+    given.work.mkdir(parents=True, exist_ok=True)
+    return given
+
+
+def run_all(
+    systems: list[System],
+    states: dict[str, dict[str, torch.Tensor]],
+    data: DatasetDict,
+    labels: dict[str, Array],
+    given: argparse.Namespace,
+) -> dict[str, list[dict[str, Array]]]:
+    """What `run` gives for each seed, by system; what is kept in `given.work` is not trained again."""
     results: dict[str, list[dict[str, Array]]] = {}
-    for seed in range(arguments.seeds):
-        for index, system in enumerate(SYSTEMS):
-            path = arguments.work / f"{index}-{arguments.epochs}-{seed}.safetensors"
+    for seed in range(given.seeds):
+        for index, system in enumerate(systems):
+            path = given.work / f"{index}-{given.epochs}-{seed}.safetensors"
             if not path.exists():
                 print(f"{system.name}, seed {seed}", flush=True)
-                save_file(run(system, seed, arguments.epochs, states[system.reads], data, labels), path)
+                save_file(run(system, seed, given.epochs, states[system.reads], data, labels), path)
             results.setdefault(system.name, []).append(load_file(path))
             print(f"  dev {results[system.name][-1]['dev'].round(4).tolist()}", flush=True)
+    return results
 
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs what is missing and writes the tables."""
+    given = arguments_of("conversations", arguments)
+    data = load_meld(given.data_dir)
+    labels = {name: np.array(data[name]["labels"][:], dtype=np.float64) for name in SPLITS}
+    states = pooled_states(data, given.work)
+    results = run_all(SYSTEMS, states, data, labels, given)
     ours = SYSTEMS[-1].name
     emotions, dialogues = np.array(data["test"]["emotion"][:]), np.array(data["test"]["dialogue_id"][:])
     predictions = {name: [result["logits.test"] for result in parts] for name, parts in results.items()}
@@ -396,19 +403,18 @@ def main() -> None:
         if name != best:
             forecasting[name]["difference"] = difference(guesses[best], parts, later, dialogues[rows["test"]])
     report = {
+        "command": "python scripts/conversations.py",
         "turns": len(dialogues),
         "dialogues": len(np.unique(dialogues)),
         "forecast_turns": len(later),
-        "seeds": arguments.seeds,
-        "epochs": arguments.epochs,
+        "seeds": given.seeds,
+        "epochs": given.epochs,
         "ours": ours,
         "reading": reading,
         "forecasting": forecasting,
     }
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "conversations.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (arguments.output / "conversations.md").write_text(table(report), encoding="utf-8")
-    print(table(report))
+    save(given.results, "conversations", report, markdown(report))
+    print(markdown(report))
 
 
 if __name__ == "__main__":

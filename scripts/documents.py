@@ -8,22 +8,17 @@ second test beside `conversations.py`, by the same trainings.
 SemEval's headlines are left out: they count as one document and are no running text. EmoBank's official split cuts
 through its documents: the sentences of all three splits are read in their order, and a label counts in its own split
 alone. Kept states and predictions in `--work`; delete that folder after a change of the code. Writes documents.json
-and documents.md into `--output`.
+and the table in documents.md into `--results`.
 """
 
-import argparse
-import json
-import sys
 from pathlib import Path
 
+import conversations as measure
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict, concatenate_datasets
-from safetensors.numpy import load_file, save_file
+from report import line, number, save
 from transformers import AutoTokenizer
-
-sys.path.insert(0, str(Path(__file__).parent))
-import conversations as measure
 
 from liminal_hf.data import load_emobank, pooled_dataset
 from liminal_hf.metrics import Array, ccc, mae
@@ -74,20 +69,12 @@ def states_of(rows: Dataset, cache: Path) -> dict[str, torch.Tensor]:
 
 
 def markdown(report: dict) -> str:
-    """The report as Markdown."""
-    lines = [
-        "| system | r V / A / D | mean r | CCC | MAE | ours minus this, 95% over sentences | over documents |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    """The report for people."""
+    heads = ["system", "r V / A / D", "mean r", "CCC", "MAE"]
+    lines = measure.head(*heads, "ours minus this, 95% over sentences", "over documents")
     for name, entry in report["systems"].items():
-        against = entry.get("difference")
-        intervals = (
-            f"{measure._interval(against['turns'])} | {measure._interval(against['dialogues'])}" if against else " | "
-        )
-        lines.append(
-            f"| {name} | {' / '.join(map(measure._figure, entry['r']))} | {measure._spread(entry)} | "
-            f"{measure._figure(entry['ccc_mean'])} | {measure._figure(entry['mae_mean'])} | {intervals} |"
-        )
+        values = map(number, (entry["ccc_mean"], entry["mae_mean"]))
+        lines.append(line([name, *measure.figures(entry), *values, *measure.compared(entry)]))
     lines += [
         "",
         f"`{report['command']}`; EmoBank's test sentences ({report['sentences']} in {report['documents']} "
@@ -100,26 +87,12 @@ def markdown(report: dict) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs what is missing and writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", help="folder that holds emobank/; default LIMINAL_DATA_DIR")
-    parser.add_argument("--work", type=Path, default=Path("runs/documents"), help="kept states and predictions")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=8)
-    given = parser.parse_args(arguments)
-    given.work.mkdir(parents=True, exist_ok=True)
+    given = measure.arguments_of("documents", arguments)
     data, labels, tested = in_order(load_emobank(given.data_dir, extras=True))
-    states = states_of(data["train"], given.work)
-    results: dict[str, list[dict[str, Array]]] = {}
-    for seed in range(given.seeds):
-        for index, system in enumerate(SYSTEMS):
-            path = given.work / f"{index}-{given.epochs}-{seed}.safetensors"
-            if not path.exists():
-                print(f"{system.name}, seed {seed}", flush=True)
-                same = {name: states[system.reads] for name in measure.SPLITS}
-                save_file(measure.run(system, seed, given.epochs, same, data, labels), path)
-            results.setdefault(system.name, []).append(load_file(path))
-            print(f"  dev {results[system.name][-1]['dev'].round(4).tolist()}", flush=True)
+    states = {
+        reads: dict.fromkeys(measure.SPLITS, rows) for reads, rows in states_of(data["train"], given.work).items()
+    }
+    results = measure.run_all(SYSTEMS, states, data, labels, given)
     predictions = {name: [part["logits.test"][tested] for part in parts] for name, parts in results.items()}
     plain = [{name: part["logits.test"] for name in measure.SPLITS} for part in results[measure.NO_MEMORY.name]]
     predictions[SHRINK] = [measure.shrink(part, labels, data, "dialogue")[tested] for part in plain]
@@ -142,9 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
         "ours": ours,
         "systems": systems,
     }
-    given.output.mkdir(parents=True, exist_ok=True)
-    (given.output / "documents.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (given.output / "documents.md").write_text(markdown(report), encoding="utf-8")
+    save(given.results, "documents", report, markdown(report))
     print(markdown(report))
 
 

@@ -1,6 +1,5 @@
 """The measurement on EmoBank's documents: their order, whose labels count where, and a run on a few of them."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -14,11 +13,9 @@ from liminal_hf.data import load_emobank
 pytestmark = pytest.mark.nightly
 
 pytest.importorskip("sklearn", reason="needs scikit-learn: pip install 'liminal_hf[benchmark]'")
-SCRIPT = Path(__file__).parents[1] / "scripts" / "documents.py"
-spec = importlib.util.spec_from_file_location("documents_script", SCRIPT)
-script = importlib.util.module_from_spec(spec)
-sys.modules[spec.name] = script
-spec.loader.exec_module(script)
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+import documents as script  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +51,7 @@ def test_the_measurement_runs_and_goes_on(
     few: Path, minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(script.measure, "RESAMPLES", 20)
-    arguments = ["--data-dir", few, "--work", tmp_path, "--output", tmp_path, "--seeds", 1, "--epochs", 1]
+    arguments = ["--data-dir", few, "--work", tmp_path, "--results", tmp_path, "--seeds", 1, "--epochs", 1]
     script.main(list(map(str, arguments)))
     assert "seed 0" in capsys.readouterr().out
     report = json.loads((tmp_path / "documents.json").read_text(encoding="utf-8"))

@@ -198,14 +198,14 @@ def test_the_measurement_runs_and_goes_on(
         assert first["Emotion"].nunique() == 7 or name != "test"
         first.to_csv(tmp_path / "meld" / f"{name}_sent_emo.csv", index=False)
     monkeypatch.setattr(measure, "RESAMPLES", 20)
-    arguments = ["--data-dir", tmp_path, "--work", tmp_path / "work", "--output", tmp_path, "--seeds", 1, "--epochs", 1]
-    monkeypatch.setattr(sys, "argv", ["conversations.py", *map(str, arguments)])
-    measure.main()
+    folders = {"--data-dir": tmp_path, "--work": tmp_path / "work", "--results": tmp_path}
+    arguments = ["--seeds", "1", "--epochs", "1", *(str(part) for option in folders.items() for part in option)]
+    measure.main(arguments)
     report = json.loads((tmp_path / "conversations.json").read_text(encoding="utf-8"))
     assert report["ours"] in report["reading"] and len(report["reading"]) == len(measure.SYSTEMS) + 2
     assert "difference" not in report["reading"][report["ours"]]
     assert "| joy |" in (tmp_path / "conversations.md").read_text(encoding="utf-8")
     assert "one memory a dialogue, seed 0" in capsys.readouterr().out
-    measure.main()
+    measure.main(arguments)
     assert "seed 0" not in capsys.readouterr().out
     assert json.loads((tmp_path / "conversations.json").read_text(encoding="utf-8")) == report
