@@ -111,14 +111,8 @@ def write(work: Path, target: Path) -> None:
     source = open_checkpoint(work)
     with tempfile.TemporaryDirectory() as folder:
         new = Path(folder) / "checkpoint"
-        write_repository(
-            source.model,
-            new,
-            tokenizer=source.tokenizer,
-            facts={"name": target.name, "language": "en", "human_ceiling": CORPORA["emobank"].ceiling},
-            head_only=True,
-            low_rank=source.low_rank,
-        )
+        facts = {"name": target.name, "language": "en", "human_ceiling": CORPORA["emobank"].ceiling}
+        write_repository(source, new, facts=facts, head_only=True)
         # The package itself is the code of this checkpoint; a copy beside it could only go stale.
         for code in new.glob("*.py"):
             code.unlink()

@@ -13,7 +13,7 @@ from hub_server import HubServer
 from test_hub import OURS, run, tokenizer
 
 from liminal_hf import DEFAULT_CHECKPOINT, LiminalForPADRegression
-from liminal_hf.export.checkpoint import find_checkpoint, open_checkpoint
+from liminal_hf.export.checkpoint import Checkpoint, find_checkpoint, open_checkpoint
 from liminal_hf.export.repository import write_repository
 from liminal_hf.modeling.errors import LiminalError
 from liminal_hf.modeling.provenance import PROVENANCE_FILE, read_facts, remember_facts
@@ -55,15 +55,14 @@ def test_every_copy_of_the_default_says_it(minilm: Path, tmp_path: Path) -> None
     model.save_pretrained(tmp_path / "saved")
     assert read_facts(tmp_path / "saved") == read_facts(DEFAULT_CHECKPOINT)
     source = open_checkpoint(tmp_path / "saved", tokenizer())
-    write_repository(source.model, tmp_path / "exported", tokenizer=source.tokenizer)
-    head_only = open_checkpoint(DEFAULT_CHECKPOINT)
-    write_repository(head_only.model, tmp_path / "head", head_only=True, low_rank=head_only.low_rank)
+    write_repository(source, tmp_path / "exported")
+    write_repository(open_checkpoint(DEFAULT_CHECKPOINT), tmp_path / "head", head_only=True)
     for name in ("exported", "head"):
         check_same((tmp_path / name / "README.md").read_text(encoding="utf-8"))
     # Trained further, it has another card, which names the base and what binds.
     with torch.no_grad():
         next(model.liminal.head.parameters()).mul_(1.01)
-    write_repository(model, tmp_path / "further", facts={"repo_id": "tester/further"})
+    write_repository(Checkpoint(model), tmp_path / "further", facts={"repo_id": "tester/further"})
     front, lines = parts((tmp_path / "further" / "README.md").read_text(encoding="utf-8"))
     assert front["base_model"] == "minilm-emobank" and front["license"] == SHIPPED["license"]
     assert front["datasets"] == SHIPPED["datasets"] and front["language"] == "en" and "model-index" not in front

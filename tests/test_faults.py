@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, Trainin
 
 import liminal_hf
 from liminal_hf import LiminalConfig, LiminalForPADRegression
+from liminal_hf.export.checkpoint import Checkpoint
 from liminal_hf.export.hub import verify_weights
 from liminal_hf.export.repository import write_repository
 from liminal_hf.training.callbacks import MANIFEST, is_whole
@@ -40,7 +41,7 @@ TEXTS = [
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole repository of a tiny model, with its card."""
     folder = tmp_path_factory.mktemp("good") / "model"
-    write_repository(tiny_model("bert"), folder)
+    write_repository(Checkpoint(tiny_model("bert")), folder)
     return folder
 
 

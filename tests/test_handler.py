@@ -7,13 +7,14 @@ import pytest
 from conftest import tiny_model
 from test_hub import TEXTS, tokenizer
 
+from liminal_hf.export.checkpoint import Checkpoint
 from liminal_hf.export.repository import write_repository
 
 
 @pytest.fixture(scope="module")
 def handler(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("repository")
-    write_repository(tiny_model("bert", max_seq_length=64), folder, tokenizer=tokenizer(), handler=True)
+    write_repository(Checkpoint(tiny_model("bert", max_seq_length=64), tokenizer()), folder, handler=True)
     spec = importlib.util.spec_from_file_location("endpoint_handler", folder / "handler.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

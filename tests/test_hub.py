@@ -15,6 +15,7 @@ from conftest import tiny_model
 from hub_server import HubServer
 from transformers import BertTokenizerFast
 
+from liminal_hf.export.checkpoint import Checkpoint
 from liminal_hf.export.hub import verify_weights
 from liminal_hf.export.model_card import REQUIREMENT
 from liminal_hf.export.repository import local_paths, write_repository
@@ -441,7 +442,7 @@ def test_the_section_of_the_readme(hub: HubServer, checkpoint: Path, tmp_path: P
 
 def test_weights_are_compared_with_the_card(checkpoint: Path, tmp_path: Path) -> None:
     model = LiminalForPADRegression.from_pretrained(checkpoint / "model")
-    write_repository(model, tmp_path / "good", tokenizer=tokenizer())
+    write_repository(Checkpoint(model, tokenizer()), tmp_path / "good")
     (digest,) = verify_weights(tmp_path / "good").values()
     assert digest == hashlib.sha256((tmp_path / "good" / "model.safetensors").read_bytes()).hexdigest()
     weights = tmp_path / "good" / "model.safetensors"

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from test_hub import TEXTS, tokenizer
 
 from liminal_hf.export import reload
+from liminal_hf.export.checkpoint import Checkpoint
 from liminal_hf.export.repository import write_repository
 from liminal_hf.modeling.configuration_liminal import LiminalConfig
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression
@@ -26,7 +27,7 @@ def test_it_writes_the_same_logits(tmp_path: Path, has_encoder: bool) -> None:
         if has_encoder
         else LiminalForPADRegression(LiminalConfig(pooled_size=8, latent_size=16)).eval()
     )
-    write_repository(model, tmp_path / "repository", tokenizer=words)
+    write_repository(Checkpoint(model, words), tmp_path / "repository")
     request = {
         "repo_id": str(tmp_path / "repository"),
         "revision": None,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub.utils import filter_repo_objects
 
+from liminal_hf.export.checkpoint import Checkpoint
 from liminal_hf.export.hub import push
 from liminal_hf.export.repository import STAYS_HOME, local_paths, write_repository
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression
@@ -32,15 +33,15 @@ def test_pickles_match_the_patterns() -> None:
 def test_paths_of_this_machine(tmp_path: Path, tiny_encoder: Callable[[str], Path]) -> None:
     encoder = tiny_encoder("bert")
     model = LiminalForPADRegression.from_encoder_pretrained(encoder, latent_size=16)
-    write_repository(model, tmp_path / "full")
+    write_repository(Checkpoint(model), tmp_path / "full")
     assert json.loads((tmp_path / "full" / "config.json").read_text()).get("encoder_name_or_path") is None
     assert model.config.encoder_name_or_path == str(encoder)
     with pytest.raises(ValueError, match="is a folder of this machine"):
-        write_repository(model, tmp_path / "head", head_only=True)
+        write_repository(Checkpoint(model), tmp_path / "head", head_only=True)
     model.config.encoder_name_or_path = None
     model.config.trained_on = "/home/me/texts.csv"
     with pytest.raises(ValueError, match=r"Nothing was uploaded.*config.json: /home/me/texts.csv"):
-        write_repository(model, tmp_path / "leak")
+        write_repository(Checkpoint(model), tmp_path / "leak")
     (tmp_path / "a.md").write_text("[a](https://example.org/home/page) ~/data/x ./tmp/y http://host/data/z")
     (tmp_path / "vocab.txt").write_text("/home/word\n")
     assert local_paths(tmp_path / "full") == [] and not [hit for hit in local_paths(tmp_path) if "leak" not in hit]

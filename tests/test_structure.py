@@ -97,7 +97,9 @@ def imports(path: Path, node: ast.AST) -> list[str]:
             names += [alias.name for alias in child.names]
         elif isinstance(child, ast.ImportFrom):
             source = absolute(path, child)
-            names += [source] if source != "liminal_hf" else [f"liminal_hf.{alias.name}" for alias in child.names]
+            # `from . import module` names the module, not the package around both.
+            of_package = source == "liminal_hf" or not child.module
+            names += [f"{source}.{alias.name}" for alias in child.names] if of_package else [source]
     return names
 
 

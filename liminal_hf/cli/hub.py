@@ -71,13 +71,5 @@ def export(
 
         print(export_onnx(find_checkpoint(checkpoint), output, memory=memory, quantize="int8" if int8 else None))
         return
-    source = open_checkpoint(checkpoint)
-    write_repository(
-        source.model,
-        output,
-        tokenizer=source.tokenizer,
-        head_only=head_only,
-        handler=handler,
-        low_rank=source.low_rank,
-    )
+    write_repository(open_checkpoint(checkpoint), output, head_only=head_only, handler=handler)
     print(output)

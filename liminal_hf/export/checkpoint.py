@@ -22,8 +22,7 @@ class Checkpoint:
     """Everything that an export writes."""
 
     model: "LiminalForPADRegression"
-    tokenizer: "PreTrainedTokenizerBase | None"  # None for a model with no encoder
-    facts: dict[str, Any]  # as for `build_card`
+    tokenizer: "PreTrainedTokenizerBase | None" = None  # None for a model with no encoder
     # The change of an encoder that was trained by adapters, see `save_head_only`.
     low_rank: "dict[str, tuple[Tensor, Tensor]] | None" = None
 
@@ -99,7 +98,7 @@ def open_checkpoint(
 
     Example:
         >>> import liminal_hf
-        >>> open_checkpoint(liminal_hf.DEFAULT_CHECKPOINT).facts["license"]
+        >>> facts_of(open_checkpoint(liminal_hf.DEFAULT_CHECKPOINT).model)["license"]
         'cc-by-sa-4.0'
     """
     from transformers import PreTrainedModel
@@ -112,7 +111,7 @@ def open_checkpoint(
         model = LiminalForPADRegression.from_pretrained(source)
         if tokenizer is None and model.config.text_config is not None:
             tokenizer = load_tokenizer(source)
-        return Checkpoint(model, tokenizer, facts_of(model), _low_rank(source))
+        return Checkpoint(model, tokenizer, _low_rank(source))
     # A class from a repository's own code is not our class, and an adapter passes our methods on.
     if not isinstance(checkpoint_or_model, PreTrainedModel) or not hasattr(checkpoint_or_model, "save_head_only"):
         raise LiminalError(
@@ -123,7 +122,7 @@ def open_checkpoint(
     tokenizer = tokenizer or own_tokenizer(model)
     if tokenizer is None and model.config.text_config is not None:
         raise LiminalError("A model needs its tokenizer on the Hub: push(model, repo_id, tokenizer=tokenizer)")
-    return Checkpoint(model, tokenizer, facts_of(model))
+    return Checkpoint(model, tokenizer)
 
 
 def facts_of(model: "LiminalForPADRegression") -> dict[str, Any]:

@@ -103,15 +103,8 @@ def push(
     api = HfApi(library_name="liminal_hf", token=token)
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work) / "repository"
-        write_repository(
-            source.model,
-            folder,
-            tokenizer=source.tokenizer,
-            facts={**(facts or {}), "repo_id": repo_id},
-            head_only=head_only,
-            handler=handler,
-            low_rank=source.low_rank,
-        )
+        known = {**(facts or {}), "repo_id": repo_id}
+        write_repository(source, folder, facts=known, head_only=head_only, handler=handler)
         files = tuple(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()))
         try:
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
@@ -225,21 +218,13 @@ def _advice(error: BaseException, repo_id: str) -> str:
     while chain[-1].__cause__ is not None and len(chain) < 10:
         chain.append(chain[-1].__cause__)
     status = next((e.response.status_code for e in chain if isinstance(e, HfHubHTTPError) and e.response), None)
-    if status == 401:
-        return (
-            "The Hub does not accept the token. Log in with `hf auth login`, or set HF_TOKEN to a token with write "
-            "access (https://huggingface.co/settings/tokens)."
-        )
-    if status == 403:
-        return (
-            f"This token may not write to {repo_id}. Use a token with write access, and a name under your own account "
-            "or an organisation that you may write to."
-        )
-    if status == 404:
-        return f"{repo_id}, or the revision asked for, is not on {constants.ENDPOINT}. Check the name."
-    if status is not None:
-        return f"The Hub refused the upload to {repo_id} (status {status}): {error}"
-    return (
-        f"The connection to {constants.ENDPOINT} broke during the upload to {repo_id}: {chain[-1]}. Push again: what "
-        "has arrived is not sent a second time, and nothing is visible until all of it is there."
-    )
+    advice = {
+        None: f"The connection to {constants.ENDPOINT} broke during the upload to {repo_id}: {chain[-1]}. Push again: "
+        "what has arrived is not sent a second time, and nothing is visible until all of it is there.",
+        401: "The Hub does not accept the token. Log in with `hf auth login`, or set HF_TOKEN to a token with write "
+        "access (https://huggingface.co/settings/tokens).",
+        403: f"This token may not write to {repo_id}. Use a token with write access, and a name under your own account "
+        "or an organisation that you may write to.",
+        404: f"{repo_id}, or the revision asked for, is not on {constants.ENDPOINT}. Check the name.",
+    }
+    return advice.get(status, f"The Hub refused the upload to {repo_id} (status {status}): {error}")

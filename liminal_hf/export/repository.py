@@ -14,7 +14,6 @@ from typing import Any
 
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import filter_repo_objects
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
@@ -25,7 +24,7 @@ from ..modeling.errors import LiminalError
 from ..modeling.modeling_liminal import LiminalForPADRegression
 from ..modeling.provenance import write_facts
 from . import handler as handler_module
-from .checkpoint import facts_of, own_tokenizer
+from .checkpoint import Checkpoint, facts_of, own_tokenizer
 from .model_card import REQUIREMENT, build_card, portable_facts
 
 logger = logging.getLogger(__name__)
@@ -49,43 +48,41 @@ _LOCAL_PATH = re.compile(
 
 
 def write_repository(
-    model: LiminalForPADRegression,
+    checkpoint: Checkpoint,
     folder: str | Path,
     *,
-    tokenizer: PreTrainedTokenizerBase | None = None,
     facts: Mapping[str, Any] | None = None,
     head_only: bool = False,
     handler: bool = False,
-    low_rank: dict[str, tuple[Tensor, Tensor]] | None = None,
 ) -> None:
     """Writes everything that a repository holds into a folder.
 
     Args:
-        model: the model.
+        checkpoint: the model, its tokenizer and the change of its encoder; see `open_checkpoint`.
         folder: where to write; created when it is not there.
-        tokenizer: None for a model with no encoder.
         facts: for the card, beyond what is known of the model; see `build_card`. The sha256 of the weights and the
             encoder's licence are added.
-        head_only, low_rank: see `save_head_only`.
+        head_only: see `save_head_only`.
         handler: also writes `handler.py`.
 
     Raises:
         LiminalError: a path of this machine is in a file.
     """
-    folder, origin = Path(folder), model.config.encoder_name_or_path
+    model, folder = checkpoint.model, Path(folder)
+    origin = model.config.encoder_name_or_path
     if head_only and origin is not None and Path(origin).exists():
         raise LiminalError(
             f"A head-only upload names its encoder, and {origin} is a folder of this machine. Set "
             "model.config.encoder_name_or_path to its Hub id, or push with head_only=False."
         )
     if head_only:
-        model.save_head_only(folder, low_rank=low_rank)
+        model.save_head_only(folder, low_rank=checkpoint.low_rank)
     else:
         model.save_pretrained(folder)
     _write_card(model, folder, _all_facts(model, facts))
     if handler:
         write_handler(folder)
-    _finish_folder(folder, tokenizer)
+    _finish_folder(folder, checkpoint.tokenizer)
 
 
 def finish_upload(

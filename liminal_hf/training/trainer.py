@@ -43,11 +43,6 @@ class EpochLengthGroupedSampler(LengthGroupedSampler):
     """Batches of similar length, in an order that depends on the seed and the epoch alone.
 
     The Trainer's own draws from the global generator, whose state a run that resumes within an epoch does not have.
-
-    Args:
-        batch_size: rows that should be alike.
-        lengths: one per row.
-        seed: seeds the order.
     """
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
@@ -366,11 +361,7 @@ class LiminalTrainer(Trainer):
         )
 
     def create_model_card(self, **kwargs: Any) -> None:
-        """Writes our card into the output folder, with what this run has measured so far.
-
-        Args:
-            kwargs: `license` and `tags` as in `Trainer`; what else its own card takes has no place in ours.
-        """
+        """Writes our card into the output folder, with `license`, `tags` and what this run has measured so far."""
         if not isinstance(self.model, LiminalForPADRegression):
             super().create_model_card(**kwargs)
         elif self.is_world_process_zero():
@@ -379,13 +370,11 @@ class LiminalTrainer(Trainer):
             folder = Path(str(self.args.output_dir))
             repo_id = self.hub_model_id or self.args.hub_model_id or folder.resolve().name
             facts = {name: kwargs[name] for name in ("license", "tags") if kwargs.get(name)}
+            facts["metrics"] = self._measured()
             if isinstance(facts.get("tags"), str):
                 facts["tags"] = [facts["tags"]]
             tokenizer = getattr(self.processing_class, "tokenizer", self.processing_class)
-            token = self.args.hub_token
-            finish_upload(
-                self.model, folder, repo_id, token, tokenizer=tokenizer, facts={**facts, "metrics": self._measured()}
-            )
+            finish_upload(self.model, folder, repo_id, self.args.hub_token, tokenizer=tokenizer, facts=facts)
 
     def _measured(self) -> dict[str, Any]:
         """What this run knows about itself, as in the `metrics.json` of `fit`."""
@@ -419,13 +408,8 @@ class LiminalTrainer(Trainer):
 def encoder_depths(names: list[str]) -> dict[str, int]:
     """How many layers below the top each encoder parameter lies: 0 in the top layer, `num_layers` in the embeddings.
 
-    Args:
-        names: the encoder's parameter names in the order of the module; what comes before the first numbered layer
-            counts as embeddings, what comes after the last (a final norm) as top.
-
-    Example:
-        >>> encoder_depths(["encoder.wte.weight", "encoder.h.0.w", "encoder.h.1.w", "encoder.ln_f.weight"])
-        {'encoder.wte.weight': 2, 'encoder.h.0.w': 1, 'encoder.h.1.w': 0, 'encoder.ln_f.weight': 0}
+    `names` are the encoder's parameter names in the order of the module. What comes before the first numbered layer
+    counts as embeddings, what comes after the last (a final norm) as top.
     """
     layers = {name: int(match.group(1)) for name in names if (match := _LAYER.search(name))}
     count = max(layers.values(), default=-1) + 1

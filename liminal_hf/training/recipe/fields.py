@@ -9,10 +9,9 @@ import inspect
 import re
 import types
 import typing
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
-from pydantic_core import core_schema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, create_model
 from transformers import TrainingArguments
 
 from ...modeling.configuration_liminal import LiminalConfig
@@ -115,20 +114,13 @@ ModelChange = create_model("ModelChange", __base__=Section, **_MODEL)
 Training = create_model("Training", __base__=Section, **_training_fields())
 
 
-class _Given:
-    """Reads a section as a dict of what the recipe gives; the defaults are the library's own."""
-
-    def __init__(self, section: type[BaseModel]) -> None:
-        self.section = section
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        schema = handler.generate_schema(self.section)
-        plain = core_schema.plain_serializer_function_ser_schema(dict)
-        return core_schema.no_info_after_validator_function(
-            lambda section: section.model_dump(exclude_unset=True), schema, serialization=plain
-        )
-
-
-ModelFields = Annotated[dict[str, Any], _Given(Model)]
-ModelChanges = Annotated[dict[str, Any], _Given(ModelChange)]
-TrainingFields = Annotated[dict[str, Any], _Given(Training)]
+# A section as a dict of what the recipe gives; the defaults are the library's own.
+_AS_DICT = (AfterValidator(lambda section: section.model_dump(exclude_unset=True)), PlainSerializer(dict))
+if TYPE_CHECKING:
+    ModelFields = dict[str, Any]
+    ModelChanges = dict[str, Any]
+    TrainingFields = dict[str, Any]
+else:
+    ModelFields = Annotated[Model, *_AS_DICT]
+    ModelChanges = Annotated[ModelChange, *_AS_DICT]
+    TrainingFields = Annotated[Training, *_AS_DICT]
