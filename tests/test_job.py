@@ -240,16 +240,6 @@ def test_the_ending_is_the_format_and_no_row_is_lost(ending: str, checkpoint: st
             score_table(tmp_path / "a.csv", tmp_path / f"out{ending}", checkpoint)
 
 
-def test_a_table_edited_in_its_middle_is_another_one(checkpoint: str, tmp_path: Path) -> None:
-    lines = ["text", *["w3 w4 w5"] * 300]
-    (tmp_path / "a.csv").write_text("\n".join(lines))
-    score_table(tmp_path / "a.csv", f"{tmp_path}/out/", checkpoint, threads=1)
-    lines[150] = "w6 w7 w8"
-    (tmp_path / "a.csv").write_text("\n".join(lines))
-    with pytest.raises(DifferentRunError, match="another input"):
-        score_table(tmp_path / "a.csv", f"{tmp_path}/out/", checkpoint, threads=1)
-
-
 def test_days_order_as_days_and_what_is_unclear_is_a_question(checkpoint: str, tmp_path: Path) -> None:
     head = "conv,when,text\n"
     table = tmp_path / "w.csv"

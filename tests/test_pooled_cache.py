@@ -205,34 +205,10 @@ def contents(path: Path) -> tuple[dict[str, str], np.ndarray]:
         return file.metadata(), file.get_tensor("pooled_embeds")
 
 
-def cut_short(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-10])
-
-
-def cut_to_the_header(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:20])
-
-
-def emptied(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def flip(path: Path, place: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[place] ^= 4
-    path.write_bytes(content)
-
-
-def flip_in_the_numbers(path: Path) -> None:
-    flip(path, -7)
-
-
-def flip_in_the_header(path: Path) -> None:
-    flip(path, path.read_bytes().index(b"liminal_hf") + 20)
-
-
-def flip_in_the_length(path: Path) -> None:
-    flip(path, 1)
+def flipped(content: bytes, position: int) -> bytes:
+    changed = bytearray(content)
+    changed[position] ^= 4
+    return bytes(changed)
 
 
 def swapped_for_others(path: Path) -> None:
@@ -242,15 +218,24 @@ def swapped_for_others(path: Path) -> None:
     save_file({"pooled_embeds": array + 1}, path, metadata=about | {"liminal_hf": seal})
 
 
-def without_its_header(path: Path) -> None:
-    save_file({"pooled_embeds": contents(path)[1]}, path)
+DAMAGE = {
+    "cut short": lambda content: content[:-10],
+    "cut to the header": lambda content: content[:20],
+    "emptied": lambda content: b"",
+    "a bit of the numbers": lambda content: flipped(content, -7),
+    "a bit of the header": lambda content: flipped(content, content.index(b"liminal_hf") + 20),
+    "a bit of the length": lambda content: flipped(content, 1),
+}
+FILES = {
+    name: lambda path, change=change: path.write_bytes(change(path.read_bytes())) for name, change in DAMAGE.items()
+}
+FILES |= {
+    "of others": swapped_for_others,
+    "without its header": lambda path: save_file({"pooled_embeds": contents(path)[1]}, path),
+}
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [cut_short, cut_to_the_header, emptied, flip_in_the_numbers, flip_in_the_header, flip_in_the_length,
-     swapped_for_others, without_its_header],
-)  # fmt: skip
+@pytest.mark.parametrize("damage", FILES.values(), ids=FILES)
 def test_a_damaged_file_is_noticed_and_made_again(
     damage: Any, tiny: Any, words: Any, tmp_path: Path, encoded: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:

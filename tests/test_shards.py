@@ -4,7 +4,6 @@ import gzip
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -135,10 +134,6 @@ def test_columns_and_types_of_parquet_survive(tmp_path: Path) -> None:
     kept = pa.concat_tables([rows.kept for rows in parts])
     for name in ("tags", "text", "when"):
         assert kept[name].to_pylist() == table[name].to_pylist() and kept.schema.field(name).type == table[name].type
-    frame = pd.DataFrame({"text": list("abcd")}, index=pd.RangeIndex(10, 14, name="id"))
-    frame.to_parquet(tmp_path / "b.parquet")
-    parts = everything(plan_of(tmp_path / "b.parquet", keep=["id"], shard_rows=3), tmp_path)
-    assert [rows.kept["id"].to_pylist() for rows in parts] == [[10, 11, 12], [13]]
 
 
 def test_a_fingerprint_is_of_the_whole_content(tmp_path: Path) -> None:
