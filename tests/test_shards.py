@@ -146,10 +146,12 @@ def test_a_fingerprint_is_of_the_whole_content(tmp_path: Path) -> None:
 
 def test_an_empty_table_is_one_shard_of_nothing(tmp_path: Path) -> None:
     for ending in (".parquet", ".csv"):
-        plan = plan_of(write(tmp_path, ending, {"text": pa.array([], pa.string())}))
-        assert plan.shards == [0]
-        (rows,) = everything(plan, tmp_path)
-        assert rows.texts == [] and rows.kept.num_rows == 0
+        path = write(tmp_path, ending, {"text": pa.array([], pa.string())})
+        for options in ({}, {"conversation": "text"}):
+            plan = plan_of(path, **options)
+            assert plan.shards == [0]
+            (rows,) = everything(plan, tmp_path)
+            assert rows.texts == [] and rows.kept.num_rows == 0
 
 
 def test_settings_that_do_not_go_together() -> None:

@@ -93,15 +93,11 @@ def _plain(cell: str, mark: str) -> str | None:
 
 
 def find_decimal(cells: Sequence[str], scale: tuple[float, float] | None = None, what: str = "The column") -> str:
-    """The decimal mark of cells that belong together.
+    """The decimal mark, "." or ",", of cells that belong together; `what` names them in an error.
 
     Args:
         cells: numbers as text.
         scale: lowest and highest possible value, which decide where both marks give a number.
-        what: how an error names the cells.
-
-    Returns:
-        "." or ",".
 
     Raises:
         LiminalError: one cell needs a point and another a comma, or both readings of a cell are possible.
@@ -138,16 +134,10 @@ def find_decimal(cells: Sequence[str], scale: tuple[float, float] | None = None,
 def numbers(
     values: Sequence[Any], decimal: str, what: str = "The column", where: Callable[[int], str] = "row {}".format
 ) -> np.ndarray:
-    """Cells as float64, NaN for a missing one.
-
-    Args:
-        values: cells, as text or as numbers.
-        decimal: the mark of those that are text.
-        what: how an error names the column.
-        where: says where the cell of an index stands.
+    """Cells as float64, NaN for a missing one; `decimal` is the mark of those that are text.
 
     Raises:
-        LiminalError: a cell is no number; the message says where.
+        LiminalError: a cell is no number; the message names the column by `what`, and its row by `where(index)`.
 
     Example:
         >>> numbers(["5,5", None, 3, "NA"], decimal=",").tolist()

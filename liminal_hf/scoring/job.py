@@ -11,6 +11,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -133,8 +134,9 @@ def score_table(
         "options": settings.identity,
     }
     if single and output.exists():
-        is_parquet = output.suffix.lower() == ".parquet" and output.read_bytes()[:4] == b"PAR1"
-        before = json.loads((pq.read_schema(output).metadata or {}).get(_KEY, b"{}")) if is_parquet else {}
+        before: dict[str, Any] = {}
+        with suppress(pa.ArrowInvalid):  # no Parquet
+            before = json.loads((pq.read_schema(output).metadata or {}).get(_KEY, b"{}"))
         _check_same(before, facts, output)
         shutil.rmtree(folder, ignore_errors=True)
         rows, errors, truncated = _count([output], settings.prefix)
@@ -217,14 +219,7 @@ def _run(
 
 
 class ShardWorker:
-    """Reads, scores and commits shards: the whole work of one process, and of one actor of Ray.
-
-    Args:
-        folder: where the shards are.
-        checkpoint: folder or Hub id.
-        plan: of the table.
-        scorer: what reads the texts; None makes it.
-    """
+    """Reads, scores and commits the shards in a folder: the whole work of one process, and of one actor of Ray."""
 
     def __init__(self, folder: Path, checkpoint: str, plan: Plan, scorer: Scorer | None = None) -> None:
         self.folder, self.checkpoint, self.plan = folder, checkpoint, plan

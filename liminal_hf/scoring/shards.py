@@ -112,22 +112,13 @@ class Plan:
 
 
 class ShardRows(NamedTuple):
-    """The rows of a shard.
+    """The rows of a shard. What no column was named for is None, and so is what a row lacks."""
 
-    Args:
-        kept: the columns that go to the output, as they came.
-        texts: what the text column holds.
-        errors: why a row can't be read at all, or None.
-        conversations: names, or None for a row without one; None without a conversation column, as all below.
-        orders: what a turn is sorted by, or None for a row without it.
-        speakers: names, or None for a row without one.
-    """
-
-    kept: pa.Table
+    kept: pa.Table  # the columns that go to the output, as they came
     texts: list[Any]
-    errors: list[str | None]
+    errors: list[str | None]  # why a row can't be read at all
     conversations: list[str | None] | None
-    orders: list[Any] | None
+    orders: list[Any] | None  # what a turn is sorted by
     speakers: list[str | None] | None
 
 
@@ -226,7 +217,7 @@ def _end_of_shard(rows: pa.Table, conversation: str | None, most: int) -> int:
         return most
     names = _names(rows[conversation])
     starts = [row for row, name in enumerate(names) if name is None or not row or name != names[row - 1]]
-    for start, end in zip(starts, [*starts[1:], len(names)], strict=True):
+    for start, end in zip(starts, [*starts[1:], len(names)], strict=False):  # no rows, no start
         if end - start > LONGEST_CONVERSATION:
             raise LiminalError(
                 f"Conversation {names[start]!r} has more than {LONGEST_CONVERSATION:,} rows. Cut it into several, for "
