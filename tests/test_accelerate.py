@@ -124,6 +124,12 @@ def run_two(arguments: list[str]) -> None:
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that two processes have left behind: one launch does the work of all the tests that ask for it."""
     folder = tmp_path_factory.mktemp("two")
+    recipe = small_recipe(
+        folder,
+        phases=[phase("head", epochs=2, trainable="head", cache=True, training=shared_by(2))],
+        model__head_dropout=0.0,
+    )
+    (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     run_two([__file__, str(folder)])
     return folder
 
@@ -186,18 +192,10 @@ def shared_by(processes: int) -> dict[str, Any]:
     return {"per_device_train_batch_size": 16 // processes, "use_cpu": False}
 
 
-def test_every_launch_on_two_processes_ends_with_the_same_whole_weights(tmp_path: Path) -> None:
-    recipe = small_recipe(
-        tmp_path,
-        phases=[phase("head", epochs=2, trainable="head", cache=True, training=shared_by(2))],
-        model__head_dropout=0.0,
-    )
-    path = tmp_path / "recipe.yaml"
-    path.write_text(recipe.to_yaml(), encoding="utf-8")
+def test_every_launch_on_two_processes_ends_with_the_same_whole_weights(two_processes: Path, tmp_path: Path) -> None:
+    run_two(["-m", "liminal_hf.cli", "train", str(two_processes / "recipe.yaml"), "-o", str(tmp_path / "run")])
     found = []
-    for repetition in range(2):
-        folder = tmp_path / f"run-{repetition}"
-        run_two(["-m", "liminal_hf.cli", "train", str(path), "-o", str(folder)])
+    for folder in (two_processes / "run", tmp_path / "run"):
         about = json.loads((folder / "metrics.json").read_text())
         assert about["hardware"].endswith("2 processes") and about["phases"][0]["steps"] == 6
         found.append(load_file(folder / "model" / "model.safetensors"))
@@ -357,4 +355,5 @@ if __name__ == "__main__":
     work(outputs / "work-2.json")  # its Trainer starts the process group
     save_slowly(outputs / "slow")
     take_a_step(outputs / "step-2.json")
+    fit(outputs / "recipe.yaml", outputs / "run")
     torch.distributed.destroy_process_group()

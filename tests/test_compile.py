@@ -58,7 +58,7 @@ def test_compiles_as_one_graph(head: str, backend: str) -> None:
 def test_compiles_without_a_memory_and_with_every_layer() -> None:
     """Without a call before, at which transformers would put its hooks for hidden states on the encoder."""
     torch._dynamo.reset()
-    model = tiny_model("t5", pooled_layers="all", token_attention=True, num_outer_steps=1)
+    model = tiny_model("bert", pooled_layers="all", token_attention=True, num_outer_steps=1)
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
     for rows, length in [(3, 9), (4, 12)]:
         inputs = batch(rows, length)
