@@ -156,12 +156,11 @@ def _build_trainer(
 
 
 def _resumable_checkpoint(folder: Path) -> Path | None:
-    if not folder.is_dir():
-        return None
     if PartialState().is_main_process:
         for path in (path for path in folder.glob("checkpoint-*") if not is_whole(path)):
             logger.warning("The checkpoint %s is incomplete or damaged; it is deleted.", path)
             shutil.rmtree(path)
+    # Also where there is no folder yet: a process that has gone ahead makes it.
     PartialState().wait_for_everyone()
     return last_checkpoint(folder)
 
