@@ -228,6 +228,8 @@ def test_the_ending_is_the_format_and_no_row_is_lost(ending: str, checkpoint: st
     ]  # fmt: skip
     numbers = table.numbers(["pleasure", "score"])
     assert np.isnan(numbers[:, 0]).tolist() == [False, True, True, False, True, False, True] and numbers[3, 1] == 4.5
+    if ending == ".xlsx":
+        assert table["score"][0] == 5.5 and table["id"][:2] == [1, 2], "numbers of the CSV are numbers"
     if ending == ".csv":
         content = (tmp_path / "out.csv").read_text("utf-8-sig")
         assert (

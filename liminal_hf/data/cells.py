@@ -92,11 +92,11 @@ def _plain(cell: str, mark: str) -> str | None:
     return cell.replace("," if mark == "." else ".", "").replace(mark, ".") if _NUMBER[mark].fullmatch(cell) else None
 
 
-def find_decimal(cells: Sequence[str], scale: tuple[float, float] | None = None, what: str = "The column") -> str:
+def find_decimal(cells: Sequence[Any], scale: tuple[float, float] | None = None, what: str = "The column") -> str:
     """The decimal mark, "." or ",", of cells that belong together; `what` names them in an error.
 
     Args:
-        cells: numbers as text.
+        cells: of any type; those that are text and a number count.
         scale: lowest and highest possible value, which decide where both marks give a number.
 
     Raises:
@@ -106,7 +106,7 @@ def find_decimal(cells: Sequence[str], scale: tuple[float, float] | None = None,
         >>> find_decimal(["4", "5,5"]), find_decimal(["1,234"], (1, 9))
         (',', ',')
     """
-    found = {cell: values for cell in cells if (values := readings(cell))}
+    found = {cell: values for cell in cells if isinstance(cell, str) and (values := readings(cell))}
     settled: dict[str, str] = {}  # the marks that are needed, each with a cell that needs it
     for cell, values in found.items():
         if len(values) == 1:

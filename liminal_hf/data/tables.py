@@ -7,7 +7,7 @@ read keeps its position and says why. Encoding, separator and decimal mark are f
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..modeling.errors import LiminalError
-from .cells import find_decimal, is_missing, numbers
+from .cells import find_decimal, numbers
 from .delimited import COMPRESSIONS, Record
 from .formats import Source, as_text, column_types, open_source, to_arrow
 from .table_settings import TableSettings, find_column, unique_names
@@ -272,11 +272,8 @@ class Table:
         cells = {name: self[name] for name in names}
         decimal = self.file.settings.decimal
         if decimal is None:
-            texts = [
-                cell for column in cells.values() for cell in column if isinstance(cell, str) and not is_missing(cell)
-            ]
-            shown = ", ".join(map(repr, names))
-            decimal = find_decimal(texts, scale, f"{self.file.path}, column{'s' if len(names) > 1 else ''} {shown}")
+            shown = f"column{'s' if len(names) > 1 else ''} {', '.join(map(repr, names))}"
+            decimal = find_decimal([*chain(*cells.values())], scale, f"{self.file.path}, {shown}")
         columns = [
             numbers(column, decimal, f"{self.file.path}: column {name!r}", self.where) for name, column in cells.items()
         ]
