@@ -20,7 +20,9 @@ from typing import Any
 
 import checkpoint as checkpoints
 import numpy as np
+from peers import compound
 from report import Array, add_folders, line, number, rounded, save
+from sklearn.metrics import accuracy_score, f1_score
 
 from liminal_hf.data import load_emobank
 from liminal_hf.io import require_file
@@ -84,12 +86,8 @@ def expected_calibration_error(probabilities: Array, outcomes: Array) -> float:
 
 def scores(predicted: Array, gold: Array) -> dict[str, float]:
     """Accuracy and macro F1 of three classes."""
-    hits = [np.sum((predicted == k) & (gold == k)) for k in range(3)]
-    sizes = [np.sum(predicted == k) + np.sum(gold == k) for k in range(3)]
-    return {
-        "accuracy": float(np.mean(predicted == gold)),
-        "macro_f1": float(np.mean([2 * hit / max(size, 1) for hit, size in zip(hits, sizes, strict=True)])),
-    }
+    macro = f1_score(gold, predicted, labels=range(3), average="macro", zero_division=0.0)
+    return {"accuracy": float(accuracy_score(gold, predicted)), "macro_f1": float(macro)}
 
 
 def most_likely(reading: checkpoints.Reading, index: int, zone: tuple[float, float]) -> Array:
@@ -125,19 +123,16 @@ def on_emobank(reading: checkpoints.Reading, labels: Array, config: LiminalConfi
 
 def on_meld(checkpoint: str, config: LiminalConfig, given: argparse.Namespace) -> dict[str, Any]:
     """Verdicts on MELD's test turns against their three sentiments, beside VADER and always neutral."""
-    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
-
     path = require_file("meld", "test_sent_emo.csv", None, MELD)
     with path.open(encoding="utf-8", newline="") as file:
         rows = [(row["Utterance"], row["Sentiment"]) for row in csv.DictReader(file)]
     texts, gold = [text for text, _ in rows], np.array([verdict_names("pleasure").index(said) for _, said in rows])
     reading = checkpoints.read(checkpoint, texts, given.work)
-    analyzer = SentimentIntensityAnalyzer()
-    compound = np.array([analyzer.polarity_scores(text)["compound"] for text in texts])
+    tone = compound(texts)
     return {
         "rows": len(texts),
         "verdict": scores(most_likely(reading, 0, config.neutral_zone[0]), gold),
-        "VADER": scores(1 + (compound >= 0.05).astype(int) - (compound <= -0.05).astype(int), gold),
+        "VADER": scores(1 + (tone >= 0.05).astype(int) - (tone <= -0.05).astype(int), gold),
         "always neutral": scores(np.ones(len(gold), dtype=int), gold),
     }
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from checkpoint import add_checkpoint, command, named, read
-from peers import ALPHAS
+from peers import ALPHAS, compound
 from report import Array, add_folders, line, number, save
 from transformers import AutoTokenizer
 
@@ -194,14 +194,6 @@ def ridge(texts: list[str]) -> Array:
     return chosen
 
 
-def vader(texts: list[str]) -> Array:
-    """`(len(texts), 1)`: VADER's compound score, for pleasure."""
-    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
-
-    analyzer = SentimentIntensityAnalyzer()
-    return np.array([[analyzer.polarity_scores(text)["compound"]] for text in texts])
-
-
 # ---- the table ----
 
 
@@ -256,7 +248,7 @@ def measure(checkpoint: str, work: Path) -> dict[str, Any]:
     """Pass rates of the checkpoint, the ridge and VADER, and the checkpoint's paired differences."""
     every = cases()
     texts = list(dict.fromkeys(text for case in every for text in (case.base, case.changed)))
-    systems = {"ours": read(checkpoint, texts, work).pad, "ridge": ridge(texts), "VADER": vader(texts)}
+    systems = {"ours": read(checkpoint, texts, work).pad, "ridge": ridge(texts), "VADER": compound(texts)[:, None]}
     by_text = {name: dict(zip(texts, values, strict=True)) for name, values in systems.items()}
     verdicts = {name: judge(every, values) for name, values in by_text.items()}
     rows: dict[str, Any] = {}

@@ -67,20 +67,23 @@ def constant(labels: Mapping[str, Array]) -> Simple:
     return {split: np.tile(mean, (len(labels[split]), 1)) for split in HELD_OUT}, 3, {}
 
 
-def vader(texts: Mapping[str, Sequence[str]], labels: Mapping[str, Array]) -> Simple:
-    """VADER's compound score (Hutto & Gilbert 2014), brought to pleasure's scale on train; NaN for the other two."""
+def compound(texts: Sequence[str]) -> Array:
+    """VADER's compound score of each text (Hutto & Gilbert 2014), -1..1."""
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
     analyzer = SentimentIntensityAnalyzer()
-    compound = {
-        split: np.array([analyzer.polarity_scores(text)["compound"] for text in rows]) for split, rows in texts.items()
-    }
+    return np.array([analyzer.polarity_scores(text)["compound"] for text in texts])
+
+
+def vader(texts: Mapping[str, Sequence[str]], labels: Mapping[str, Array]) -> Simple:
+    """VADER's compound score, brought to pleasure's scale on train; NaN for the other two."""
+    found = {split: compound(rows) for split, rows in texts.items()}
     target = labels["train"][:, 0]
     known = target != MISSING_LABEL
-    slope, intercept = np.polyfit(compound["train"][known], target[known], 1)
+    slope, intercept = np.polyfit(found["train"][known], target[known], 1)
     made = {split: np.full(labels[split].shape, np.nan) for split in HELD_OUT}
     for split, values in made.items():
-        values[:, 0] = slope * compound[split] + intercept
+        values[:, 0] = slope * found[split] + intercept
     return made, None, {}
 
 
