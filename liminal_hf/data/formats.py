@@ -4,6 +4,7 @@ Requires pyarrow; Excel needs openpyxl and SPSS pyreadstat (the extra `tables`).
 """
 
 import datetime as dt
+import importlib
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
 from typing import Any
+from zipfile import BadZipFile
 
 import pyarrow as pa
 
@@ -38,6 +40,14 @@ class Source:
     records: Callable[[], Iterator[Record]]
     unit: str = "row"
     dialect: Dialect | None = None
+
+
+def of_extra(module: str, what: str) -> Any:
+    """A module that the extra `tables` brings."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{what} files need {module}: pip install 'liminal_hf[tables]' ({error})") from error
 
 
 def open_source(path: Path, kind: str, wanted: Sequence[str], settings: TableSettings) -> Source:
@@ -126,13 +136,7 @@ def _parsed_lines(path: Path, encoding: str) -> Iterator[tuple[int, Any]]:
 
 def _open_excel(path: Path, wanted: Sequence[str], sheet: str | int | None) -> Source:
     """A sheet of an .xlsx file: the only one, the one that has the wanted columns, or the one that `sheet` names."""
-    try:
-        import openpyxl
-        from openpyxl.utils.exceptions import InvalidFileException
-    except ImportError as error:
-        raise ImportError(f"Excel files need openpyxl: pip install 'liminal_hf[tables]' ({error})") from error
-    from zipfile import BadZipFile
-
+    openpyxl = of_extra("openpyxl", "Excel")
     try:
         book = openpyxl.load_workbook(path)
         formulas = {
@@ -144,7 +148,7 @@ def _open_excel(path: Path, wanted: Sequence[str], sheet: str | int | None) -> S
         }
         if formulas:
             book = openpyxl.load_workbook(path, data_only=True)
-    except (BadZipFile, InvalidFileException, KeyError, ValueError, TypeError) as error:
+    except (BadZipFile, openpyxl.utils.exceptions.InvalidFileException, KeyError, ValueError, TypeError) as error:
         raise LiminalError(
             f"{path} is no Excel file that can be read ({error}). Save it again as 'Excel Workbook (.xlsx)' without a "
             "password, or as 'CSV UTF-8'."
@@ -224,10 +228,7 @@ def _choose_sheet(
 
 def _open_spss(path: Path, text: str, encoding: str | None) -> Source:
     """An SPSS file. Missing values of its own are missing; a text column of codes is read by its value labels."""
-    try:
-        import pyreadstat
-    except ImportError as error:
-        raise ImportError(f"SPSS files need pyreadstat: pip install 'liminal_hf[tables]' ({error})") from error
+    pyreadstat = of_extra("pyreadstat", "SPSS")
     try:
         columns, meta = pyreadstat.read_sav(str(path), encoding=encoding, output_format="dict")
     except (pyreadstat.ReadstatError, pyreadstat.PyreadstatError, UnicodeDecodeError) as error:

@@ -165,17 +165,7 @@ def _seal(path: Path, states: np.ndarray) -> str:
 
 @torch.inference_mode()
 def encode(base: Any, tokenizer: PreTrainedTokenizerBase, tokens: Tokens, batch_size: int) -> np.ndarray:
-    """The pooled states of texts, `(texts, pooled_size)` float32, in their order.
-
-    Args:
-        base: a `LiminalModel`, on any device.
-        tokenizer: that made the tokens.
-        tokens: of the texts.
-        batch_size: texts per forward pass.
-
-    Raises:
-        LiminalError: a state is NaN or infinite.
-    """
+    """The pooled states of texts, `(texts, pooled_size)` float32, in their order; an error where one is not finite."""
     states = np.empty((len(tokens.lengths), base.pooled_size), dtype=np.float32)
     device = next(base.parameters()).device
     training = [module for module in base.modules() if module.training]

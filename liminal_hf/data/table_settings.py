@@ -134,10 +134,7 @@ def _parse_scale(scale: Any) -> tuple[float, float]:
 
 
 def find_column(names: Sequence[str], wanted: str, path: str | os.PathLike) -> str:
-    """The name that a column has, whatever its case and the blanks around it.
-
-    Raises:
-        LiminalError: none fits, or several do; the message lists them and the closest.
+    """The name that a column has, whatever its case and the blanks around it; an error lists those that are close.
 
     Example:
         >>> find_column(["id", " Text "], "text", "a.csv")
@@ -163,11 +160,7 @@ def find_column(names: Sequence[str], wanted: str, path: str | os.PathLike) -> s
 
 
 def unique_names(names: Sequence[str], wanted: Sequence[str], path: str | os.PathLike) -> list[str]:
-    """Names that differ: an empty one becomes `column_3`, the second `x` becomes `x_2`.
-
-    Raises:
-        LiminalError: a wanted column is there twice.
-    """
+    """Names that differ: an empty one becomes `column_3`, the second `x` `x_2`; a wanted one may not be there twice."""
     result: list[str] = []
     folded = {fold(name) for name in wanted}
     for index, name in enumerate(names, start=1):

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from ..io import atomic_write
 from ..modeling.errors import LiminalError
 from .cells import fold, readings
-from .formats import as_text, clean
+from .formats import as_text, clean, of_extra
 from .table_settings import TableSettings
 
 OUTPUT_ENDINGS = (".csv", ".tsv", ".parquet", ".xlsx", ".jsonl")
@@ -32,10 +32,7 @@ COMPRESSION = "zstd"
 
 
 def output_ending(path: str | os.PathLike) -> str:
-    """The ending of an output, in small letters.
-
-    Raises:
-        LiminalError: it is none that can be written.
+    """The ending of an output, in small letters; an error where it is none that can be written.
 
     Example:
         >>> output_ending("answers.CSV")
@@ -147,13 +144,7 @@ class TableWriter:
                 self._parquet = pq.ParquetWriter(temporary, self.schema, compression=COMPRESSION)
                 stack.callback(self._parquet.close)
             elif self.ending == ".xlsx":
-                try:
-                    import openpyxl
-                except ImportError as error:
-                    raise ImportError(
-                        f"Excel files need openpyxl: pip install 'liminal_hf[tables]' ({error})"
-                    ) from error
-                book = openpyxl.Workbook(write_only=True)
+                book = of_extra("openpyxl", "Excel").Workbook(write_only=True)
                 self._sheet = book.create_sheet("predictions")
                 self._sheet.append([self._excel(name) for name in self.schema.names])
                 stack.callback(book.save, temporary)
