@@ -289,15 +289,7 @@ def _begin(folder: Path, facts: dict[str, Any], files: list[Path], settings: Sco
     others = sorted(path.name for path in folder.iterdir() if path.name != "_lock" and not path.name.startswith("."))
     if others and others != [STAGED]:
         raise LiminalError(f"{folder} is not empty ({', '.join(others[:3])}). Give another -o, or an empty folder.")
-    tables = open_files(files, settings)
-    kept = tables[0].schema.names if settings.keep is None else list(map(tables[0].column, settings.keep))
-    taken = [name for name in columns.names if settings.prefix + name in kept]
-    if taken:
-        raise LiminalError(
-            f"The input has a column {settings.prefix + taken[0]!r} already. Put something before the new names, such "
-            "as --prefix pad_, or choose what to keep: --keep COLUMN,COLUMN"
-        )
-    plan = make_plan(tables, settings, folder)
+    plan = make_plan(open_files(files, settings), settings, folder, [settings.prefix + name for name in columns.names])
     write_text(manifest, json.dumps({"facts": facts, "plan": asdict(plan)}))
     return plan
 

@@ -162,17 +162,22 @@ def open_files(files: Sequence[Path], settings: ScoreSettings) -> list[TableFile
     return tables
 
 
-def make_plan(tables: Sequence[TableFile], settings: ScoreSettings, folder: Path) -> Plan:
+def make_plan(tables: Sequence[TableFile], settings: ScoreSettings, folder: Path, added: Sequence[str] = ()) -> Plan:
     """Reads the tables once, and writes them as `STAGED` into the folder: a row group per shard, no row left out.
 
     Raises:
         LiminalError: a table can't be read, the tables have columns of different types, the rows of a conversation are
-            scattered or too many, or the order column orders nothing.
+            scattered or too many, the order column orders nothing, or one of the `added` columns is there already.
     """
     first = tables[0]
     names = {name: getattr(settings, name) for name in ("conversation", "order", "speaker")}
     found: dict[str, Any] = {name: column and first.column(column) for name, column in names.items()}
     found["keep"] = first.schema.names if settings.keep is None else list(map(first.column, settings.keep))
+    if taken := [name for name in added if name in found["keep"]]:
+        raise LiminalError(
+            f"The input has a column {taken[0]!r} already. Put something before the new names, such as --prefix pad_, "
+            "or choose what to keep: --keep COLUMN,COLUMN"
+        )
     settings = replace(settings, text=first.text, separator=first.like.separator, decimal=first.like.decimal, **found)
     plan = Plan([], settings)
     try:
