@@ -13,6 +13,7 @@ from rich.text import Text
 
 from .modeling.configuration_liminal import DIMENSIONS
 from .modeling.errors import LiminalError
+from .modeling.rows import in_words
 
 HELP = (
     "Type a turn and press Enter. /as NAME lets NAME speak, /new starts anew, /save FILE keeps the conversation, "
@@ -97,7 +98,7 @@ def trend(
 def turn_line(
     row: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]], targets: Sequence[str] = DIMENSIONS
 ) -> Text:
-    """One turn for the terminal: its targets with uncertainty and trend, its octant, and whether it is a sharp turn.
+    """One turn for the terminal: its targets with uncertainty and trend, in numbers and words, and any sharp turn.
 
     Args:
         row: that of the turn.
@@ -114,9 +115,7 @@ def turn_line(
             line.append(f" +/-{row['uncertainty'][name]:.2f}", style="dim")
         line.append(f" {directions[name]}", style=_STYLES[directions[name]])
         line.append("  ")
-    line.append(row["octant"] or "", style="bold")
-    if row["confidence"] is not None:
-        line.append(f"  confidence {row['confidence']:.2f}", style="dim")
+    line.append(in_words(row), style="bold")
     if row.get("truncated"):
         line.append("  (too long: its end was left out)", style="yellow")
     if earlier and sharp_turn(earlier[-1], row):

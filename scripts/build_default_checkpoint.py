@@ -23,7 +23,7 @@ from cells import load_corpus
 from report import mean_r
 
 from liminal_hf import DEFAULT_CHECKPOINT
-from liminal_hf.export.checkpoint import open_checkpoint
+from liminal_hf.export.checkpoint import Checkpoint, open_checkpoint
 from liminal_hf.export.model_card import CORPORA
 from liminal_hf.export.repository import write_repository
 from liminal_hf.io import write_text
@@ -98,17 +98,16 @@ def train_plain(recipe: Path, seed: int, run: Path) -> None:
         print(f"{split}: mean r {mean_r(predictions, labels):.4f}")
 
 
-def write(work: Path, target: Path) -> None:
-    """Writes the checkpoint of a finished run.
+def write(source: Checkpoint, target: Path) -> None:
+    """Writes a checkpoint as it ships.
 
     Args:
-        work: folder of a run whose encoder is frozen or trained by adapters alone.
+        source: a finished run, or the shipped checkpoint, whose encoder is frozen or trained by adapters alone.
         target: folder of the checkpoint; replaced.
 
     Raises:
         ValueError: the checkpoint is too large to ship, or the encoder was trained as a whole.
     """
-    source = open_checkpoint(work)
     with tempfile.TemporaryDirectory() as folder:
         new = Path(folder) / "checkpoint"
         facts = {"name": target.name, "language": "en", "human_ceiling": CORPORA["emobank"].ceiling}
@@ -149,7 +148,7 @@ def main() -> None:
         for split in ("validation", "test"):
             print(f"{split}: mean r {metrics[split]['pearson_mean']:.4f}, mean CCC {metrics[split]['ccc_mean']:.4f}")
     if last:
-        write(work, target)
+        write(open_checkpoint(work), target)
         print(f"written to {target}")
 
 

@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..modeling.answers import outside
 from ..modeling.errors import LiminalError
+from ..modeling.rows import in_words
 from .shared import (
     Encoding,
     Model,
@@ -25,7 +27,6 @@ from .shared import (
     print_json,
     progress,
     report,
-    shown,
     table_settings,
 )
 
@@ -53,23 +54,22 @@ def predict(
     texts, errors = _texts(text or [], file, {name: value for name, value in options.items() if value is not None})
     reader = load_pipeline(model)
     config = reader.model.config
-    octants = ["octant"] if config.pad_indices is not None else []
-    table = Table("text", *config.targets, *octants, "confidence", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table("text", *config.targets, "in words", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.pad_edge = False
     reasons: Counter[str] = Counter()
-    truncated = 0
+    truncated = unlike = 0
     for row, error in zip(_rows(reader, texts), errors, strict=True):
         row["error"] = error or row["error"]
         truncated += row["truncated"]
+        unlike += outside(row["in_domain"])
         reasons.update([row["error"]] if row["error"] else [])
         if as_json:
             print_json(row)
         else:
             cells = [_cell(row, name) for name in config.targets]
-            cells += [row[name] or row["error"] or "-" for name in octants]
-            table.add_row(Text(_one_line(row["text"] or "")), *cells, shown(row["confidence"], 2))
+            table.add_row(Text(_one_line(row["text"] or "")), *cells, row["error"] or in_words(row) or "-")
     if not as_json:
-        for one in table.columns[1:]:
+        for one in table.columns[1:-1]:
             one.no_wrap = True
         console = Console()
         console.print(table)
@@ -79,6 +79,7 @@ def predict(
         percent = below if config.prediction_quantiles is not None else ""
         console.print(f"From {low} to {high}{hint}.{percent}", style="dim")
     report(truncated, len(texts), "longer than the model reads, the end was left out")
+    report(unlike, len(texts), "unlike the training texts (another language, code): the numbers mean little")
     why = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common(5))
     report(reasons.total(), len(texts), f"not read ({why})")
 

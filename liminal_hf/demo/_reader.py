@@ -15,6 +15,7 @@ from ..data.tables import TableSettings, column_names, open_table, write_table
 from ..modeling.conversation import ConversationState
 from ..modeling.errors import LiminalError
 from ..modeling.texts import checked_text, is_missing
+from ..scoring.scorer import answers_table
 
 # What one visitor may ask of the machine that all share.
 MAX_CHARACTERS, MAX_NAME, MAX_TURNS = 20_000, 40, 200
@@ -47,8 +48,8 @@ class Scored:
     """A table with answers.
 
     Args:
-        columns: those of the file first (one that has the name of an added one is called `given_...`), then each
-            target, `uncertainty_<target>`, `confidence`, `octant`, `truncated` and `error`.
+        columns: those of the file first (one that has the name of an added one is called `given_...`), then the
+            answers (see `scoring.scorer.columns_of`).
         like: how the file was written: separator and decimal mark.
         ending: of the file that goes out, such as ".csv".
         errors, truncated: how many rows could not be read, and how many were read without their end.
@@ -132,7 +133,8 @@ class Reader:
         about = {name: tokens.pop(name) for name in ("truncated", "error")}
         with torch.inference_mode():
             output = pipeline.model(**{name: value.to(pipeline.device) for name, value in tokens.items()})
-        row = pipeline.postprocess({"logits": output.logits, "uncertainty": output.uncertainty, **about})
+        answers = {name: output[name] for name in ("logits", "uncertainty", "in_domain") if name in output}
+        row = pipeline.postprocess({**answers, **about})
         if row["error"] is not None:
             raise LiminalError(f"The text can't be read: {row['error']}.")
         steps = output.pad_trajectory
@@ -179,26 +181,14 @@ class Reader:
             ]
             if progress is not None:
                 progress(len(rows) / len(texts))
-        added = self._added(rows)
+        answers = answers_table(rows, self.pipeline.model.config)
+        added = dict(zip(answers.column_names, answers.columns, strict=True))
         given = pa.concat_tables(parts)
         taken = {name.lower() for name in added}
         own = [f"given_{name}" if name.strip().lower() in taken else name for name in given.column_names]
         table = pa.table({**dict(zip(own, given.columns, strict=True)), **added})
         unread, truncated = (sum(bool(row[name]) for row in rows) for name in ("error", "truncated"))
         return Scored(table, file.like, _OUTPUTS.get(path.suffix.lower(), path.suffix.lower()), unread, truncated)
-
-    def _added(self, rows: list[dict[str, Any]]) -> dict[str, pa.Array]:
-        def numbers(values: list[float | None]) -> pa.Array:
-            return pa.array([None if value is None else round(value, 4) for value in values], pa.float64())
-
-        added = {name: numbers([row[name] for row in rows]) for name in self.targets}
-        for name in self.targets:
-            added[f"uncertainty_{name}"] = numbers([(row["uncertainty"] or {}).get(name) for row in rows])
-        added["confidence"] = numbers([row["confidence"] for row in rows])
-        added["octant"] = pa.array([row["octant"] for row in rows], pa.string())
-        added["truncated"] = pa.array([row["truncated"] for row in rows], pa.bool_())
-        added["error"] = pa.array([row["error"] for row in rows], pa.string())
-        return added
 
 
 def columns_of(path: str | Path) -> tuple[list[str], str]:

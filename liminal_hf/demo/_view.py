@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from .. import figures
+from ..modeling.rows import in_words
 from ._reader import Conversation, count_of
 
 if TYPE_CHECKING:
@@ -80,8 +81,7 @@ def _line(row: dict[str, Any]) -> str:
 
 def verdict_html(row: dict[str, Any], cut: str = "") -> str:
     parts = [
-        f"<b>{row['octant']}</b>" if row["octant"] else "",
-        "" if row["confidence"] is None else f"confidence {row['confidence']:.2f}",
+        f"<b>{in_words(row)}</b>" if in_words(row) else "",
         cut or ("its end was left out" if row["truncated"] else ""),
     ]
     return ", ".join(part for part in parts if part)

@@ -20,9 +20,21 @@ VERDICTS: dict[str, tuple[str, str, str]] = {
     "dominance": ("weak", "neutral", "strong"),
 }
 OTHER_VERDICTS = ("low", "neutral", "high")
+NEUTRAL = "neutral"
 UNCLEAR = "unclear"
 # A class is named when it is more likely than not.
 NAMED_ABOVE = 0.5
+# Mehrabian (1996), Pleasure-arousal-dominance: A general framework, Current Psychology 14(4), table of octants.
+OCTANTS = {
+    (True, True, True): "exuberant",
+    (True, True, False): "dependent",
+    (True, False, True): "relaxed",
+    (True, False, False): "docile",
+    (False, True, True): "hostile",
+    (False, True, False): "anxious",
+    (False, False, True): "disdainful",
+    (False, False, False): "bored",
+}
 _LEAST_DEVIATION = 1e-6  # of a model that has learned its labels by heart
 
 
@@ -117,23 +129,60 @@ def verdict(target: str, probabilities: Sequence[float]) -> str:
     return verdict_names(target)[best] if probabilities[best] > NAMED_ABOVE else UNCLEAR
 
 
-def statements(mean: Sequence[float], deviation: Sequence[float], config: Any, level: float = 0.8) -> dict[str, Any]:
+def outside(in_domain: float | None) -> bool:
+    """Whether a text is more likely unlike the training texts than like them; False where the model can't tell."""
+    return in_domain is not None and in_domain < 0.5
+
+
+def octant(pad: tuple[float, float, float] | list[float], midpoint: float = 0.0) -> str:
+    """Mehrabian's name for the octant of PAD space that a point lies in; the midpoint counts as high.
+
+    Example:
+        >>> octant((-0.4, 0.3, -0.2))
+        'anxious'
+    """
+    return OCTANTS[(pad[0] >= midpoint, pad[1] >= midpoint, pad[2] >= midpoint)]
+
+
+def likely_octant(probabilities: Sequence[float]) -> tuple[str, float]:
+    """The octant that holds the labels most likely, and how likely.
+
+    Args:
+        probabilities: that pleasure, arousal and dominance are above their neutral points. The errors of the three
+            count as independent.
+
+    Example:
+        >>> likely_octant([0.9, 0.9, 0.5])
+        ('exuberant', 0.405)
+    """
+    share = math.prod(max(value, 1 - value) for value in probabilities)
+    return OCTANTS[tuple(value >= 0.5 for value in probabilities)], share  # type: ignore[index]
+
+
+def statements(
+    mean: Sequence[float], deviation: Sequence[float], config: Any, level: float = 0.8, in_domain: float | None = None
+) -> dict[str, Any]:
     """What can be said of one text, by target.
 
     Args:
         mean, deviation: `(T,)`, prediction and standard deviation in label units.
         config: a `LiminalConfig`.
         level: of the intervals.
+        in_domain: of the text; below 0.5 every verdict is "unclear".
 
     Returns:
         `interval` (low and high end), `probability` (that the label is above the neutral point) and `verdict`, each a
-        dict by target.
+        dict by target; with pleasure (or valence), arousal and dominance among the targets also `octant` and
+        `octant_probability`. The octant is "neutral" where none is more likely than not, and where all three verdicts
+        are neutral.
 
     Example:
         >>> from liminal_hf import LiminalConfig
         >>> said = statements([0.4, 0.0, 0.0], [0.1, 0.1, 0.1], LiminalConfig(pooled_size=8, label_std=[0.2] * 3))
         >>> said["verdict"]["pleasure"], round(said["probability"]["pleasure"], 3)
         ('positive', 1.0)
+        >>> said["octant"], round(said["octant_probability"], 2)
+        ('neutral', 0.25)
     """
     rows: dict[str, Any] = {"interval": {}, "probability": {}, "verdict": {}}
     for index, (target, zone) in enumerate(zip(config.targets, config.neutral_zone, strict=True)):
@@ -141,5 +190,10 @@ def statements(mean: Sequence[float], deviation: Sequence[float], config: Any, l
         quantiles = None if config.residual_quantiles is None else config.residual_quantiles[index]
         rows["interval"][target] = interval(m, s, level, quantiles)
         rows["probability"][target] = above(m, s, sum(zone) / 2)
-        rows["verdict"][target] = verdict(target, classes(m, s, zone))
+        rows["verdict"][target] = UNCLEAR if outside(in_domain) else verdict(target, classes(m, s, zone))
+    if config.pad_indices is not None:
+        names = [config.targets[index] for index in config.pad_indices]
+        name, share = likely_octant([rows["probability"][target] for target in names])
+        is_neutral = share <= NAMED_ABOVE or all(rows["verdict"][target] == NEUTRAL for target in names)
+        rows["octant"], rows["octant_probability"] = NEUTRAL if is_neutral else name, share
     return rows

@@ -45,7 +45,7 @@ _ENCODER_LIMITS = {
 _MOST_WEIGHTS = {"text_config": 10**13, "head": 2**31, "memory": 2**28}
 _BOOLEANS = (
     *("project_pooled", "token_attention", "linear_skip", "history_attention", "self_affect", "rinse", "soul_kernel"),
-    "labels_measured",
+    *("labels_measured", "domain_gauge"),
 )
 _TEXTS = ("head", "loss", "pooling", "encoder_name_or_path", "encoder_revision")
 _OPTIONAL_TEXTS = ("pooling", "encoder_name_or_path", "encoder_revision")
@@ -100,6 +100,7 @@ class LiminalConfig(PreTrainedConfig):
             intervals follow them. None takes the standard normal.
         neutral_point, neutral_width: per target, the zone `point - width` .. `point + width` where raters call a text
             neutral, in label units. None takes the middle of `label_range`, and 1.25 times `label_std`.
+        domain_gauge: whether the model says how much a text is like its training texts (`in_domain`).
         max_seq_length: tokens per text in pipelines and recipes; longer texts are truncated there.
         encoder_name_or_path, encoder_revision: where the encoder came from (a Hub id and a commit); a head-only
             checkpoint needs them, a full one keeps them for the record.
@@ -128,6 +129,7 @@ class LiminalConfig(PreTrainedConfig):
         "pad_trajectory",
         "confidences",
         "uncertainty",
+        "in_domain",
         "step_attentions",
         "reflection",
         "memory",
@@ -174,6 +176,7 @@ class LiminalConfig(PreTrainedConfig):
         residual_quantiles: list[list[float]] | None = None,
         neutral_point: list[float] | None = None,
         neutral_width: list[float] | None = None,
+        domain_gauge: bool = False,
         max_seq_length: int = 128,
         encoder_name_or_path: str | None = None,
         encoder_revision: str | None = None,
@@ -231,6 +234,7 @@ class LiminalConfig(PreTrainedConfig):
         self.residual_quantiles = residual_quantiles
         self.neutral_point = neutral_point
         self.neutral_width = neutral_width
+        self.domain_gauge = domain_gauge
         self.max_seq_length = max_seq_length
         self.encoder_name_or_path = encoder_name_or_path
         self.encoder_revision = encoder_revision

@@ -17,6 +17,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .checkpointing import CheckpointedModel
 from .configuration_liminal import LiminalConfig
+from .domain import DomainGauge, widened
 from .encoders import (
     build_encoder,
     check_encoder,
@@ -42,10 +43,13 @@ class LiminalModelOutput(HeadOutput):
     """Output of `LiminalModel`: the fields of `HeadOutput`, and what the encoder gave.
 
     Args:
+        in_domain (`torch.FloatTensor` of shape `(batch,)`): how likely the text is one like the training texts, 0..1;
+            with `domain_gauge` in the config.
         last_hidden_state (`torch.FloatTensor` of shape `(batch, length, hidden)`): the encoder's last layer.
         hidden_states, attentions (`tuple[torch.FloatTensor]`): the encoder's, when asked for.
     """
 
+    in_domain: Tensor | None = None
     last_hidden_state: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
@@ -68,7 +72,8 @@ class LiminalPADOutput(LiminalModelOutput, _Prediction):
     Args:
         loss (`torch.FloatTensor` of shape `()`): when labels were given.
         logits (`torch.FloatTensor` of shape `(batch, T)`): the targets in label units, not clamped.
-        uncertainty (`torch.FloatTensor` of shape `(batch, T)`): standard deviation of `logits`, in label units.
+        uncertainty (`torch.FloatTensor` of shape `(batch, T)`): standard deviation of `logits`, in label units; with
+            `in_domain` it grows outside the domain, see `domain.widened`.
     """
 
     uncertainty: Tensor | None = None
@@ -87,7 +92,7 @@ class LiminalPreTrainedModel(CheckpointedModel):
     _supports_attention_backend = True
     # A head in half precision loses what it learned about small differences; it costs nothing beside the encoder.
     # `LiminalModel` adds the pooler where it has weights.
-    _keep_in_fp32_modules_strict = ["head"]
+    _keep_in_fp32_modules_strict = ["head", "domain"]
     _no_split_modules: list[str] = []
 
     @classmethod
@@ -187,8 +192,9 @@ class LiminalModel(LiminalPreTrainedModel):
         self._encoder_takes = set(inspect.signature(self.encoder.forward).parameters) if has_encoder else set()
         self.head = HEADS.entry_for(config, config.head)(config, pooled_size)
         self.pooled_size = pooled_size
+        self.domain = DomainGauge(pooled_size) if config.domain_gauge else None
         if has_encoder and any(True for _ in self.pooler.parameters()):
-            self._keep_in_fp32_modules_strict = ["head", "pooler"]
+            self._keep_in_fp32_modules_strict = ["head", "domain", "pooler"]
         self.post_init()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -343,7 +349,8 @@ class LiminalModel(LiminalPreTrainedModel):
                 f"Head {self.config.head!r} gives {count} targets and the config names {self.config.num_labels} "
                 f"({', '.join(self.config.targets)}). Its readout must have config.num_labels columns."
             )
-        return LiminalModelOutput(**output, **encoder_outputs)
+        in_domain = None if self.domain is None else self.domain(pooled)  # (batch,)
+        return LiminalModelOutput(**output, in_domain=in_domain, **encoder_outputs)
 
 
 class LiminalForPADRegression(LiminalPreTrainedModel):
@@ -430,7 +437,7 @@ class LiminalForPADRegression(LiminalPreTrainedModel):
         prediction = LiminalPADOutput(
             loss=loss,
             logits=output.pad_trajectory[:, -1].contiguous(),  # (batch, T)
-            uncertainty=self._uncertainty(output.log_variance),  # (batch, T)
+            uncertainty=self._uncertainty(output.log_variance, output.in_domain),  # (batch, T)
             **{name: value for name, value in output.items() if name not in _ONLY_OF_THE_BASE_MODEL},
         )
         if torch.jit.is_tracing():  # takes nothing but tensors and tuples of them
@@ -439,7 +446,7 @@ class LiminalForPADRegression(LiminalPreTrainedModel):
             return traced
         return prediction
 
-    def _uncertainty(self, log_variance: Tensor | None) -> Tensor | None:
+    def _uncertainty(self, log_variance: Tensor | None, in_domain: Tensor | None) -> Tensor | None:
         """Standard deviations of the last answer in label units."""
         if log_variance is None:
             return None
@@ -447,7 +454,8 @@ class LiminalForPADRegression(LiminalPreTrainedModel):
         config = self.config
         deviations = config.label_std if self.liminal.head.z_scored else [1.0] * config.num_labels
         scale = [deviation * factor for deviation, factor in zip(deviations, config.uncertainty_scale, strict=True)]
-        return torch.exp(0.5 * last) * last.new_tensor(scale)
+        uncertainty = torch.exp(0.5 * last) * last.new_tensor(scale)
+        return uncertainty if in_domain is None else widened(uncertainty, in_domain, config.label_range)
 
 
 __all__ = [

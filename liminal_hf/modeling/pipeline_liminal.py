@@ -46,13 +46,15 @@ class PADRegressionPipeline(Pipeline):
     """`pipeline("pad-regression")`: a row of numbers for each text, or for each turn of a conversation.
 
     Each row is a dict: every target (`pleasure`, `arousal`, `dominance`, or the names that the model was trained with;
-    clamped to the label range), `confidence` (0..1), `octant` (Mehrabian 1996), `uncertainty` (a standard deviation per
-    target, in label units), `percentile` (per target, among this model's own predictions on its training texts),
-    `interval` (per target, holds the label with a probability of 80%), `probability` (per target, of being above the
-    neutral point), `verdict` (per target, such as "negative" or "neutral"; "unclear" where none is more likely
-    than not),
-    `truncated` (whether the end of the text was left out) and `error`. What the model does not have is None: a target
-    that was never trained, an octant without all of pleasure (or valence), arousal and dominance.
+    clamped to the label range), `uncertainty` (a standard deviation per target, in label units), `interval` (per
+    target, holds the label with a probability of 80%), `probability` (per target, of being above the neutral point),
+    `verdict` (per target, such as "negative" or "neutral"; "unclear" where none is more likely than not), `octant`
+    (Mehrabian 1996; "neutral" where none is more likely than not) and `octant_probability`, `in_domain` (0..1, how
+    likely the text is one like the training texts; texts in another language, code and gibberish are not),
+    `percentile` (per target, among this model's own predictions on its training texts), `confidence` (0..1; falls as
+    `uncertainty` grows), `truncated` (whether the end of the text was left out) and `error`. What the model does not
+    have is None: a target that was never trained, an octant without all of pleasure (or valence), arousal and
+    dominance.
 
     A text that can't be read never stops the others: its row has only None and says why in `error` (empty, missing, not
     a text, nothing but unknown tokens such as emoji to MiniLM). Rows in are rows out.
@@ -313,14 +315,15 @@ class PADRegressionPipeline(Pipeline):
             inputs["memory"] = ConversationMemory(**inputs["memory"])
         output = self.model(**inputs, **kwargs)
         answers: dict[str, Any] = {"logits": output.logits}
-        if output.uncertainty is not None:
-            answers["uncertainty"] = output.uncertainty
+        for name in ("uncertainty", "in_domain"):
+            if output.get(name) is not None:
+                answers[name] = output[name]
         if "memory" in inputs:
             answers["memory"] = output.memory
         return {**answers, **about}
 
     def _row(self, model_outputs: Any) -> dict[str, Any]:
-        uncertainty = model_outputs.get("uncertainty")
+        uncertainty, in_domain = model_outputs.get("uncertainty"), model_outputs.get("in_domain")
         truncated, error = (
             value[0] if isinstance(value, list) else value
             for value in (model_outputs["truncated"], model_outputs["error"])
@@ -329,6 +332,7 @@ class PADRegressionPipeline(Pipeline):
             model_outputs["logits"][0].double().tolist(),
             None if uncertainty is None else uncertainty[0].double().tolist(),
             self.model.config,
+            in_domain=None if in_domain is None else float(in_domain[0]),
             truncated=truncated,
             error=error,
         )

@@ -5,35 +5,15 @@ Requires transformers.
 
 import bisect
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .answers import statements
+from .answers import NEUTRAL, UNCLEAR, octant, outside, statements
+from .answers import OCTANTS as OCTANTS
 from .configuration_liminal import LiminalConfig
 from .texts import NOT_FINITE
 
 _STATEMENTS = ("interval", "probability", "verdict")
-# Mehrabian (1996), Pleasure-arousal-dominance: A general framework, Current Psychology 14(4), table of octants.
-OCTANTS = {
-    (True, True, True): "exuberant",
-    (True, True, False): "dependent",
-    (True, False, True): "relaxed",
-    (True, False, False): "docile",
-    (False, True, True): "hostile",
-    (False, True, False): "anxious",
-    (False, False, True): "disdainful",
-    (False, False, False): "bored",
-}
-
-
-def octant(pad: tuple[float, float, float] | list[float], midpoint: float = 0.0) -> str:
-    """Mehrabian's name for the octant of PAD space that a point lies in; the midpoint counts as high.
-
-    Example:
-        >>> octant((-0.4, 0.3, -0.2))
-        'anxious'
-    """
-    return OCTANTS[(pad[0] >= midpoint, pad[1] >= midpoint, pad[2] >= midpoint)]
 
 
 def percentile(value: float, quantiles: list[float]) -> float:
@@ -72,6 +52,7 @@ def describe(
     uncertainty: Sequence[float] | None,
     config: LiminalConfig,
     *,
+    in_domain: float | None = None,
     truncated: bool = False,
     error: str | None = None,
 ) -> dict[str, Any]:
@@ -81,6 +62,7 @@ def describe(
         logits: a number per target in label units; clamped to the config's `label_range`. None with an `error`.
         uncertainty: standard deviation per target, or None.
         config: the model's config.
+        in_domain: how likely the text is one like the training texts, or None.
         truncated: whether the end of the text was left out.
         error: why there are no numbers.
 
@@ -103,7 +85,8 @@ def describe(
     if error is None and not all(map(math.isfinite, numbers)):
         error = NOT_FINITE
     if error is not None or logits is None or not any(trained):
-        empty = dict.fromkeys([*targets, "confidence", "octant", "uncertainty", "percentile", *_STATEMENTS])
+        names = (*targets, "confidence", "octant", "octant_probability", "uncertainty", "percentile", *_STATEMENTS)
+        empty = dict.fromkeys([*names, "in_domain"])
         return {**empty, "truncated": truncated, "error": error}
 
     def per_target(values: Iterable[Any]) -> dict[str, Any]:
@@ -113,15 +96,41 @@ def describe(
     clamped = [min(max(value, low), high) for value in logits]
     quantiles = config.prediction_quantiles
     indices = config.pad_indices
-    said = None if uncertainty is None else statements(logits, uncertainty, config)
+    said = None if uncertainty is None else statements(logits, uncertainty, config, in_domain=in_domain)
     has_octant = indices is not None and all(trained[index] for index in indices)
+    name = None
+    if has_octant:
+        name = said["octant"] if said else octant([clamped[index] for index in indices], (low + high) / 2)
     return {
         **per_target(clamped),
         "confidence": None if uncertainty is None else overall_confidence(uncertainty, config),
-        "octant": octant([clamped[index] for index in indices], (low + high) / 2) if has_octant else None,
+        "octant": name,
+        "octant_probability": said["octant_probability"] if said and has_octant else None,
         "uncertainty": None if uncertainty is None else per_target(uncertainty),
         "percentile": None if quantiles is None else per_target(map(percentile, clamped, quantiles)),
         **{name: None if said is None else per_target(said[name].values()) for name in _STATEMENTS},
+        "in_domain": in_domain,
         "truncated": truncated,
         "error": None,
     }
+
+
+def in_words(row: Mapping[str, Any]) -> str:
+    """The verdicts of a row that say something, its octant, and whether the text is unlike the training texts.
+
+    Example:
+        >>> config = LiminalConfig(pooled_size=8, label_std=[0.2] * 3)
+        >>> in_words(describe([0.5, 0.4, 0.0], [0.1, 0.1, 0.1], config))
+        'positive, aroused'
+        >>> in_words(describe([0.0, 0.0, 0.0], [0.1, 0.1, 0.1], config, in_domain=0.1))
+        'neutral; unlike the training texts'
+    """
+    verdicts = [word for word in (row["verdict"] or {}).values() if word is not None]
+    telling = [word for word in verdicts if word not in (NEUTRAL, UNCLEAR)]
+    parts = [", ".join(telling or sorted(set(verdicts)))]
+    if row["octant"] is not None and row["octant"] != NEUTRAL:
+        share = row["octant_probability"]
+        parts.append(row["octant"] if share is None else f"{row['octant']} ({share:.0%})")
+    if outside(row["in_domain"]):
+        parts.append("unlike the training texts")
+    return "; ".join(part for part in parts if part)

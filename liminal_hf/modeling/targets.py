@@ -12,7 +12,10 @@ DIMENSIONS = ("pleasure", "arousal", "dominance")
 # Marks a missing label, as in the Trainer.
 MISSING_LABEL = -100
 # A row of answers and a table of metrics have columns of these names.
-_RESERVED = ("confidence", "error", "mean", "octant", "percentile", "text", "truncated", "uncertainty")
+_RESERVED = (
+    *("confidence", "error", "in_domain", "interval", "mean", "octant", "octant_probability", "percentile"),
+    *("probability", "text", "truncated", "uncertainty", "verdict"),
+)
 
 
 def find_pad(targets: list[str]) -> tuple[int, int, int] | None:

@@ -21,6 +21,8 @@ from ..modeling.texts import as_list, checked_max_length, with_padding
 
 MODEL_FILE = "model.onnx"
 _INSTALL = "ONNX needs more packages: pip install 'liminal_hf[onnx]'"
+# Outputs beside the logits that say how sure the model is.
+DOUBTS = ("uncertainty", "in_domain")
 
 
 def is_onnx_folder(folder: str | os.PathLike) -> bool:
@@ -116,17 +118,21 @@ class OnnxPAD:
             max_length: tokens per text, longer ones are truncated; default the config's `max_seq_length`.
 
         Returns:
-            `logits` `(number of texts, targets)` in label units, float32, `uncertainty` of the same shape where the
-            head has it, and `truncated` `(number of texts,)` bool.
+            `logits` and, where the model has it, `uncertainty`, both `(number of texts, targets)` in label units,
+            `in_domain` `(number of texts,)` where the model has it, all float32, and `truncated` `(number of texts,)`
+            bool.
 
         Raises:
             LiminalError: a text that is empty or no text; the message says which.
         """
         texts = as_list(texts)
         values = {"truncated": np.zeros(len(texts), dtype=bool)}
-        for name in ("logits", "uncertainty"):
-            if name in self.output_names:
-                values[name] = np.empty((len(texts), self.config.num_labels), dtype=np.float32)
+        shape = (len(texts), self.config.num_labels)
+        values |= {
+            name: np.empty(shape[:1] if name == "in_domain" else shape, dtype=np.float32)
+            for name in ("logits", *DOUBTS)
+            if name in self.output_names
+        }
         for batch, inputs in self._batches(texts, max_length, batch_size, mixes_padding(self.config)):
             memory = self.initial_memory(len(batch.rows)) if self.has_memory else {}
             output = self.run({**inputs, **memory})

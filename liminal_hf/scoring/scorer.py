@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -43,7 +43,7 @@ from ..modeling.texts import (
     tokenize,
     with_padding,
 )
-from .onnx_runtime import OnnxPAD, is_onnx_folder, is_quantized
+from .onnx_runtime import DOUBTS, OnnxPAD, is_onnx_folder, is_quantized
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def columns_of(config: LiminalConfig) -> pa.Schema:
     Example:
         >>> columns_of(LiminalConfig(pooled_size=8, targets=["warmth"])).names
         ['warmth', 'uncertainty_warmth', 'low_warmth', 'high_warmth', 'verdict_warmth', 'confidence', 'octant',
-        'truncated', 'error']
+        'octant_probability', 'in_domain', 'truncated', 'error']
     """
     return pa.schema(
         [
@@ -71,10 +71,33 @@ def columns_of(config: LiminalConfig) -> pa.Schema:
             *((f"verdict_{name}", pa.string()) for name in config.targets),
             ("confidence", pa.float32()),
             ("octant", pa.string()),
+            ("octant_probability", pa.float32()),
+            ("in_domain", pa.float32()),
             ("truncated", pa.bool_()),
             ("error", pa.string()),
         ]
     )
+
+
+def answers_table(rows: Iterable[Mapping[str, Any]], config: LiminalConfig) -> pa.Table:
+    """Rows of `pipeline("pad-regression")` as a table with the columns of `columns_of`.
+
+    Example:
+        >>> config = LiminalConfig(pooled_size=8, targets=["warmth"])
+        >>> answers_table([describe([0.25], [0.1], config)], config)["verdict_warmth"].to_pylist()
+        ['neutral']
+    """
+    schema = columns_of(config)
+    columns: dict[str, list[Any]] = {name: [] for name in schema.names}
+    for row in rows:
+        cells = dict(row)
+        for kind in ("uncertainty", "verdict"):
+            cells |= {f"{kind}_{name}": value for name, value in (row[kind] or {}).items()}
+        for name, ends in (row["interval"] or {}).items():
+            cells[f"low_{name}"], cells[f"high_{name}"] = ends or (None, None)
+        for name, column in columns.items():
+            column.append(cells.get(name))
+    return pa.table(columns, schema=schema)
 
 
 class Scorer:
@@ -199,8 +222,9 @@ class Scorer:
 
         Returns:
             A column for each target (clamped to the label range) and `uncertainty_<target>` for each (standard
-            deviations, in label units), `confidence` (0..1), all float32, `octant`, `truncated` (whether the end of the
-            text was left out), and `error`, null where all is well. What the model does not have is null.
+            deviations, in label units), `low_<target>` and `high_<target>` (the 80% interval), `verdict_<target>`,
+            `confidence` (0..1), `octant` and `octant_probability`, `in_domain` (0..1), `truncated` (whether the end of
+            the text was left out), and `error`, null where all is well. What the model does not have is null.
 
         Raises:
             LiminalError: one text instead of several, columns of different lengths, or conversations where the scorer
@@ -232,9 +256,9 @@ class Scorer:
             on_rows(len(rows) - len(positions))
         found: Arrays = {}
         for batch, output in self._outputs(positions, tokens, keys):
-            for name in {"logits", "uncertainty"} & output.keys():
-                whole = found.setdefault(name, np.full((len(rows), self.config.num_labels), np.nan, np.float32))
-                whole[batch] = output[name]
+            for name in {"logits", *DOUBTS} & output.keys():
+                shape = (len(rows), *output[name].shape[1:])
+                found.setdefault(name, np.full(shape, np.nan, np.float32))[batch] = output[name]
             if on_rows:
                 on_rows(len(batch))
         return self._table(found, truncated, errors)
@@ -284,20 +308,17 @@ class Scorer:
                 yield batch, output
 
     def _table(self, values: Arrays, truncated: list[bool], errors: list[str | None]) -> pa.Table:
-        columns: dict[str, list[Any]] = {name: [] for name in self.columns.names}
         nothing = [None] * len(errors)
-        logits, spreads = (values[name].tolist() if name in values else nothing for name in ("logits", "uncertainty"))
-        for numbers, spread, cut, error in zip(logits, spreads, truncated, errors, strict=True):
-            row = describe(
-                None if error else numbers, None if error else spread, self.config, truncated=cut, error=error
-            )
-            for kind in ("uncertainty", "verdict"):
-                row |= {f"{kind}_{name}": value for name, value in (row[kind] or {}).items()}
-            for name, ends in (row["interval"] or {}).items():
-                row[f"low_{name}"], row[f"high_{name}"] = ends or (None, None)
-            for name, cells in columns.items():
-                cells.append(row.get(name))
-        return pa.table(columns, schema=self.columns)
+        logits, spreads, domains = (
+            values[name].tolist() if name in values else nothing for name in ("logits", *DOUBTS)
+        )
+        rows = [
+            describe(None, None, self.config, truncated=cut, error=error)
+            if error
+            else describe(numbers, spread, self.config, in_domain=domain, truncated=cut)
+            for numbers, spread, domain, cut, error in zip(logits, spreads, domains, truncated, errors, strict=True)
+        ]
+        return answers_table(rows, self.config)
 
 
 @torch.inference_mode()
@@ -307,7 +328,7 @@ def _run_torch(model: LiminalForPADRegression, inputs: Arrays) -> Arrays:
     memory = {name: tensors.pop(f"memory.{name}") for name in MEMORY_FIELDS if f"memory.{name}" in tensors}
     memory = {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in memory.items()}
     output = model(**tensors, memory=ConversationMemory(**memory) if memory else None)
-    values = {"logits": output.logits, "uncertainty": output.uncertainty}
+    values = {"logits": output.logits, **{name: output.get(name) for name in DOUBTS}}
     if memory:
         values |= {f"new_memory.{name}": output.memory[name] for name in MEMORY_FIELDS}
     # numpy has no bfloat16.

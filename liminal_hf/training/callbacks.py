@@ -24,8 +24,10 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..io import atomic_write, changed_files, folder_sha256, write_text
 from ..modeling.errors import LiminalError
+from ..modeling.texts import text_error
 from . import calibration
 from .calibration import Array, check_label_range, liminal_model, read_labels, update_config
+from .domain import MOST_TEXTS, fit_domain
 
 RAW_WEIGHTS = "raw_weights.safetensors"
 MANIFEST = "manifest.json"
@@ -88,7 +90,8 @@ class FitCallback(TrainerCallback, ExportableState):
     Before the first step it checks the labels against the config's `label_range`, and measures `label_mean`,
     `label_std`, `trained_targets` and `pooled_scale` on the training rows unless the config says that its labels are
     measured already. At the end, with the best model loaded, it calibrates `uncertainty_scale` on (up to 4,096)
-    evaluated rows and takes `prediction_quantiles` from as many training rows.
+    evaluated rows, takes `prediction_quantiles` from as many training rows, and fits `in_domain` where the Trainer has
+    the tokenizer (`processing_class`) and trains no adapter, which could not save it.
 
     Args:
         evaluated: gives the dataloader to calibrate on where the training evaluated nothing.
@@ -154,7 +157,12 @@ class FitCallback(TrainerCallback, ExportableState):
             rows = None if loader is None else Rows(loader).batches(self.MOST_ROWS, spread=True)
             return None if rows is None else calibration.predict(model, rows)
 
-        calibration.calibrate(model, predicted(loader), predicted(kwargs.get("train_dataloader")))
+        trained_on = kwargs.get("train_dataloader")
+        if not hasattr(model, "peft_config"):  # the folder of an adapter has no room for a gauge
+            fit_domain(
+                model, kwargs.get("processing_class"), _texts(kwargs.get("processing_class"), trained_on), args.seed
+            )
+        calibration.calibrate(model, predicted(loader), predicted(trained_on))
         _agree(model, "uncertainty_scale", "prediction_quantiles", "residual_quantiles")
 
 
@@ -162,6 +170,17 @@ def _agree(model: nn.Module, *names: str) -> None:
     """Every process takes what the first has measured: the last digits may differ, and the models must not."""
     config = liminal_model(model).config
     update_config(model, **broadcast_object_list([{name: getattr(config, name) for name in names}])[0])
+
+
+def _texts(tokenizer: Any, loader: Any) -> list[str]:
+    """The texts behind the tokens of up to 4,000 rows; none without a tokenizer, and where rows hold no tokens."""
+    if tokenizer is None or loader is None:
+        return []
+    batches = Rows(loader).batches(2 * MOST_TEXTS, spread=True)
+    texts = tokenizer.batch_decode(
+        [ids for batch in batches for ids in batch.get("input_ids", ())], skip_special_tokens=True
+    )
+    return [text for text in texts if text_error(text) is None]
 
 
 def _description(**loaders: Any) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from ..modeling.errors import LiminalError
 from ..modeling.modeling_liminal import LiminalForPADRegression
 from ..modeling.provenance import remember_facts
 from .calibration import calibrate, measure_labels, update_config
+from .domain import fit_domain
 from .inputs import Inputs, load_splits, load_tokenizer, readable_length, run_inputs
 from .phases import RESULT, PhaseSettings, rebuild, train_phase, training_arguments, uncertainty_readout
 from .processes import start_processes
@@ -233,6 +234,7 @@ def _finish(model: LiminalForPADRegression, inputs: Inputs, folder: RunFolder, r
         eval_dataset=splits["validation"],
         data_collator=inputs.collator(last),
     )
+    fit_domain(model, inputs.tokenizer, inputs.splits["train"]["text"][:], recipe.seed)
     update_config(model, uncertainty_scale=[1.0] * len(recipe.targets))
     calibrate(model, trainer.predict_by_name(splits["validation"]), trainer.predict_by_name(splits["train"]))
     metrics: dict[str, Any] = {"recipe": recipe.name, "seed": recipe.seed, "intervals": {}}
