@@ -23,7 +23,10 @@ def row(pleasure: float, arousal: float, doubt: float | None = 0.1, **more: Any)
         "uncertainty": None if doubt is None else dict.fromkeys(names, doubt),
         "percentile": None,
         "confidence": None,
+        "verdict": {"pleasure": "negative", "arousal": "unclear", "dominance": "neutral"},
         "octant": "bored",
+        "octant_probability": 0.6,
+        "in_domain": None,
         "speaker": "you",
         "role": "user",
         "turn": 1,
@@ -79,8 +82,9 @@ def test_trend_against_the_last_three() -> None:
 
 
 def test_a_line_says_everything() -> None:
-    line = turn_line(row(-0.4, 0.2, confidence=0.5), [row(0.0, 0.0)]).plain
-    for part in ("  2 you", "pleasure -0.40 +/-0.10 falling", "arousal +0.20", "bored", "confidence 0.50"):
+    line = turn_line(row(-0.4, 0.2, in_domain=0.2), [row(0.0, 0.0)]).plain
+    words = "negative; bored (60%); unlike the training texts"
+    for part in ("  2 you", "pleasure -0.40 +/-0.10 falling", "arousal +0.20", words):
         assert part in line
     assert "SHARP TURN (pleasure -0.40, arousal +0.20)" in line
     assert "SHARP" not in turn_line(row(-0.4, 0.2), []).plain
@@ -124,7 +128,7 @@ def test_a_conversation_in_a_terminal(checkpoint: Path, tmp_path: Path) -> None:
     terminal = start("--model", str(checkpoint), "--memory", str(kept))
     terminal.expect("you> ")
     terminal.sendline("Good morning [bold]everyone")
-    terminal.expect(r"1 you +pleasure [+-]\d\.\d\d \+/-\d\.\d\d steady +arousal .* dominance .* confidence \d")
+    terminal.expect(r"1 you +pleasure [+-]\d\.\d\d \+/-\d\.\d\d steady +arousal .* dominance [+-]\d.*[a-z]")
     terminal.expect("you> ")
     terminal.sendline("")
     terminal.expect("you> ")
@@ -186,7 +190,15 @@ def test_a_kept_conversation_remembers_what_trends_look_back_at(
 def test_a_line_of_other_targets() -> None:
     targets = ["valence", "arousal", "warmth"]
     doubt = {"valence": 0.1, "arousal": 0.1, "warmth": None}
-    base = {"turn": 1, "speaker": "you", "octant": None, "confidence": 0.4, "uncertainty": doubt, "percentile": None}
+    base = {
+        "turn": 1,
+        "speaker": "you",
+        "octant": None,
+        "verdict": None,
+        "in_domain": None,
+        "uncertainty": doubt,
+        "percentile": None,
+    }
     before = {**base, "valence": 0.4, "arousal": 0.0, "warmth": None}
     line = turn_line({**before, "valence": -0.2, "arousal": 0.4}, [before], targets).plain
     assert "valence -0.20 +/-0.10 falling" in line and "warmth" not in line and "SHARP TURN (valence -0.60" in line

@@ -15,6 +15,7 @@ from conftest import MINILM, Run
 from transformers import AutoTokenizer, pipeline
 
 from liminal_hf import DIMENSIONS, LiminalForPADRegression, __version__, metrics
+from liminal_hf.modeling.rows import in_words
 
 TEXTS = ["What a lovely surprise!", "The funeral is on Thursday.", "No.", "He shouted at us" + " all" * 90]
 
@@ -106,8 +107,8 @@ def test_json_holds_what_the_pipeline_gives(run: Run, checkpoint: Path) -> None:
     assert [row.pop("text") for row in found] == TEXTS
     expected = pipeline("pad-regression", model=str(checkpoint), device="cpu")(TEXTS)
     for row, wanted in zip(found, expected, strict=True):
-        about = ["confidence", "octant", "uncertainty", "percentile", "interval", "probability", "verdict"]
-        about += ["truncated", "error"]
+        about = ["confidence", "octant", "octant_probability", "uncertainty", "percentile"]
+        about += ["interval", "probability", "verdict", "in_domain", "truncated", "error"]
         assert list(row) == ["pleasure", "arousal", "dominance", *about]
         assert row.keys() == wanted.keys() and row["octant"] == wanted["octant"]
         for name in DIMENSIONS:
@@ -142,7 +143,8 @@ def test_the_table_is_for_people(run: Run, checkpoint: Path) -> None:
     assert "[bold]not markup[/bold] [31mred next" in out and "\x1b" not in out
     _, as_json, _ = run("predict", nasty, "-m", checkpoint, "--json")
     (row,) = rows(as_json)
-    assert f"{row['pleasure']:+.2f} {row['percentile']['pleasure']:3.0f}%" in out and row["octant"] in out
+    assert f"{row['pleasure']:+.2f} {row['percentile']['pleasure']:3.0f}%" in out
+    assert in_words(row).split("; ")[0] in out
 
 
 @pytest.mark.parametrize("options", [["--json"], ["-m", "CHECKPOINT", "--json"], ["--json", "--"]])

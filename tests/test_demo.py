@@ -111,7 +111,7 @@ def test_a_table_comes_back_with_numbers_and_errors(reader: demo.Reader, pad: An
         for name in DIMENSIONS:
             assert float(row[name]) == pytest.approx(expected[name], abs=6e-5)
             assert float(row[f"uncertainty_{name}"]) == pytest.approx(expected["uncertainty"][name], abs=6e-5)
-    assert all(rows[1][name] == "" for name in (*DIMENSIONS, "confidence", "octant"))
+    assert all(rows[1][name] == "" for name in (*DIMENSIONS, "confidence", "octant", "in_domain"))
 
 
 def test_a_table_keeps_its_locale(reader: demo.Reader, tmp_path: Path) -> None:

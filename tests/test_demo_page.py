@@ -25,6 +25,7 @@ from liminal_hf.chat import trend
 from liminal_hf.cli import main
 from liminal_hf.demo._view import _DOTS_PER_INCH
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS
+from liminal_hf.modeling.rows import in_words
 
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -167,7 +168,7 @@ def test_a_conversation_in_the_browser(browser: Any, address: str, pad: Any) -> 
     with visitor(browser, address) as page:
         for (speaker, text), row in zip(TALK, expected, strict=True):
             turn = say(page, speaker, text)
-            assert text in turn and speaker in turn and row["octant"] in turn
+            assert text in turn and speaker in turn and in_words(row) in turn
             for name in DIMENSIONS:
                 assert f"{name} {shown(row[name])} \u00b1 {row['uncertainty'][name]:.2f}" in turn
             page.wait_for_function(
@@ -221,7 +222,7 @@ def test_one_text_by_keyboard_alone(browser: Any, address: str, pad: Any) -> Non
         page.locator("#steps img").wait_for()
         for name in DIMENSIONS:
             assert f"{name} {shown(row[name])}" in " ".join(page.locator("#values").inner_text().split())
-        assert row["octant"] in page.locator("#reading").inner_text()
+        assert in_words(row) in page.locator("#reading").inner_text()
         assert page.locator("#steps img").get_attribute("alt").startswith("The answer after each of 5 steps")
 
 
