@@ -18,10 +18,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import checkpoint as checkpoints
 import numpy as np
-from peers import compound
-from report import Array, add_folders, line, number, rounded, save
+from research import checkpoint as checkpoints
+from research.peers import compound
+from research.report import Array, add_folders, line, number, rounded, save
 from sklearn.metrics import accuracy_score, f1_score
 
 from liminal_hf.data import load_emobank

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from checkpoint import add_checkpoint, command, named, read
-from peers import ALPHAS, compound
-from report import Array, add_folders, line, number, save
+from research.checkpoint import add_checkpoint, command, named, read
+from research.peers import ALPHAS, compound
+from research.report import Array, add_folders, line, number, save
 from transformers import AutoTokenizer
 
 from liminal_hf import metrics

@@ -13,7 +13,7 @@ each cell, from the cells that are there; the row of a system that has none, or 
 added without the other ones' hours. What a run of `fit` has logged stays beside the cells, in `runs/`, with the figures
 of its predictions on test.
 
-What a grid file may say stands in `grid.py`.
+What a grid file may say stands in `research/grid.py`.
 """
 
 import argparse
@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cells import PARTS, Cell, Cells
-from grid import BEST_PEER, Grid, System
-from report import (
+from research.cells import PARTS, Cell, Cells
+from research.grid import BEST_PEER, Grid, System
+from research.metrics import affine_calibrated_ccc
+from research.report import (
     RESAMPLES,
     Array,
     add_folders,
@@ -44,7 +45,6 @@ from report import (
     weighted_figures,
     with_sd,
 )
-from research.metrics import affine_calibrated_ccc
 
 from liminal_hf import metrics
 from liminal_hf.modeling.configuration_liminal import MISSING_LABEL

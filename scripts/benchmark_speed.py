@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from speed_items import BYTES, ITEMS, ONE_CORE, QUICK_ITEMS, READING, TWO_WORKERS, make_setting
-from timing import ROOT, Line
+from research.speed_items import BYTES, ITEMS, ONE_CORE, QUICK_ITEMS, READING, TWO_WORKERS, make_setting
+from research.timing import ROOT, Line
 from transformers.utils import logging as transformers_logging
 
 from liminal_hf.training.run_folder import hardware, versions

@@ -18,9 +18,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import peers
-from cells import load_corpus
-from report import mean_r
+from research import peers
+from research.cells import load_corpus
+from research.report import mean_r
 
 from liminal_hf import DEFAULT_CHECKPOINT
 from liminal_hf.export.checkpoint import Checkpoint, open_checkpoint

@@ -17,10 +17,10 @@ import logging
 import sys
 from typing import Any
 
-import checkpoint as checkpoints
 import numpy as np
-from report import Array, add_folders, interval, line, number, rounded, save
+from research import checkpoint as checkpoints
 from research.metrics import absolute_errors, conformal_factors, gaussian_factors, interval_coverage
+from research.report import Array, add_folders, interval, line, number, rounded, save
 from scipy.stats import rankdata
 
 from liminal_hf import metrics

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
-from report import add_folders, interval, line, number, save, with_sd
 from research.context import ConversationTraining, Turns, read_turns, train_conversations
 from research.meld import EMOTION_PAD, load_meld
 from research.metrics import paired_bootstrap
+from research.report import add_folders, interval, line, number, save, with_sd
 from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score

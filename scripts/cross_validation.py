@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cells import Cell, Cells, pooled_corpus
 from datasets import Dataset, DatasetDict, Features, List, Value
-from grid import WITH_RECIPE, Grid, System
 from numpy.typing import NDArray
-from report import (
+from research.cells import Cell, Cells, pooled_corpus
+from research.grid import WITH_RECIPE, Grid, System
+from research.report import (
     RESAMPLES,
     Array,
     add_folders,

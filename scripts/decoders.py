@@ -18,8 +18,8 @@ from pathlib import Path
 
 from benchmark import Benchmark, markdown
 from datasets import Dataset
-from grid import Grid, System
-from report import add_folders, read_seeds, save
+from research.grid import Grid, System
+from research.report import add_folders, read_seeds, save
 from transformers import (
     AutoTokenizer,
     DataCollatorForLanguageModeling,

@@ -17,7 +17,7 @@ import conversations as measure
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict, concatenate_datasets
-from report import line, number, save
+from research.report import line, number, save
 from transformers import AutoTokenizer
 
 from liminal_hf.data import load_emobank, pooled_dataset

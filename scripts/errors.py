@@ -18,12 +18,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import checkpoint as checkpoints
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from report import Array, add_folders, line, number, rounded, save, three
+from research import checkpoint as checkpoints
 from research.emobank import PERSPECTIVES, read_ratings
+from research.report import Array, add_folders, line, number, rounded, save, three
 from scipy.stats import rankdata
 
 from liminal_hf import metrics

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from report import line, save
+from research.report import line, save
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, PreTrainedTokenizerFast, pipeline

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from report import RESULTS, Array, content_hash, interval, line, number, rounded, save
+from research.report import RESULTS, Array, content_hash, interval, line, number, rounded, save
 
 MEASURES = ("hope", "faith", "love")
 EPOCHS = ("best", "last")

@@ -29,14 +29,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import checkpoint as checkpoints
 import numpy as np
-from cells import Cell, Cells
 from cross_validation import Sentences, held_out
 from datasets import Dataset, DatasetDict
-from grid import Grid, System
 from numpy.typing import NDArray
-from report import (
+from research import checkpoint as checkpoints
+from research.cells import Cell, Cells
+from research.grid import Grid, System
+from research.meld import EMOTION_PAD, load_meld
+from research.report import (
     RESAMPLES,
     Array,
     add_folders,
@@ -49,7 +50,6 @@ from report import (
     save,
     weighted_figures,
 )
-from research.meld import EMOTION_PAD, load_meld
 
 from liminal_hf.data import GOEMOTIONS_LABELS, load_emobank, load_goemotions
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS

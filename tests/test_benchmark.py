@@ -21,10 +21,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import benchmark  # noqa: E402
-import peers  # noqa: E402
-import report  # noqa: E402
-from cells import READ_OUT_STEPS, Cell, load_corpus  # noqa: E402
-from grid import Grid  # noqa: E402
+from research import peers, report  # noqa: E402
+from research.cells import READ_OUT_STEPS, Cell, load_corpus  # noqa: E402
+from research.grid import Grid  # noqa: E402
 
 from liminal_hf import metrics  # noqa: E402
 from liminal_hf.training.run_folder import hardware  # noqa: E402

@@ -11,8 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import benchmark_speed  # noqa: E402
-import speed_items  # noqa: E402
-import timing  # noqa: E402
+from research import speed_items, timing  # noqa: E402
 
 pytestmark = pytest.mark.nightly
 

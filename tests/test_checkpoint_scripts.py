@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import calibration  # noqa: E402
-import checkpoint as checkpoints  # noqa: E402
 import errors  # noqa: E402
+from research import checkpoint as checkpoints  # noqa: E402
 
 from liminal_hf import metrics  # noqa: E402
 from liminal_hf.data import load_emobank  # noqa: E402

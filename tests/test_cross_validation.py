@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import cross_validation  # noqa: E402
-from cells import Cells  # noqa: E402
-from grid import Grid  # noqa: E402
+from research.cells import Cells  # noqa: E402
+from research.grid import Grid  # noqa: E402
 
 from liminal_hf import metrics  # noqa: E402
 from liminal_hf.data import load_emobank  # noqa: E402

@@ -14,10 +14,10 @@ from evidence_kit import GENRES, write_checkpoint, write_emobank, write_grid
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-import checkpoint as checkpoints  # noqa: E402
 import transfer  # noqa: E402
 from cross_validation import Sentences  # noqa: E402
-from grid import Grid  # noqa: E402
+from research import checkpoint as checkpoints  # noqa: E402
+from research.grid import Grid  # noqa: E402
 from research.meld import EMOTION_PAD  # noqa: E402
 
 from liminal_hf import metrics  # noqa: E402

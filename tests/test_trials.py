@@ -1,4 +1,4 @@
-"""`scripts/trials.py`: each trial changes what it says, in training alone, and nothing without being asked.
+"""`scripts/research/trials.py`: each trial changes what it says, in training alone, and nothing without being asked.
 
 Needs EmoBank and EmoITA (`LIMINAL_DATA_DIR`).
 """
@@ -15,9 +15,9 @@ from datasets import Dataset, DatasetDict
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-import trials  # noqa: E402
-from grid import Grid  # noqa: E402
+from research import trials  # noqa: E402
 from research.emobank import load_emoita  # noqa: E402
+from research.grid import Grid  # noqa: E402
 
 from liminal_hf import metrics  # noqa: E402
 from liminal_hf.data import load_emobank  # noqa: E402

@@ -1,1 +1,1 @@
-"""What only the studies need; the scripts beside this folder import it by name."""
+"""What the scripts beside this folder share: grids and cells, peers, tables, corpora and figures of the studies."""

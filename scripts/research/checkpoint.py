@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
-from report import Array, content_hash
 from safetensors.numpy import load_file, save_file
 from transformers import pipeline
 
@@ -19,6 +18,7 @@ import liminal_hf
 from liminal_hf.cli import find_checkpoint
 from liminal_hf.io import file_sha256
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS
+from research.report import Array, content_hash
 
 DEFAULT = "liminal_hf.DEFAULT_CHECKPOINT"
 

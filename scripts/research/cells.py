@@ -14,14 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import peers
 import torch
-import trials
 from datasets import DatasetDict
 from filelock import FileLock
-from grid import SEEDED, TRAINED, WITH_RECIPE, Grid, System
-from report import Array, content_hash, mean_r
-from research.emobank import human_ceiling
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from transformers import AutoConfig
@@ -38,6 +33,10 @@ from liminal_hf.training.fit import FitResult, fit, load_tokenizer
 from liminal_hf.training.recipe import Recipe
 from liminal_hf.training.run_folder import RunFolder, hardware
 from liminal_hf.training.trainer import LiminalTrainer
+from research import peers, trials
+from research.emobank import human_ceiling
+from research.grid import SEEDED, TRAINED, WITH_RECIPE, Grid, System
+from research.report import Array, content_hash, mean_r
 
 READ_OUT_STEPS = 10
 PARTS = (("dev", "validation"), ("test", "test"))

@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import yaml
-from timing import ROOT, Line, again, aim, ratio, run_python, spread, take_turns
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForSequenceClassification,
@@ -36,6 +35,7 @@ from liminal_hf.modeling.encoders import resolve_encoder
 from liminal_hf.scoring import Scorer, score_table
 from liminal_hf.scoring.scorer import load
 from liminal_hf.scoring.shards import ScoreSettings, make_plan, open_files, read_shard
+from research.timing import ROOT, Line, again, aim, ratio, run_python, spread, take_turns
 
 RECIPE = ROOT / "hub_configs" / "minilm-emobank.yaml"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from datasets import DatasetDict
 from numpy.typing import NDArray
-from research.emobank import load_emoita
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Sampler, WeightedRandomSampler
@@ -22,6 +21,7 @@ from liminal_hf.data import load_emobank
 from liminal_hf.modeling.heads import HEADS
 from liminal_hf.modeling.heads_v7 import LiminalV7
 from liminal_hf.training.trainer import ROW, LiminalTrainer
+from research.emobank import load_emoita
 
 LABELS = ("published", "readers", "writers", "italian")
 ITALIAN_SHARE = 0.2
