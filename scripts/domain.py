@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import build_default_checkpoint
-import checkpoint as checkpoints
 import numpy as np
-from report import Array, add_folders, line, number, rounded, save
+from research import checkpoint as checkpoints
 from research.emobank import load_emoita
+from research.report import Array, add_folders, line, number, rounded, save
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 

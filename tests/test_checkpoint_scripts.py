@@ -16,8 +16,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import calibration  # noqa: E402
 import errors  # noqa: E402
 from research import checkpoint as checkpoints  # noqa: E402
+from research.metrics import absolute_errors  # noqa: E402
 
-from liminal_hf import metrics  # noqa: E402
 from liminal_hf.data import load_emobank  # noqa: E402
 
 pytestmark = pytest.mark.nightly
@@ -48,7 +48,7 @@ def test_both_scripts(corpus: Path, minilm: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(checkpoints, "pipeline", None)
     reading, labels = checkpoints.read_split(str(corpus / "v7"), test, corpus / "work")
     assert reading.pad.shape == reading.uncertainty.shape == (10, 3) and reading.confidence.shape == (10,)
-    off = metrics.absolute_errors(reading.pad, labels)
+    off = absolute_errors(reading.pad, labels)
     expected = spearmanr(reading.uncertainty[:, 0], off[:, 0]).statistic
     assert report["ranking"]["pleasure"]["uncertainty"]["mean"] == pytest.approx(expected, abs=1e-5)
 
