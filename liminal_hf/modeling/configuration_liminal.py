@@ -5,14 +5,13 @@ Requires transformers. All values are plain JSON, so that `config.json` alone de
 
 import difflib
 import inspect
-import itertools
-import math
 from collections.abc import Iterable
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto import CONFIG_MAPPING
 
+from .config_checks import check_fields
 from .errors import LiminalError
 from .targets import DIMENSIONS as DIMENSIONS
 from .targets import MISSING_LABEL as MISSING_LABEL
@@ -25,38 +24,6 @@ _LAST_TOKEN_IN_VERSION_1 = ("bloom", "gemma3_text", "gpt2", "llama", "mistral", 
 _INNER_STEPS = {"v1": 4, "v2": 4, "v3": 4, "v4": 4, "v6": 4}
 # v6 as published remembers 100 outer steps; ours remembers turns.
 _MEMORY_SLOTS = {"v6": 100}
-_LAYERS = ("last", "mix", "all")
-_LIMITS = {
-    "latent_size": (1, 16_384),
-    "num_outer_steps": (1, 256),
-    "num_inner_steps": (1, 256),
-    "memory_slots": (3, 65_536),
-    "max_seq_length": (1, 1_000_000),
-}
-# Several times the largest models of today. A file that asks for more is damaged, or wants to fill the memory.
-_ENCODER_LIMITS = {
-    "hidden_size": 131_072,
-    "intermediate_size": 1_048_576,
-    "num_hidden_layers": 1_024,
-    "num_attention_heads": 4_096,
-    "vocab_size": 16_777_216,
-    "max_position_embeddings": 67_108_864,
-}
-_MOST_WEIGHTS = {"text_config": 10**13, "head": 2**31, "memory": 2**28}
-_BOOLEANS = (
-    *("project_pooled", "token_attention", "linear_skip", "history_attention", "self_affect", "rinse", "soul_kernel"),
-    *("labels_measured", "domain_gauge"),
-)
-_TEXTS = ("head", "loss", "pooling", "encoder_name_or_path", "encoder_revision")
-_OPTIONAL_TEXTS = ("pooling", "encoder_name_or_path", "encoder_revision")
-# Lowest and highest value of the fields that hold one number.
-_RANGES = {
-    "head_dropout": (0.0, 1.0),
-    "deep_supervision": (0.0, 1.0),
-    "uncertainty_weight": (0.0, math.inf),
-    "confidence_weight": (0.0, math.inf),
-    "pooled_scale": (1e-12, math.inf),
-}
 
 
 class LiminalConfig(PreTrainedConfig):
@@ -342,79 +309,7 @@ class LiminalConfig(PreTrainedConfig):
                 f"This checkpoint was written with config version {self.config_version!r}; this liminal_hf reads up to "
                 f"{CONFIG_VERSION}. Upgrade it: pip install -U liminal_hf"
             )
-        for name, (low, high) in _LIMITS.items():
-            value = getattr(self, name)
-            self._require(_is_whole(value, low, high), name, f"a whole number in {low}..{high}")
-        whole = self.pooled_size is None or _is_whole(self.pooled_size, 1, 10**6)
-        self._require(whole, "pooled_size", "a whole number in 1..1000000")
-        self._require(self.pooled_layers in _LAYERS, "pooled_layers", f"one of {_LAYERS}")
-        self._require(self.weights_format in ("full", "head_only"), "weights_format", "'full' or 'head_only'")
-        for name in _BOOLEANS:
-            self._require(isinstance(getattr(self, name), bool), name, "True or False")
-        for name in _TEXTS:
-            value = getattr(self, name)
-            self._require(isinstance(value, str) or (value is None and name in _OPTIONAL_TEXTS), name, "a text")
-        for name, (lowest, highest) in _RANGES.items():
-            value = getattr(self, name)
-            wanted = f"a finite number in {lowest:g}..{highest:g}" if highest < math.inf else "a finite number"
-            wanted += "" if highest < math.inf else ", above 0" if lowest > 0 else ", 0 or above"
-            self._require(_is_number(value) and lowest <= value <= highest, name, wanted)
-        layers = self.encoder_layers is None or _is_whole(self.encoder_layers, 1, _ENCODER_LIMITS["num_hidden_layers"])
-        self._require(layers, "encoder_layers", "a whole number from 1 on, or None for all")
-        self._check_targets()
-        self._check_sizes()
-
-    def _require(self, fulfilled: bool, name: str, wanted: str) -> None:
-        if not fulfilled:
-            raise LiminalError(f"LiminalConfig: {name} must be {wanted}, got {getattr(self, name)!r}.")
-
-    def _check_targets(self) -> None:
-        names = checked_names(self.targets)
-        per_target = f"a list of finite numbers, one per target ({', '.join(names)})"
-        for name in ("label_mean", "label_std", "uncertainty_scale"):
-            value = getattr(self, name)
-            fits = isinstance(value, list | tuple) and len(value) == len(names) and all(map(_is_number, value))
-            self._require(fits, name, per_target)
-        for name in ("label_std", "uncertainty_scale"):
-            self._require(min(getattr(self, name)) > 0, name, "above 0 for every target")
-        trained = self.trained_targets
-        fits = isinstance(trained, list | tuple) and [type(value) for value in trained] == [bool] * len(names)
-        self._require(fits, "trained_targets", f"a list of True or False, one per target ({', '.join(names)})")
-        limits = self.label_range
-        fits = isinstance(limits, list | tuple) and len(limits) == 2 and all(map(_is_number, limits))
-        self._require(fits and limits[0] < limits[1], "label_range", "two numbers [low, high] with low < high")
-        for name in ("prediction_quantiles", "residual_quantiles"):
-            rows = getattr(self, name)
-            if rows is not None:
-                fits = isinstance(rows, list | tuple) and len(rows) == len(names) and all(map(_is_rising, rows))
-                wanted = f"a list per target ({', '.join(names)}), each of 2 or more finite numbers that rise"
-                self._require(fits, name, wanted)
-        for name in ("neutral_point", "neutral_width"):
-            value = getattr(self, name)
-            fits = value is None or (len(value) == len(names) and all(map(_is_number, value)))
-            self._require(fits, name, f"{per_target}, or None")
-        self._require(min(self.neutral_width or [1]) > 0, "neutral_width", "above 0 for every target")
-
-    def _check_sizes(self) -> None:
-        """What would fill the memory is an error before anything is built."""
-        for name, most in _ENCODER_LIMITS.items():
-            value = getattr(self.text_config, name, None)
-            lowest = -1 if name == "max_position_embeddings" else 0  # XLNet has -1 for "no limit"
-            if isinstance(value, int) and not lowest <= value <= most:
-                raise LiminalError(f"LiminalConfig: text_config.{name} must be in {lowest}..{most}, got {value}.")
-        width, layers = self.hidden_size, self.num_hidden_layers
-        pooled = width * (layers + 1 if self.pooled_layers == "all" else 1)
-        weights = {
-            "text_config": layers * 4 * width**2 + self.vocab_size * width,
-            "head": pooled * self.latent_size,
-            "memory": self.memory_slots * self.latent_size,
-        }
-        for name, count in weights.items():
-            if count > _MOST_WEIGHTS[name]:
-                raise LiminalError(
-                    f"LiminalConfig: the sizes of the {name} ask for {count:.1e} numbers, more than the "
-                    f"{_MOST_WEIGHTS[name]:.1e} that are taken. Lower hidden_size, latent_size or memory_slots."
-                )
+        check_fields(self)
 
     # What callers of transformers expect to find on any model's config belongs to the encoder here.
     @property
@@ -463,23 +358,6 @@ def check_encoder_config(text_config: PreTrainedConfig) -> None:
             "encoders and decoders of text, such as BERT, ModernBERT, T5, GPT-2 or Qwen; of a model with several parts "
             "give the text part (config.text_config)."
         )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_whole(value: object, low: int, high: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-
-
-def _is_rising(values: object) -> bool:
-    return (
-        isinstance(values, list | tuple)
-        and len(values) >= 2
-        and all(map(_is_number, values))
-        and all(low <= high for low, high in itertools.pairwise(values))
-    )
 
 
 def _fields() -> list[str]:

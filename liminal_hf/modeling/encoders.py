@@ -474,10 +474,7 @@ def resolve_encoder(name_or_path: str, revision: str | None = None) -> tuple[str
 def hub_commit(name_or_path: str, revision: str | None = None, **hub_kwargs: Any) -> str | None:
     """The commit that a revision of an encoder stands for; None for a folder, and for what is nowhere to be found.
 
-    Args:
-        name_or_path: Hub id or folder.
-        revision: commit, branch or tag; None is the main branch.
-        **hub_kwargs: `token`, `cache_dir`, `local_files_only` as the encoder is loaded with; others are left out.
+    Of `hub_kwargs`, with which the encoder is loaded, it takes `token`, `cache_dir` and `local_files_only`.
 
     Example:
         >>> hub_commit("a/folder") is None
