@@ -112,7 +112,7 @@ def test_what_cannot_be_read_gets_a_reason_and_no_numbers(checkpoint: str) -> No
     counted: list[int] = []
     table = Scorer(checkpoint, threads=1).score(texts, on_rows=counted.append)
     assert table["error"].to_pylist() == [None, *bad.values(), None] and sum(counted) == len(texts)
-    for name in COLUMNS.names[:-2]:
+    for name in COLUMNS.names[:-3]:
         found = table[name].to_pylist()
         assert found[1:-1] == [None] * len(bad) and None not in (found[0], found[-1])
     assert Scorer(checkpoint, threads=1).score([]).num_rows == 0
@@ -196,7 +196,8 @@ def test_targets_of_any_name(tmp_path: Path) -> None:
     table = Scorer(model, tokenizer=word_tokenizer(), threads=1).score(["w3 w4", ""])
     assert table.column_names == [
         "warmth", "urgency", "uncertainty_warmth", "uncertainty_urgency", "low_warmth", "high_warmth", "low_urgency",
-        "high_urgency", "verdict_warmth", "verdict_urgency", "confidence", "octant", "truncated", "error",
+        "high_urgency", "verdict_warmth", "verdict_urgency", "confidence", "octant",
+        "octant_probability", "in_domain", "truncated", "error",
     ]  # fmt: skip
     assert [row["warmth"] is None for row in table.to_pylist()] == [False, True]
     assert table["urgency"].null_count == table["octant"].null_count == 2

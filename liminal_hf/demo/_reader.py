@@ -11,11 +11,11 @@ import pyarrow as pa
 import torch
 
 from ..chat import sharp_turn, trend
+from ..data.answers import answers_table
 from ..data.tables import TableSettings, column_names, open_table, write_table
 from ..modeling.conversation import ConversationState
 from ..modeling.errors import LiminalError
 from ..modeling.texts import checked_text, is_missing
-from ..scoring.scorer import answers_table
 
 # What one visitor may ask of the machine that all share.
 MAX_CHARACTERS, MAX_NAME, MAX_TURNS = 20_000, 40, 200
@@ -49,7 +49,7 @@ class Scored:
 
     Args:
         columns: those of the file first (one that has the name of an added one is called `given_...`), then the
-            answers (see `scoring.scorer.columns_of`).
+            answers (see `data.answers.columns_of`).
         like: how the file was written: separator and decimal mark.
         ending: of the file that goes out, such as ".csv".
         errors, truncated: how many rows could not be read, and how many were read without their end.

@@ -123,7 +123,7 @@ def in_words(row: Mapping[str, Any]) -> str:
         >>> in_words(describe([0.5, 0.4, 0.0], [0.1, 0.1, 0.1], config))
         'positive, aroused'
         >>> in_words(describe([0.0, 0.0, 0.0], [0.1, 0.1, 0.1], config, in_domain=0.1))
-        'neutral; unlike the training texts'
+        'unclear; unlike the training texts'
     """
     verdicts = [word for word in (row["verdict"] or {}).values() if word is not None]
     telling = [word for word in verdicts if word not in (NEUTRAL, UNCLEAR)]

@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -24,10 +24,10 @@ import torch
 from filelock import FileLock
 
 from .._version import __version__
+from ..data.answers import answers_table, columns_of
 from ..data.pooled_cache import hash_tensors
 from ..inference import batches_by_length, mixes_padding
 from ..io import cache_root, file_sha256
-from ..modeling.configuration_liminal import LiminalConfig
 from ..modeling.encoders import load_tokenizer
 from ..modeling.errors import LiminalError
 from ..modeling.memory import MEMORY_FIELDS, ConversationMemory
@@ -53,51 +53,6 @@ BACKENDS = ("torch", "onnx", "int8")
 _TOKENS = {"torch": 1024, "onnx": 512, "int8": 512, "cuda": 32_768}
 
 Arrays = dict[str, np.ndarray]
-
-
-def columns_of(config: LiminalConfig) -> pa.Schema:
-    """The columns that a model's answers have.
-
-    Example:
-        >>> columns_of(LiminalConfig(pooled_size=8, targets=["warmth"])).names
-        ['warmth', 'uncertainty_warmth', 'low_warmth', 'high_warmth', 'verdict_warmth', 'confidence', 'octant',
-        'octant_probability', 'in_domain', 'truncated', 'error']
-    """
-    return pa.schema(
-        [
-            *((name, pa.float32()) for name in config.targets),
-            *((f"uncertainty_{name}", pa.float32()) for name in config.targets),
-            *((f"{end}_{name}", pa.float32()) for name in config.targets for end in ("low", "high")),
-            *((f"verdict_{name}", pa.string()) for name in config.targets),
-            ("confidence", pa.float32()),
-            ("octant", pa.string()),
-            ("octant_probability", pa.float32()),
-            ("in_domain", pa.float32()),
-            ("truncated", pa.bool_()),
-            ("error", pa.string()),
-        ]
-    )
-
-
-def answers_table(rows: Iterable[Mapping[str, Any]], config: LiminalConfig) -> pa.Table:
-    """Rows of `pipeline("pad-regression")` as a table with the columns of `columns_of`.
-
-    Example:
-        >>> config = LiminalConfig(pooled_size=8, targets=["warmth"])
-        >>> answers_table([describe([0.25], [0.1], config)], config)["verdict_warmth"].to_pylist()
-        ['neutral']
-    """
-    schema = columns_of(config)
-    columns: dict[str, list[Any]] = {name: [] for name in schema.names}
-    for row in rows:
-        cells = dict(row)
-        for kind in ("uncertainty", "verdict"):
-            cells |= {f"{kind}_{name}": value for name, value in (row[kind] or {}).items()}
-        for name, ends in (row["interval"] or {}).items():
-            cells[f"low_{name}"], cells[f"high_{name}"] = ends or (None, None)
-        for name, column in columns.items():
-            column.append(cells.get(name))
-    return pa.table(columns, schema=schema)
 
 
 class Scorer:
