@@ -169,7 +169,7 @@ def test_predict_on_minilm_matches_torch_whatever_the_batch(minilm_onnx: Path) -
     onnx_model = OnnxPAD(minilm_onnx, threads=1)
     for size in (1, 4, 32):
         found = onnx_model.predict(TEXTS, batch_size=size)
-        assert sorted(found) == ["logits", "truncated", "uncertainty"]
+        assert sorted(found) == ["in_domain", "logits", "truncated", "uncertainty"]
         for row, text in enumerate(TEXTS):
             with torch.no_grad():
                 expected = model(**tokenizer(text, return_tensors="pt"))

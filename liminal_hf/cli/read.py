@@ -14,7 +14,6 @@ from rich.text import Text
 
 from ..modeling.answers import outside
 from ..modeling.errors import LiminalError
-from ..modeling.rows import in_words
 from .shared import (
     Encoding,
     Model,
@@ -50,6 +49,8 @@ def predict(
     quotes: Quotes = None,
 ) -> None:
     """Read pleasure, arousal and dominance from texts. For many texts: liminal score."""
+    from ..modeling.rows import in_words
+
     options = {"text": column, "separator": separator, "encoding": encoding, "sheet": sheet, "quotes": quotes}
     texts, errors = _texts(text or [], file, {name: value for name, value in options.items() if value is not None})
     reader = load_pipeline(model)
