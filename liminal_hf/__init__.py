@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .modeling.pipeline_liminal import PADRegressionPipeline as PADRegressionPipeline
     from .modeling.pipeline_liminal import octant as octant
     from .modeling.pooling import POOLERS as POOLERS
+    from .timelines import timeline as timeline
     from .training.args import LiminalTrainingArguments as LiminalTrainingArguments
     from .training.trainer import LiminalTrainer as LiminalTrainer
 
@@ -49,6 +50,7 @@ _PUBLIC = {
     "PADRegressionPipeline": "modeling.pipeline_liminal",
     "octant": "modeling.pipeline_liminal",
     "POOLERS": "modeling.pooling",
+    "timeline": "timelines",
     "LiminalTrainer": "training.trainer",
     "LiminalTrainingArguments": "training.args",
 }

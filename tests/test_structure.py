@@ -33,6 +33,8 @@ ROOMS: dict[str, set[str]] = {
     "plots": {"figures"},
     "visualization": {"figures"},
     "demo": {"modeling", "inference", "data", "chat", "figures"},
+    "sentences": {"modeling"},
+    "timelines": {"modeling", "sentences", "data", "export", "figures"},
     "probing": {"modeling", "inference", "io", "metrics", "data", "figures"},
 }
 # The two ends: the face offers everything (lazily), the command line opens every room.

@@ -1,4 +1,4 @@
-"""The command line: `liminal predict | chat | demo | score | train | evaluate | plot | probe | push | verify | export`.
+"""The command line `liminal`: predict, chat, demo, score, timeline, train, evaluate, plot, probe, push, verify, export.
 
 Requires typer and rich. A command imports what it needs when it runs. An error that a person can put right (a missing
 file, an empty text, a package that is not installed) is printed as one message with exit status 2;
@@ -19,6 +19,7 @@ from .hub import export, push, verify
 from .read import chat, demo, predict
 from .score import score
 from .shared import TextCommand, find_checkpoint, load
+from .timeline import timeline
 from .train import train
 
 __all__ = ["app", "find_checkpoint", "load", "main"]
@@ -85,5 +86,6 @@ def _options(
 
 
 app.command(cls=TextCommand)(predict)
+app.command(cls=TextCommand)(timeline)
 for _command in (chat, demo, score, probe, train, evaluate, plot, push, verify, export):
     app.command()(_command)

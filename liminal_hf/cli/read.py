@@ -67,8 +67,8 @@ def predict(
         if as_json:
             print_json(row)
         else:
-            cells = [_cell(row, name) for name in config.targets]
-            table.add_row(Text(_one_line(row["text"] or "")), *cells, row["error"] or in_words(row) or "-")
+            cells = [cell(row, name) for name in config.targets]
+            table.add_row(Text(one_line(row["text"] or "")), *cells, row["error"] or in_words(row) or "-")
     if not as_json:
         for one in table.columns[1:-1]:
             one.no_wrap = True
@@ -157,13 +157,14 @@ def lines_of(file: Path | None) -> list[str]:
     return texts
 
 
-def _one_line(text: str, width: int = 200) -> str:
+def one_line(text: str, width: int = 200) -> str:
     """Nothing in it that would move a terminal's cursor."""
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
-def _cell(row: dict[str, Any], name: str) -> str:
+def cell(row: dict[str, Any], name: str) -> str:
+    """A target's value for a table, and in per cent how many training texts lie below."""
     if row[name] is None:
         return "-"
     value = f"{row[name]:+.2f}"

@@ -165,7 +165,7 @@ def shown(value: float | None, digits: int = 4) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
-def report(count: int, total: int, what: str) -> None:
+def report(count: int, total: int, what: str, of: str = "texts") -> None:
     """Says on stderr what became of some of the texts, where there are such."""
     if count:
-        print(f"liminal: {count} of {total} texts: {what}.", file=sys.stderr)
+        print(f"liminal: {count} of {total} {of}: {what}.", file=sys.stderr)

@@ -24,16 +24,19 @@ from .predictions import (
 )
 from .run import LOG_COLUMNS, breathing_animation, heartbeat, read_log, save_gif, training_curves
 from .style import count_of
+from .timeline import sentence_timeline
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from ..data.tables import TableSettings
 
 __all__ = [
     "FIGURE_FORMATS", "KINDS", "LOG_COLUMNS", "PREDICTION_FORMATS", "Predictions", "breathing_animation",
     "conversation_trajectory", "emotional_field", "heartbeat", "pad_distributions", "phrase_map",
     "pleasure_arousal_plane", "plot", "predicted_vs_gold", "probe_curves", "read_log", "read_predictions",
-    "read_probe", "refinement", "reliability", "save_gif", "sharp_turns", "step_attention", "steps_curve",
-    "training_curves", "write_predictions",
+    "read_probe", "refinement", "reliability", "save_figure", "save_gif", "sentence_timeline", "sharp_turns",
+    "step_attention", "steps_curve", "training_curves", "write_predictions",
 ]  # fmt: skip
 
 FIGURE_FORMATS = (".png", ".svg", ".pdf", ".jpg", ".webp")
@@ -103,18 +106,29 @@ def plot(
     if name not in KINDS:
         lines = "\n".join(f"  {known:<18} {entry.source}" for known, entry in KINDS.items())
         raise LiminalError(f"There is no figure {kind!r}. There are, with what they are drawn from:\n{lines}")
+    path = checked_ending(output, name)
+    picture = figure_of(name, source, settings=settings, labelled=labelled, prefix=prefix)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return save_gif(picture, path) if name == "breathing" else save_figure(picture, path)
+
+
+def checked_ending(output: str | Path, name: str, option: str = "-o") -> Path:
+    """The path of a figure, or an error where its ending is none that this kind of figure is written as."""
     path = Path(output)
     allowed = (".gif",) if name == "breathing" else FIGURE_FORMATS
     if path.suffix.lower() not in allowed:
         example = path.with_suffix(allowed[0]).name if path.name else f"{name}{allowed[0]}"
-        raise LiminalError(f"{name} is written as {', '.join(allowed)}, not {path.name!r}. For example: -o {example}")
-    picture = figure_of(name, source, settings=settings, labelled=labelled, prefix=prefix)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if name == "breathing":
-        return save_gif(picture, path)
+        raise LiminalError(
+            f"{name} is written as {', '.join(allowed)}, not {path.name!r}. For example: {option} {example}"
+        )
+    return path
+
+
+def save_figure(figure: "Figure", path: Path) -> Path:
+    """Writes a figure in the format that the ending says; gives the path."""
     # To memory first: a figure that can't be drawn leaves no half-written file.
     buffer = BytesIO()
-    picture.savefig(buffer, format=path.suffix.lower()[1:], dpi=_DOTS_PER_INCH)
+    figure.savefig(buffer, format=path.suffix.lower()[1:], dpi=_DOTS_PER_INCH)
     path.write_bytes(buffer.getvalue())
     return path
 
