@@ -10,6 +10,7 @@ from .auto import register
 if TYPE_CHECKING:
     from .adapters import lora_config as lora_config
     from .encoding import encode as encode
+    from .explaining import explain as explain
     from .export.hub import push as push
     from .modeling.configuration_liminal import DIMENSIONS as DIMENSIONS
     from .modeling.configuration_liminal import LiminalConfig as LiminalConfig
@@ -35,6 +36,7 @@ DEFAULT_CHECKPOINT = str(Path(__file__).parent / "pretrained" / "minilm-emobank"
 _PUBLIC = {
     "lora_config": "adapters",
     "encode": "encoding",
+    "explain": "explaining",
     "push": "export.hub",
     "DIMENSIONS": "modeling.configuration_liminal",
     "LiminalConfig": "modeling.configuration_liminal",

@@ -29,6 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "export": {"modeling", "inference", "io", "metrics", "data", "adapters"},
     "training": {"modeling", "inference", "io", "metrics", "data", "adapters", "export"},
     "scoring": {"modeling", "inference", "io", "metrics", "data", "export"},
+    "explaining": {"modeling", "export", "scoring"},
     "figures": {"modeling", "io", "metrics", "data", "training", "chat"},
     "plots": {"figures"},
     "visualization": {"figures"},

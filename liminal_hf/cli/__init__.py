@@ -1,4 +1,4 @@
-"""The command line `liminal`: predict, chat, demo, score, timeline, train, evaluate, plot, probe, push, verify, export.
+"""The command line `liminal`: predict, explain, chat, demo, score, timeline, train, evaluate, plot, probe, push, ...
 
 Requires typer and rich. A command imports what it needs when it runs. An error that a person can put right (a missing
 file, an empty text, a package that is not installed) is printed as one message with exit status 2;
@@ -14,6 +14,7 @@ import typer
 
 from ..modeling.errors import LiminalError
 from .evaluate import evaluate
+from .explain import explain
 from .figures import plot, probe
 from .hub import export, push, verify
 from .read import chat, demo, predict
@@ -87,5 +88,6 @@ def _options(
 
 app.command(cls=TextCommand)(predict)
 app.command(cls=TextCommand)(timeline)
+app.command(cls=TextCommand)(explain)
 for _command in (chat, demo, score, probe, train, evaluate, plot, push, verify, export):
     app.command()(_command)
