@@ -38,7 +38,8 @@ def test_the_whole_is_the_mean_weighted_by_length(story: Timeline) -> None:
     total = sum(len(row["sentence"]) for row in read)
     for name in ("pleasure", "arousal", "dominance"):
         mean = sum(row[name] * len(row["sentence"]) for row in read) / total
-        doubt = sum(row["uncertainty"][name] * len(row["sentence"]) for row in read) / total
+        alone = [row["uncertainty"][name] * len(row["sentence"]) / total for row in read]
+        doubt = sum(one * other * (1 if one is other else 0.2) for one in alone for other in alone) ** 0.5
         assert story.whole[name] == pytest.approx(mean) and story.whole["uncertainty"][name] == pytest.approx(doubt)
     assert (story.whole["start"], story.whole["end"], story.whole["error"]) == (0, len(STORY), None)
     assert set(story.whole) == set(story.rows[0]) - {"sentence"}

@@ -14,7 +14,6 @@ from rich.text import Text
 
 from ..modeling.answers import outside
 from ..modeling.errors import LiminalError
-from ..modeling.rows import in_words
 from .read import cell, one_line
 from .shared import Encoding, Model, load_pipeline, print_json, progress, report
 
@@ -73,6 +72,8 @@ def timeline(
 
 
 def _show(rows: list[dict[str, Any]], whole: dict[str, Any], targets: list[str]) -> None:
+    from ..modeling.rows import in_words
+
     table = Table("start", "end", "sentence", *targets, "in words", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.pad_edge = False
     for row in (*rows, whole):
