@@ -91,7 +91,12 @@ class Explanation:
     def notes(self) -> list[str]:
         """What a reader has to know before believing it."""
         unread = sum(entry.error == NOT_READ for entry in self.words)
-        notes = [f"The text is longer than the model reads: its last {unread} words were not read."] * self.truncated
+        notes = []
+        if self.truncated:
+            notes.append(
+                f"The text is longer than the model reads: its last {unread} words were not read. For a text of any "
+                "length, sentence by sentence: liminal timeline FILE"
+            )
         if outside(self.in_domain):
             notes.append("The text is unlike the training texts (another language, code): the numbers mean little.")
         if any(entry.error not in (None, NOT_READ) for entry in self.words):
@@ -118,7 +123,8 @@ def explain(
 
     Args:
         text: one text.
-        model: a checkpoint's folder or Hub id, a model with its `tokenizer`, or a `Scorer`.
+        model: a checkpoint's folder or Hub id, a model with its `tokenizer`, or a `Scorer`, which serves many
+            texts.
         tokenizer, max_length: as for `Scorer`; a `Scorer` has its own.
 
     Raises:

@@ -29,7 +29,7 @@ h1 {{ font-size: 1.4rem; }} h2 {{ font-size: 1.1rem; margin: 1.5rem 0 0; }}
 .up {{ --hue: light-dark(#0072B2, #56B4E9); }} .down {{ --hue: #E69F00; }}
 mark {{ border-radius: .25rem; padding: .1rem .2rem; border-bottom: .15rem solid var(--hue); }}
 mark.down {{ border-bottom-style: dashed; }}
-sub {{ font-size: .75em; margin-left: .2em; vertical-align: baseline; }}
+sub {{ font-size: .75em; margin-left: .2em; vertical-align: baseline; white-space: nowrap; }}
 table {{ border-collapse: collapse; margin-top: 1.5rem; }}
 th, td {{ padding: .15rem .6rem; text-align: right; font-variant-numeric: tabular-nums; }}
 th {{ border-bottom: 1px solid; }}
