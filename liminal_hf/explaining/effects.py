@@ -119,12 +119,11 @@ def explain(
 
     A word is a run of letters, digits and the apostrophes between them; in Chinese and Japanese, each character. The
     space before it goes with it. An effect holds all that the word does in this sentence, also through its neighbours:
-    effects don't add up to the answer.
+    effects don't add up to the answer. What counts as a negation is said in `liminal_hf.explaining.words.negated`.
 
     Args:
         text: one text.
-        model: a checkpoint's folder or Hub id, a model with its `tokenizer`, or a `Scorer`, which serves many
-            texts.
+        model: a checkpoint's folder or Hub id, a model with its `tokenizer`, or a `Scorer`, which serves many texts.
         tokenizer, max_length: as for `Scorer`; a `Scorer` has its own.
 
     Raises:
