@@ -42,6 +42,7 @@ _BEGINNERS = frozenset(
     "for from with when while if but and so then or after before because although however now no yes not what who "
     "where why how is was are do did can will".split()
 )
+_JOINING = "\u200d🏻🏼🏽🏾🏿"
 # Where a sentence that is too long is divided: behind a comma or the like, else between words.
 _CLAUSE, _BLANKS = re.compile(r"(?<=[,;:–—])\s+|(?<=[，；：、])"), re.compile(r"\s+")
 
@@ -159,7 +160,11 @@ def _halves(text: str, start: int, end: int) -> list[Span]:
 
 
 def _between_letters(text: str, start: int, end: int) -> list[Span]:
-    """Borders of what a reader sees as one letter: no accent and no part of an emoji stands alone."""
-    joins = [unicodedata.category(letter)[0] == "M" or letter in "\u200d🏻🏼🏽🏾🏿" for letter in text[start:end]]
-    letters = range(1, end - start)
-    return [(start + i, start + i) for i in letters if not joins[i] and text[start + i - 1] != "\u200d"]
+    """The border nearest to the middle of what a reader sees as one letter: no accent, no part of an emoji alone."""
+    middle = (start + end) // 2
+    for distance in range(end - start):
+        for at in (middle - distance, middle + distance):
+            joins = unicodedata.category(text[at])[0] == "M" or text[at] in _JOINING if start < at < end else True
+            if not joins and text[at - 1] != "\u200d":
+                return [(at, at)]
+    return []

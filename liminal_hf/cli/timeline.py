@@ -74,14 +74,14 @@ def timeline(
 def _show(rows: list[dict[str, Any]], whole: dict[str, Any], targets: list[str]) -> None:
     from ..modeling.rows import in_words
 
-    table = Table("start", "end", "sentence", *targets, "in words", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table("characters", "sentence", *targets, "in words", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.pad_edge = False
     for row in (*rows, whole):
         sentence = Text(one_line(row["sentence"])) if "sentence" in row else Text("the whole text", style="bold")
         cells = [cell(row, name) for name in targets]
-        table.add_row(str(row["start"]), str(row["end"]), sentence, *cells, row["error"] or in_words(row) or "-")
+        table.add_row(f"{row['start']}-{row['end']}", sentence, *cells, row["error"] or in_words(row) or "-")
     for index, column in enumerate(table.columns):
-        column.no_wrap = index not in (2, len(table.columns) - 1)
+        column.no_wrap = index not in (1, len(table.columns) - 1)
     Console().print(table)
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_BARS = 60  # sentences; more of them get a band, and a mean over their neighbours
+_WIDEST = 3  # times the median; wider intervals may reach beyond the panel
 _NEIGHBOURS = 20  # the mean is over one part in so many of the text
 
 
@@ -26,6 +27,8 @@ def sentence_timeline(
     **options: Unpack[st.Options],
 ) -> "Figure":
     """The targets over the sentences of a text, with the interval of each. All panels have the same scale.
+
+    Where an interval is far wider than most, it may reach beyond its panel.
 
     Args:
         points: `(sentences, T)`; a NaN is a sentence that could not be read.
@@ -50,7 +53,11 @@ def sentence_timeline(
     title = f"Text of {st.count_of(count, 'sentence')}"
     figure = st.new_figure(1.2 + 1.7 * len(targets), title, subject, width=width)
     panels = list(np.ravel(figure.subplots(len(targets), 1, sharex=True, squeeze=False)))
-    limits = st.limits(values, ends, [middle], floor=0.3)
+    # Sentences unlike the training texts have intervals over most of the scale, and would flatten the rest.
+    widths = ends[..., 1] - ends[..., 0]
+    known = widths[~np.isnan(widths)]
+    shown = ends[widths <= _WIDEST * np.median(known)] if known.size else ends
+    limits = st.limits(values, shown, [middle], floor=0.3)
     span = min(count, max(3, count // _NEIGHBOURS))
     for column, (axes, name, (colour, marker, _)) in enumerate(
         zip(panels, targets, st.line_styles(len(targets)), strict=True)
@@ -63,15 +70,17 @@ def sentence_timeline(
         else:
             axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
             axes.plot(x, line, color=colour, linewidth=0.6, alpha=0.6)
-            known = np.convolve(~np.isnan(line), np.ones(span), "same")
+            number = np.convolve(~np.isnan(line), np.ones(span), "same")
             near = np.convolve(np.nan_to_num(line), np.ones(span), "same")
-            axes.plot(x, np.divide(near, known, out=np.full(count, np.nan), where=known > 0), color=colour, linewidth=2)
+            near = np.divide(near, number, out=np.full(count, np.nan), where=number > 0)
+            axes.plot(x, near, color=colour, linewidth=2)
         if mean is not None:
             axes.axhline(mean[column], color=st.BLACK, linestyle="--", linewidth=1.1)
         axes.set_ylim(*limits)
         st.label_axes(axes, xlabel="", ylabel=st.scale(name, value_range, "\n"))
     panels[-1].set_xlabel("sentence", fontsize=10)
-    st.whole_ticks(panels[-1], count)
+    if few:
+        st.whole_ticks(panels[-1], count)
     panels[-1].set_xlim(0.5, count + 0.5)
     figure.align_ylabels(panels)
 
