@@ -67,9 +67,12 @@ class Timeline:
         nothing = dict.fromkeys(names, (_NAN, _NAN))
         points = [[_NAN if row[name] is None else row[name] for name in names] for row in self.rows]
         ends = [[(row["interval"] or nothing)[name] for name in names] for row in self.rows]
+        has_ends = any(row["interval"] for row in self.rows)
         whole = None if self.whole["error"] else [self.whole[name] for name in names]
         low, high = self.config.label_range
-        return sentence_timeline(points, ends, whole, targets=names, value_range=(low, high), subject=subject)
+        return sentence_timeline(
+            points, ends if has_ends else None, whole, targets=names, value_range=(low, high), subject=subject
+        )
 
 
 def timeline(

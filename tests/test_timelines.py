@@ -7,7 +7,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from conftest import tiny_model
 from figures_kit import pixels
+from training_kit import WORDS, encoder_with_tokenizer
+from transformers import pipeline
 
 import liminal_hf
 from liminal_hf.modeling.errors import LiminalError
@@ -107,6 +110,22 @@ def test_the_figure_shows_every_panel(story: Timeline, count: int, tmp_path: Pat
     assert [axes.get_ylabel().split("\n")[0] for axes in figure.axes] == ["pleasure", "arousal", "dominance"]
     image = pixels(save_figure(figure, tmp_path / "figure.png"))
     assert image.shape[1] == 1600 and (image.std(axis=(0, 1)) > 10).all()
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_other_targets_other_tokenizers_and_a_head_without_uncertainty(family: str, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    folder = encoder_with_tokenizer(tmp_path / "encoder", family)
+    config = {"head": "linear", "targets": ["warmth", "joy"], "trained_targets": [True, False]}
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    reader = pipeline("pad-regression", model=tiny_model(family, **config), tokenizer=tokenizer)
+    word = WORDS[0]
+    result = liminal_hf.timeline(f"{word} {word}. " + f"{word} " * 90 + ". \U0001f600", reader)
+    assert len(result.rows) >= 3 and not any(row["truncated"] for row in result.rows)
+    assert result.whole["uncertainty"] is None and result.whole["joy"] is None and result.whole["warmth"] is not None
+    assert result.table()["warmth"].null_count == 0 and result.table()["joy"].null_count == len(result.rows)
+    assert [axes.get_ylabel().split("\n")[0] for axes in result.figure().axes] == ["warmth"]
 
 
 # ---- the command ----
