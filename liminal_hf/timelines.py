@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import DEFAULT_CHECKPOINT
+from .modeling.errors import LiminalError
 from .modeling.rows import describe
 from .modeling.texts import checked_max_length, checked_text
 from .sentences import fitting, sentences
@@ -70,9 +71,8 @@ class Timeline:
         has_ends = any(row["interval"] for row in self.rows)
         whole = None if self.whole["error"] else [self.whole[name] for name in names]
         low, high = self.config.label_range
-        return sentence_timeline(
-            points, ends if has_ends else None, whole, targets=names, value_range=(low, high), subject=subject
-        )
+        options: dict[str, Any] = {"targets": names, "value_range": (low, high), "subject": subject}
+        return sentence_timeline(points, ends if has_ends else None, whole, **options)
 
 
 def timeline(
@@ -120,6 +120,8 @@ def timeline(
     if isinstance(model, str | Path):
         reader = pipeline("pad-regression", model=find_checkpoint(model, adapters=True))
     config, tokenizer = reader.model.config, reader.tokenizer
+    if taken := {"start", "end", "sentence"} & set(config.targets):
+        raise LiminalError(f"A row of a timeline has start, end and sentence, and this model a target {min(taken)!r}.")
     spans = fitting(text, sentences(text), tokenizer, checked_max_length(max_length, config, tokenizer))
     texts = [text[start:end] for start, end in spans]
     order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))  # little padding

@@ -104,7 +104,7 @@ def _text_of(source: str, encoding: str | None) -> tuple[str, str | None]:
         if re.fullmatch(
             r"[^\n]{0,250}\.(txt|md|text|log|csv|tsv|docx?|pdf|html?|rtf|odt|epub|gz)", source, re.IGNORECASE
         ):
-            raise FileNotFoundError(f"There is no file {source}.")
+            raise FileNotFoundError(f"There is no file {source}. If it is a text, pipe it in: liminal timeline -")
         if encoding is not None:
             raise LiminalError("--encoding goes with a file: liminal timeline FILE --encoding cp1252")
         return source, None
