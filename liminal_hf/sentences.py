@@ -19,7 +19,8 @@ _WIDE = "。！？｡．।॥።"  # no space need follow
 _EMOJI = "\U0001f1e6-\U0001faff\u2600-\u27bf\u200d\ufe0f"
 # The marks, what closes behind them (quotes, brackets, the number of a footnote), and smileys on the same line.
 _MARK = re.compile(
-    rf"(?P<mark>[.!?…‼⁇⁈⁉؟۔։។။{_WIDE}]+)(?P<close>(?:[\"'”’»›)\]}}」』】〉》）］｣]|[“«‹](?=\s|$)|\[\d+\])*)"
+    rf"(?P<mark>[.!?…‼⁇⁈⁉؟۔։។။{_WIDE}]+)"
+    rf"(?P<close>(?:[\"'”’»›)\]}}」』】〉》）］｣]|[“«‹](?=\s|$)|[ \t][”)\]}}](?!\S)|\[\d+\])*)"
     rf"(?:[ \t]*(?:[{_EMOJI}]+|(?:[:;=8][-'^]?[()\[\]DPpOo/|3*]+|<3+|[xX]D+)(?!\S)))*"
 )
 _NEXT = re.compile(r"\s*(?P<opening>[\"'“‘„«»‹(\[{¿¡—–-]*\s*)(?P<word>\w*)(?P<after>.?)", re.DOTALL)
@@ -32,7 +33,7 @@ _TITLES = frozenset(
     "mr mrs ms mx messrs dr prof st ste gen col lt sgt cpl capt cmdr adm maj rev gov sen mt mme mlle e.g i.e eg ie cf "
     "vs viz approx z.b d.h".split()
 )
-_NUMBERED = frozenset("no nos nr p pp fig figs eq eqs vol vols ch chap sec art para ref".split())
+_NUMBERED = frozenset("no nos nr ext p pp fig figs eq eqs vol vols ch chap sec art para ref".split())
 _OTHERS = frozenset(
     "etc inc ltd co corp bros jr sr al ed eds dept est ave blvd rd jan feb mar apr jun jul aug sep sept oct nov dec "
     "rep hon fr usw bzw ca tel".split()

@@ -49,7 +49,7 @@ def nothing_lost(text: str, spans: list[Span]) -> None:
         ["It grew by 3.14 per cent on www.example.org in v1.2.3.", "Ok."],
         ["i went home.", "it was fine!!", "what?", "ok"],
         ["Great! 😀", "Next... and so on.", "Wait…", "What?!", "(He left.)", "Done.[1]", "Love it! :)", "Bye"],
-        ["He cried “Stop!” and ran.", "‘Go.’", "She went."],
+        ["He cried “Stop!” and ran.", "‘Go.’", "She went.", "“Small. ”", "Big ( so be it. )", "”Hej.”", "”Nej.”"],
         ["Er sagte: „Komm!“", "Dann ging er z. B. weg."],
         ["¿Qué?", "¡Vamos!", "Sí."],
         ["Это так.", "А. С. Пушкин жил там."],
