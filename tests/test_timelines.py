@@ -128,6 +128,15 @@ def test_other_targets_other_tokenizers_and_a_head_without_uncertainty(family: s
     assert [axes.get_ylabel().split("\n")[0] for axes in result.figure().axes] == ["warmth"]
 
 
+def test_a_target_with_the_name_of_a_column_is_refused(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(encoder_with_tokenizer(tmp_path / "encoder"))
+    reader = pipeline("pad-regression", model=tiny_model("bert", targets=["joy", "end"]), tokenizer=tokenizer)
+    with pytest.raises(LiminalError, match="this model a target 'end'"):
+        liminal_hf.timeline("Hello.", reader)
+
+
 # ---- the command ----
 
 
