@@ -30,8 +30,11 @@ if TYPE_CHECKING:
     from .training.args import LiminalTrainingArguments as LiminalTrainingArguments
     from .training.trainer import LiminalTrainer as LiminalTrainer
 
-# A checkpoint trained by the recipes in hub_configs/; it ships with the package.
-DEFAULT_CHECKPOINT = str(Path(__file__).parent / "pretrained" / "minilm-emobank")
+# Checkpoints that ship with the package, trained by the recipes in hub_configs/; the encoder comes from the Hub, or for
+# the default one from the extra `offline`. `scripts/encoders.py` brings mpnet where there is no Hub.
+_PRETRAINED = Path(__file__).parent / "pretrained"
+DEFAULT_CHECKPOINT = str(_PRETRAINED / "minilm-emobank")
+checkpoints = {"minilm": DEFAULT_CHECKPOINT, "mpnet": str(_PRETRAINED / "mpnet6-emobank")}
 
 _PUBLIC = {
     "lora_config": "adapters",
@@ -56,7 +59,7 @@ _PUBLIC = {
     "LiminalTrainer": "training.trainer",
     "LiminalTrainingArguments": "training.args",
 }
-__all__ = ["DEFAULT_CHECKPOINT", "__version__", *_PUBLIC]
+__all__ = ["DEFAULT_CHECKPOINT", "__version__", "checkpoints", *_PUBLIC]
 
 register()
 

@@ -42,7 +42,7 @@ ROOMS: dict[str, set[str]] = {
 ROOMS["cli"] = ROOMS["__init__"] = set(ROOMS)
 ROOMS["__main__"] = {"cli"}
 # The version and the default checkpoint's path are the package's own name, not a room.
-FACE = {"_version", "DEFAULT_CHECKPOINT"}
+FACE = {"_version", "DEFAULT_CHECKPOINT", "checkpoints"}
 
 TRAVELLING = {"torch", "transformers", "huggingface_hub", "safetensors"}
 # What only an extra brings, by the name that is imported.

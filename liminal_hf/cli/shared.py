@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from ..training.recipe import Recipe
 
 Checkpoint = Annotated[
-    str, typer.Argument(metavar="CHECKPOINT", help="A checkpoint's folder, a run's folder, or a Hub id.")
+    str, typer.Argument(metavar="CHECKPOINT", help="A checkpoint's folder, a run's folder, a Hub id, minilm or mpnet.")
 ]
 Model = Annotated[
-    str | None, typer.Option("--model", "-m", help="A checkpoint's folder or a Hub id.", show_default="our own")
+    str | None,
+    typer.Option("--model", "-m", help="A checkpoint's folder, a Hub id, minilm or mpnet.", show_default="minilm"),
 ]
 # How a table is read: the same options in every command that reads one, with the names of `TableSettings`.
 TextColumn = Annotated[str | None, typer.Option("--text", help="Column of a table with the text.", show_default="text")]

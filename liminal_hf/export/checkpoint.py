@@ -31,7 +31,7 @@ def find_checkpoint(name: str | Path, adapters: bool = False) -> str:
     """The folder or Hub id to load: a run's folder stands for the checkpoint in it.
 
     Args:
-        name: a run's folder, a checkpoint's folder, or a Hub id.
+        name: a run's folder, a checkpoint's folder, a Hub id, or a name in `liminal_hf.checkpoints`.
         adapters: whether the folder of a PEFT adapter will do; it can be read with, and not exported.
 
     Raises:
@@ -45,7 +45,11 @@ def find_checkpoint(name: str | Path, adapters: bool = False) -> str:
     """
     from transformers import PreTrainedConfig
 
+    from .. import checkpoints
+
     folder = Path(name)
+    if not folder.exists() and str(name) in checkpoints:
+        return checkpoints[str(name)]
     if (folder / "model" / "config.json").is_file():
         folder = folder / "model"
     if folder.is_dir():
