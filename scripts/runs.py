@@ -19,6 +19,7 @@ from liminal_hf.modeling.configuration_liminal import DIMENSIONS
 from liminal_hf.training.run_folder import RunFolder
 
 FIGURES = ("pearson_mean", "ccc_mean", "mae_mean")
+_BY_SEED = ("pearson_mean", *(f"pearson_{name}" for name in DIMENSIONS))
 
 
 def collect(runs: list[Path]) -> dict[str, Any]:
@@ -46,6 +47,9 @@ def collect(runs: list[Path]) -> dict[str, Any]:
             "interval": found[0]["intervals"]["test"]["pearson_mean"],
             "parameters": found[0]["parameters"],
             "seeds": [one["seed"] for one in found],
+            "by_seed": [
+                {split: {key: one[split][key] for key in _BY_SEED} for split in ("validation", "test")} for one in found
+            ],
             "minutes": float(np.mean([one["seconds"] for one in found])) / 60,
             "machine": found[0]["hardware"],
         }
