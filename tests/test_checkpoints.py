@@ -23,7 +23,7 @@ def test_a_checkpoint_that_ships_is_small_and_says_what_it_is(name: str) -> None
     assert config["weights_format"] == "head_only" and len(config["encoder_revision"]) == 40
     assert config["domain_gauge"] and config["neutral_width"] and config["residual_quantiles"]
     facts = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-    assert facts["license"] == "cc-by-sa-4.0" and facts["metrics"]["test"]["pearson_mean"] > 0.57
+    assert facts["recipe"]["hub"]["license"] == "cc-by-sa-4.0" and facts["metrics"]["test"]["pearson_mean"] > 0.57
     assert not list(folder.glob("*.py")), "the package is its code"
 
 

@@ -50,7 +50,7 @@ def test_what_is_unlike_the_training_texts_is_said_in_the_row(pad: Any) -> None:
         assert set(row["verdict"].values()) == {UNCLEAR} and row["octant"] == "neutral", text
     english = pad(ENGLISH)
     assert all(row["in_domain"] > 0.5 for row in english)
-    base = pad.model.liminal
+    base = pad.model.liminal.pooler
     gauge, base.domain = base.domain, None
     try:
         plain = pad(ENGLISH)
@@ -69,8 +69,8 @@ def test_every_door_says_the_same(pad: Any, tmp_path: Path) -> None:
         np.testing.assert_allclose(found, expected, atol=1e-4)
     pad.model.save_pretrained(tmp_path)
     again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
-    for name, value in pad.model.liminal.domain.state_dict().items():
-        assert torch.equal(again.liminal.domain.state_dict()[name], value)
+    for name, value in pad.model.liminal.pooler.domain.state_dict().items():
+        assert torch.equal(again.liminal.pooler.domain.state_dict()[name], value)
 
 
 def test_the_square_of_the_uncertainty_is_mixed() -> None:
@@ -102,9 +102,9 @@ def test_too_few_texts_say_nothing(minilm: Path) -> None:
     texts = [f"text number {index}" for index in range(FEWEST_TEXTS)]
     assert not fit_domain(model, tokenizer, texts[1:]) and not model.config.domain_gauge
     assert fit_domain(model, tokenizer, texts) and model.config.domain_gauge
-    first = model.liminal.domain.weight.clone()
-    assert fit_domain(model, tokenizer, texts) and torch.equal(model.liminal.domain.weight, first)
-    assert not fit_domain(model, tokenizer, []) and model.liminal.domain is None
+    first = model.liminal.pooler.domain.weight.clone()
+    assert fit_domain(model, tokenizer, texts) and torch.equal(model.liminal.pooler.domain.weight, first)
+    assert not fit_domain(model, tokenizer, []) and model.liminal.pooler.domain is None
     assert model(**tokenizer("text", return_tensors="pt")).in_domain is None
     assert scrambled(texts, 1) != scrambled(texts, 2)
 

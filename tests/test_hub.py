@@ -434,7 +434,7 @@ def test_the_section_of_the_readme(hub: HubServer, checkpoint: Path, tmp_path: P
     pushed, verified, octant = said
     commit = filled["COMMIT"]
     assert pushed.strip().endswith(f"/tester/readme/commit/{commit}") and "as the card says" in verified
-    assert octant in OCTANTS.values()
+    assert octant in {*OCTANTS.values(), "neutral"}
     first, copied = hub.files("tester/readme"), hub.files("tester/readme-copy")
     assert set(first) - set(copied) == {"handler.py", "requirements.txt"} and set(copied) <= set(first)
     assert first["model.safetensors"] == copied["model.safetensors"]

@@ -17,7 +17,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .checkpointing import CheckpointedModel
 from .configuration_liminal import LiminalConfig
-from .domain import DomainGauge, widened
+from .domain import widened
 from .encoders import (
     build_encoder,
     check_encoder,
@@ -92,7 +92,7 @@ class LiminalPreTrainedModel(CheckpointedModel):
     _supports_attention_backend = True
     # A head in half precision loses what it learned about small differences; it costs nothing beside the encoder.
     # `LiminalModel` adds the pooler where it has weights.
-    _keep_in_fp32_modules_strict = ["head", "domain"]
+    _keep_in_fp32_modules_strict = ["head"]
     _no_split_modules: list[str] = []
 
     @classmethod
@@ -192,9 +192,8 @@ class LiminalModel(LiminalPreTrainedModel):
         self._encoder_takes = set(inspect.signature(self.encoder.forward).parameters) if has_encoder else set()
         self.head = HEADS.entry_for(config, config.head)(config, pooled_size)
         self.pooled_size = pooled_size
-        self.domain = DomainGauge(pooled_size) if config.domain_gauge else None
-        if has_encoder and any(True for _ in self.pooler.parameters()):
-            self._keep_in_fp32_modules_strict = ["head", "domain", "pooler"]
+        if has_encoder and (config.domain_gauge or any(True for _ in self.pooler.parameters())):
+            self._keep_in_fp32_modules_strict = ["head", "pooler"]
         self.post_init()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -349,7 +348,8 @@ class LiminalModel(LiminalPreTrainedModel):
                 f"Head {self.config.head!r} gives {count} targets and the config names {self.config.num_labels} "
                 f"({', '.join(self.config.targets)}). Its readout must have config.num_labels columns."
             )
-        in_domain = None if self.domain is None else self.domain(pooled)  # (batch,)
+        gauge = getattr(self.pooler, "domain", None)
+        in_domain = None if gauge is None else gauge(pooled)  # (batch,)
         return LiminalModelOutput(**output, in_domain=in_domain, **encoder_outputs)
 
 

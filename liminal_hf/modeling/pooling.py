@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from .configuration_liminal import LiminalConfig
+from .domain import DomainGauge
 from .registry import Registry
 
 POOLERS = Registry("pooler")
@@ -129,6 +130,8 @@ class LayerPooler(nn.Module):
             LayerMix(num_states) if self.layers == "mix" or (self.layers == "all" and config.token_attention) else None
         )
         self.output_size = config.hidden_size * (num_states if self.layers == "all" else 1)
+        # It lies here, so that a map of devices over encoder, pooler and head covers it.
+        self.domain = DomainGauge(self.output_size) if config.domain_gauge else None
 
     @property
     def is_learned(self) -> bool:

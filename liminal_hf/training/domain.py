@@ -84,7 +84,7 @@ def fit_domain(model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequ
     gauge = DomainGauge(base.pooled_size)
     gauge.weight.copy_(weight)
     gauge.bias.copy_(bias)
-    base.domain = gauge.to(next(base.parameters()).device)
+    base.pooler.domain = gauge.to(next(base.parameters()).device)
     update_config(model, domain_gauge=True)
     return True
 
@@ -92,8 +92,8 @@ def fit_domain(model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequ
 def drop_domain(model: nn.Module) -> None:
     """Takes the gauge away from a model of ours; does nothing to one without."""
     base = liminal_model(model)
-    if base is not None and getattr(base, "domain", None) is not None:
-        base.domain = None
+    if getattr(getattr(base, "pooler", None), "domain", None) is not None:
+        base.pooler.domain = None
         update_config(model, domain_gauge=False)
 
 
