@@ -117,7 +117,7 @@ def page() -> None:
             view.get_by_label("Next turn").fill(text)
             view.get_by_label("Next turn").press("Enter")
             view.wait_for_function(
-                "number => document.querySelector('#trajectory img')?.alt.startsWith(`PAD over ${number} turn`)",
+                "number => document.querySelector('#trajectory img')?.alt.includes(` over ${number} turn`)",
                 arg=number,
             )
         view.wait_for_timeout(1500)

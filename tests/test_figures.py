@@ -1,5 +1,6 @@
 """Figures show what they are given, say what it is and refuse what they can't show; predictions survive their files."""
 
+import json
 import re
 import subprocess
 import sys
@@ -264,6 +265,20 @@ def test_a_conversation_joins_the_turns_of_one_speaker_on_one_scale() -> None:
     assert "from exuberant to exuberant, 3 sharp turns" in figure.get_suptitle()
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["Ana", "Ben", "± 1 predicted sd", "sharp turn: pleasure falls, arousal rises"]
+
+
+def test_octants_of_the_rows_are_shown_neutral_included(tmp_path: Path) -> None:
+    lines = []
+    for turn, name in enumerate(("exuberant", "neutral", "anxious")):
+        values = dict(zip(DIMENSIONS, (0.1, 0.1, 0.1), strict=True))
+        lines.append(json.dumps({**values, "turn": turn, "speaker": "a", "octant": name}))
+    (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    figure = f.figure_of("conversation", tmp_path / "a.jsonl")
+    strip = figure.axes[3]
+    names = [label.get_text().split(" ")[0] for label in strip.get_yticklabels()]
+    (points,) = strip.collections
+    assert [names[int(y)] for _, y in points.get_offsets()] == ["exuberant", "neutral", "anxious"]
+    assert figure.get_suptitle().startswith("Conversation of 3 turns: from exuberant to anxious")
 
 
 def test_sharp_turns_agree_with_the_chat() -> None:

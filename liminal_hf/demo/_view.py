@@ -128,6 +128,7 @@ def trajectory_html(conversation: Conversation, targets: list[str], pixels: Any)
         doubts or None,
         speakers=[row["speaker"] for row in rows],
         sharp=[row["sharp"] for row in rows],
+        octants=[row["octant"] for row in rows] if rows[0]["octant"] else None,
         targets=shown,
         width=_inches(pixels),
     )

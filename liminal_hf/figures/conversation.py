@@ -46,11 +46,15 @@ def one_conversation(rows: "Predictions", name: str, source: str) -> dict[str, A
 
         turns = numbers(labels, ["turn"], source)[:, 0]
         index = index[np.argsort(turns[index], kind="stable")]
+    from ..modeling.answers import NEUTRAL, OCTANTS
+
     speakers = labels.get("speaker")
+    octants = [labels["octant"][row] for row in index] if "octant" in labels else []
     return {
         "pad": rows.predicted[index],
         "uncertainty": None if rows.uncertainty is None else rows.uncertainty[index],
         "speakers": None if speakers is None else [str(speakers[row]) for row in index],
+        "octants": octants if octants and set(octants) <= {*OCTANTS.values(), NEUTRAL} else None,
         "targets": rows.targets,
     }
 
@@ -104,6 +108,7 @@ def conversation_trajectory(
     *,
     speakers: Sequence[str] | None = None,
     sharp: ArrayLike | None = None,
+    octants: Sequence[str] | None = None,
     width: float = st.WIDTH,
     **options: Unpack[st.Options],
 ) -> "Figure":
@@ -116,6 +121,8 @@ def conversation_trajectory(
         uncertainty: `(turns, T)`, standard deviations in label units; a whisker is one sd to either side.
         speakers: a name per turn; each speaker has its own marker.
         sharp: `(turns,)` of booleans; None marks those of `sharp_turns`.
+        octants: a name per turn, as a row of `pipeline("pad-regression")` has it, "neutral" included; None goes by the
+            signs of the values.
         width: in inches, 3.5..20.
         options: see `style.Options`. Octants need pleasure (or valence), arousal and dominance among the targets, and
             divide the value range in the middle (Mehrabian 1996).
@@ -126,7 +133,7 @@ def conversation_trajectory(
         'Conversation of 2 turns: from exuberant to anxious, 1 sharp turn'
     """
     targets, value_range, subject = st.settled(**options)
-    from ..modeling.pipeline_liminal import OCTANTS, octant
+    from ..modeling.pipeline_liminal import octant
 
     points = st.check("pad", pad, ("turns", len(targets)))
     turns = len(points)
@@ -139,7 +146,11 @@ def conversation_trajectory(
         marked = st.check("sharp", sharp, (turns,), low=0, high=1).astype(bool)
     middle = sum(value_range) / 2
     found = st.positions(targets)
-    octants = [] if found is None else [octant(point.tolist(), middle) for point in points[:, list(found)]]
+    if found is None:
+        octants = []
+    else:
+        signs = [octant(point.tolist(), middle) for point in points[:, list(found)]]
+        octants = signs if octants is None else st.check_names("octants", octants, turns)
     title = f"Conversation of {st.count_of(turns, 'turn')}"
     if octants:
         title += f": {octants[0]}" if turns == 1 else f": from {octants[0]} to {octants[-1]}"
@@ -168,15 +179,7 @@ def conversation_trajectory(
         axes.set_ylim(low, high)
         st.label_axes(axes, xlabel="", ylabel=st.scale(name, value_range, "\n"))
     if octants:
-        strip, order = panels[-1], list(OCTANTS.values())
-        heights_of = np.array([order.index(name) for name in octants])
-        for person, rows in own.items():
-            strip.scatter(x[rows], heights_of[rows], marker=looks[person]["marker"], s=48, color=st.BLACK)
-        signs = ("".join("+" if high else st.MINUS for high in highs) for highs in OCTANTS)
-        strip.set_yticks(range(8), [f"{name} ({sign})" for name, sign in zip(order, signs, strict=True)])
-        strip.set_ylim(7.5, -0.5)
-        st.label_axes(strip, xlabel="", ylabel="octant (signs of P, A, D)")
-        strip.tick_params(axis="y", labelsize=8.5)
+        _octant_strip(panels[-1], x, octants, own, looks)
     for axes in panels:
         for turn in x[marked]:
             axes.axvline(turn, color=st.VERMILLION, linestyle=":", linewidth=1.6, zorder=0)
@@ -196,6 +199,24 @@ def conversation_trajectory(
         handles.append(Line2D([], [], color=st.VERMILLION, linestyle=":", label=words))
     st.legend_below(panels[-1], *handles, columns=max(1, int(width / 2.2)))
     return figure
+
+
+def _octant_strip(axes: Any, x: Any, octants: Sequence[str], own: dict[str, Any], looks: dict[str, Any]) -> None:
+    """The octant of each turn; a name that is no octant (neutral) has its own row, in the middle."""
+    from ..modeling.pipeline_liminal import OCTANTS
+
+    order = list(OCTANTS.values())
+    signs = ("".join("+" if high else st.MINUS for high in highs) for highs in OCTANTS)
+    ticks = [f"{name} ({sign})" for name, sign in zip(order, signs, strict=True)]
+    if others := sorted(set(octants) - set(order)):
+        order, ticks = order[:4] + others + order[4:], ticks[:4] + others + ticks[4:]
+    heights = np.array([order.index(name) for name in octants])
+    for person, rows in own.items():
+        axes.scatter(x[rows], heights[rows], marker=looks[person]["marker"], s=48, color=st.BLACK)
+    axes.set_yticks(range(len(order)), ticks)
+    axes.set_ylim(len(order) - 0.5, -0.5)
+    st.label_axes(axes, xlabel="", ylabel="octant (signs of P, A, D)")
+    axes.tick_params(axis="y", labelsize=8.5)
 
 
 def refinement(

@@ -12,7 +12,7 @@ A *predictions file* has a row per text: what `liminal evaluate --predictions`, 
 | `uncertainty_pleasure`, ... | predicted standard deviation, in label units |
 | `pad_trajectory` | the answer after each refinement step, K lists with a number per target |
 | `step_attentions` | K lists of K numbers in 0..1 |
-| `id`, `text`, `conversation`, `speaker`, `turn` | what the row is about; turns are numbers that rise |
+| `id`, `text`, `conversation`, `speaker`, `turn`, `octant` | what the row is about; turns are numbers that rise |
 | `error` | why the row has no prediction; such rows are left out and counted |
 
 A JSON object `"gold": {"pleasure": ...}` reads like `gold_pleasure`; a cell of a CSV holds a list as JSON.
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ..data.tables import TableSettings
 
 PREDICTION_FORMATS = (".jsonl", ".parquet", ".csv")
-LABELS = ("id", "text", "conversation", "speaker", "turn")
+LABELS = ("id", "text", "conversation", "speaker", "turn", "octant")
 ROW_ERRORS = "error of the row"
 _PARTS = ("gold", "uncertainty", "percentile")
 
@@ -51,7 +51,7 @@ class Predictions:
     uncertainty: Array | None = None  # (rows, T), standard deviations
     pad_trajectory: Array | None = None  # (rows, K, T)
     step_attentions: Array | None = None  # (rows, K, K)
-    labels: dict[str, list[Any]] | None = None  # id, text, conversation, speaker, turn -> a value per row
+    labels: dict[str, list[Any]] | None = None  # each of LABELS that is there -> a value per row
     left_out: int = 0  # how many rows of the file have no prediction and are not here
 
 
