@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # the default one from the extra `offline`. `scripts/encoders.py` brings mpnet where there is no Hub.
 _PRETRAINED = Path(__file__).parent / "pretrained"
 DEFAULT_CHECKPOINT = str(_PRETRAINED / "minilm-emobank")
-checkpoints = {"minilm": DEFAULT_CHECKPOINT, "mpnet": str(_PRETRAINED / "mpnet6-emobank")}
+checkpoints = {"minilm": DEFAULT_CHECKPOINT, "mpnet": str(_PRETRAINED / "mpnet-emobank")}
 
 _PUBLIC = {
     "lora_config": "adapters",

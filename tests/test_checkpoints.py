@@ -40,7 +40,7 @@ def test_mpnet_answers() -> None:
     if not isinstance(try_to_load_from_cache(MPNET, "model.safetensors", revision=revision), str):
         pytest.skip("all-mpnet-base-v2 is not in the Hub's cache: python scripts/encoders.py mpnet")
     model = LiminalForPADRegression.from_pretrained(source)
-    assert model.config.encoder_layers == len(model.liminal.encoder.encoder.layer) == 6
+    assert len(model.liminal.encoder.encoder.layer) == 12
     happy, sad, foreign = pipeline("pad-regression", model=source)(
         ["What a lovely surprise!", "My grandmother died last night.", "Ich bin heute sehr traurig."]
     )
