@@ -32,6 +32,7 @@ from liminal_hf.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 8_000_000  # bytes; the wheel carries it
+NEUTRAL_WIDTH = [0.24, 0.14, 0.14]  # of EmoBank's raters, as scripts/answers.py measures it
 PLAIN = "plain"
 PLAIN_RATE = 1e-4  # that of the grids; see what the README says of it and 5e-5
 
@@ -108,6 +109,7 @@ def write(source: Checkpoint, target: Path) -> None:
     Raises:
         ValueError: the checkpoint is too large to ship, or the encoder was trained as a whole.
     """
+    source.model.config.neutral_width = NEUTRAL_WIDTH
     with tempfile.TemporaryDirectory() as folder:
         new = Path(folder) / "checkpoint"
         facts = {"name": target.name, "language": "en", "human_ceiling": CORPORA["emobank"].ceiling}
