@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trai
 
 import liminal_hf
 from liminal_hf import LiminalForPADRegression
+from liminal_hf.data.pooled_cache import _identity
 from liminal_hf.modeling.answers import UNCLEAR
 from liminal_hf.modeling.domain import widened
 from liminal_hf.scoring import Scorer
@@ -96,16 +97,19 @@ def test_the_logistic_regression_is_that_of_a_library() -> None:
     np.testing.assert_allclose(float(bias + weight @ centre), theirs.intercept_[0], atol=1e-4)
 
 
-def test_too_few_texts_say_nothing(minilm: Path) -> None:
+def test_too_few_texts_say_nothing(minilm: Path, caplog: pytest.LogCaptureFixture) -> None:
     tokenizer = AutoTokenizer.from_pretrained(minilm)
     model = tiny_model("bert", vocab_size=tokenizer.vocab_size)
     texts = [f"text number {index}" for index in range(FEWEST_TEXTS)]
     assert not fit_domain(model, tokenizer, texts[1:]) and not model.config.domain_gauge
+    before = _identity(model.liminal)
     assert fit_domain(model, tokenizer, texts) and model.config.domain_gauge
+    assert _identity(model.liminal) == before, "states that are cached stay good"
     first = model.liminal.pooler.domain.weight.clone()
     assert fit_domain(model, tokenizer, texts) and torch.equal(model.liminal.pooler.domain.weight, first)
     assert not fit_domain(model, tokenizer, []) and model.liminal.pooler.domain is None
     assert model(**tokenizer("text", return_tensors="pt")).in_domain is None
+    assert "no longer says `in_domain`" in caplog.text
     assert scrambled(texts, 1) != scrambled(texts, 2)
 
 

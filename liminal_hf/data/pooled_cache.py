@@ -215,7 +215,9 @@ def _identity(base: Any) -> dict[str, Any]:
     beside = ("_name_or_path", "architectures", "dtype", "transformers_version")
     settings = {name: value for name, value in config.text_config.to_dict().items() if name not in beside}
     weights = hashlib.sha256()
-    hash_tensors(weights, chain(base.encoder.state_dict().items(), base.pooler.state_dict().items()))
+    # The gauge of the domain reads the states and does not change them.
+    pooler = ((name, value) for name, value in base.pooler.state_dict().items() if not name.startswith("domain."))
+    hash_tensors(weights, chain(base.encoder.state_dict().items(), pooler))
     return {
         "versions": [__version__, transformers.__version__, torch.__version__],
         "encoder_config": json.dumps(settings, sort_keys=True, default=str),

@@ -30,7 +30,7 @@ class Effect:
 
     Args:
         word: what was left out; `text[start:end]`.
-        start, end: its place in the text, in characters.
+        start, end: offsets in characters of the text.
         effects: per target in label units, the answer of the whole text minus that without the word; None where there
             is no answer.
         error: why there is none: nothing readable is left without the word, or the model does not read so far.

@@ -159,9 +159,8 @@ class FitCallback(TrainerCallback, ExportableState):
 
         trained_on = kwargs.get("train_dataloader")
         if not hasattr(model, "peft_config"):  # the folder of an adapter has no room for a gauge
-            fit_domain(
-                model, kwargs.get("processing_class"), _texts(kwargs.get("processing_class"), trained_on), args.seed
-            )
+            tokenizer: Any = kwargs.get("processing_class")
+            fit_domain(model, tokenizer, _texts(tokenizer, trained_on), args.seed)
         calibration.calibrate(model, predicted(loader), predicted(trained_on))
         _agree(model, "uncertainty_scale", "prediction_quantiles", "residual_quantiles")
 

@@ -93,6 +93,7 @@ def drop_domain(model: nn.Module) -> None:
     """Takes the gauge away from a model of ours; does nothing to one without."""
     base = liminal_model(model)
     if getattr(getattr(base, "pooler", None), "domain", None) is not None:
+        logger.warning("The model's training texts are not known here, so it no longer says `in_domain`.")
         base.pooler.domain = None
         update_config(model, domain_gauge=False)
 
