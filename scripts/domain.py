@@ -89,8 +89,8 @@ def outside(seed: int = 1) -> dict[str, list[str]]:
 def answers(source: Any, texts: list[str]) -> dict[str, Array]:
     """What the model says of texts; those that it can't read at all are left out."""
     kept = [text for text in texts if text.strip()]
-    found = read(source.model, source.tokenizer, kept, outputs=("logits", "uncertainty", "in_domain"))
-    return {name: values[~found["unreadable"]].astype(np.float64) for name, values in found.items()}
+    answer = read(source.model, source.tokenizer, kept, outputs=("logits", "uncertainty", "in_domain"))
+    return {name: values[~answer["unreadable"]].astype(np.float64) for name, values in answer.items()}
 
 
 def measure(source: Any) -> dict[str, Any]:
@@ -102,16 +102,16 @@ def measure(source: Any) -> dict[str, Any]:
         is_inside: {name: answers(source, draw.sample(texts, min(MOST, len(texts)))) for name, texts in rows.items()}
         for is_inside, rows in kinds.items()
     }
-    everything = np.concatenate([found["in_domain"] for found in said[True].values()])
+    everything = np.concatenate([answer["in_domain"] for answer in said[True].values()])
     table = {}
     for is_inside, rows in said.items():
-        for name, found in rows.items():
-            score = found["in_domain"]
+        for name, answer in rows.items():
+            score = answer["in_domain"]
             table[name] = {
                 "inside": is_inside,
                 "rows": len(score),
                 "below half": float((score < 0.5).mean()),
-                "uncertainty": [float(value) for value in found["uncertainty"].mean(axis=0)],
+                "uncertainty": [float(value) for value in answer["uncertainty"].mean(axis=0)],
             }
             if not is_inside:
                 labels = np.r_[np.ones(len(everything)), np.zeros(len(score))]
@@ -126,22 +126,22 @@ def measure(source: Any) -> dict[str, Any]:
     for index, name in enumerate(DIMENSIONS):
         quantiles = config.residual_quantiles[index] if config.residual_quantiles else None
 
-        def covered(found: dict[str, Array], wanted: Array, index: int = index, quantiles: Any = quantiles) -> float:
-            pairs = zip(found["logits"][:, index], found["uncertainty"][:, index], strict=True)
+        def covered(answer: dict[str, Array], wanted: Array, index: int = index, quantiles: Any = quantiles) -> float:
+            pairs = zip(answer["logits"][:, index], answer["uncertainty"][:, index], strict=True)
             ends = np.array([interval(mean, deviation, 0.9, quantiles) for mean, deviation in pairs])
             return float(np.mean((ends[:, 0] <= wanted[:, index]) & (wanted[:, index] <= ends[:, 1])))
 
-        def ranking(found: dict[str, Array], index: int = index) -> float:
-            errors = np.abs(found["logits"][:, index] - labels[:, index])
-            return float(spearmanr(found["uncertainty"][:, index], errors).statistic)
+        def ranking(answer: dict[str, Array], index: int = index) -> float:
+            errors = np.abs(answer["logits"][:, index] - labels[:, index])
+            return float(spearmanr(answer["uncertainty"][:, index], errors).statistic)
 
         report[name] = {
             "label spread": float(config.label_std[index]),
             "Italian, coverage": [covered(without, gold), covered(with_gauge, gold)],
-            "Italian, uncertainty": [float(found["uncertainty"][:, index].mean()) for found in (without, with_gauge)],
+            "Italian, uncertainty": [float(answer["uncertainty"][:, index].mean()) for answer in (without, with_gauge)],
             "Italian, spread of the labels": float(gold[:, index].std()),
             "EmoBank, coverage": [covered(before, labels), covered(here, labels)],
-            "EmoBank, uncertainty": [float(found["uncertainty"][:, index].mean()) for found in (before, here)],
+            "EmoBank, uncertainty": [float(answer["uncertainty"][:, index].mean()) for answer in (before, here)],
             "EmoBank, ranking": [ranking(before), ranking(here)],
         }
     return {"kinds": table, "intervals": report}

@@ -131,10 +131,10 @@ def explain(
         OSError: the checkpoint was not found.
 
     Example:
-        >>> found = explain("The food was not good.")
-        >>> [entry.word for entry in found.words], [entry.word for entry in found.negations]
+        >>> explanation = explain("The food was not good.")
+        >>> [entry.word for entry in explanation.words], [entry.word for entry in explanation.negations]
         (['The', 'food', 'was', 'not', 'good'], ['not good'])
-        >>> effects = {entry.word: entry.effects["pleasure"] for entry in found.words + found.negations}
+        >>> effects = {entry.word: entry.effects["pleasure"] for entry in explanation.words + explanation.negations}
         >>> effects["not"] < effects["not good"] < 0
         True
     """
@@ -159,7 +159,7 @@ def explain(
         error = f"nothing readable is left without it ({row['error']})" if row["error"] else None
         return Effect(text[slice(*span)], *span, effects, error)
 
-    found = [effect(*pair) for pair in zip(read + windows, rows, strict=True)]
+    entries = [effect(*pair) for pair in zip(read + windows, rows, strict=True)]
     unread = [Effect(text[slice(*span)], *span, dict.fromkeys(targets), NOT_READ) for span in words[len(read) :]]
     return Explanation(
         text=text,
@@ -167,8 +167,8 @@ def explain(
         uncertainty={name: whole[f"uncertainty_{name}"] for name in targets},
         in_domain=whole["in_domain"],
         truncated=whole["truncated"],
-        words=found[: len(read)] + unread,
-        negations=found[len(read) :],
+        words=entries[: len(read)] + unread,
+        negations=entries[len(read) :],
     )
 
 

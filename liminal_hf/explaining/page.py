@@ -60,28 +60,28 @@ def signed(value: float | None) -> str:
     return "-" if value is None else "0.00" if abs(value) < 0.005 else f"{value:+.2f}"
 
 
-def page(found: "Explanation") -> str:
+def page(explanation: "Explanation") -> str:
     """The text once per target with its strongest words marked, and a table of all effects."""
 
     def marked(piece: str, effect: float | None, tag: str = "mark") -> str:
-        strength, shown = found.strength(effect), html.escape(piece)
+        strength, shown = explanation.strength(effect), html.escape(piece)
         if not strength or effect is None:
             return shown if tag == "mark" else f"<{tag}>{shown}</{tag}>"
-        way = "up" if effect > 0 else "down"
-        number = f"<sub>{signed(effect)}</sub>" if tag == "mark" else ""
-        return f'<{tag} class="{way}" style="--strength:{strength * 55:.0f}%">{shown}{number}</{tag}>'
+        direction = "up" if effect > 0 else "down"
+        effect_shown = f"<sub>{signed(effect)}</sub>" if tag == "mark" else ""
+        return f'<{tag} class="{direction}" style="--strength:{strength * 55:.0f}%">{shown}{effect_shown}</{tag}>'
 
     paragraphs = [
         f'<h2>{html.escape(target)} {signed(value)}</h2>\n<p class="text" dir="auto">'
-        f"{''.join(marked(*piece) for piece in found.pieces(target))}</p>"
-        for target, value in found.answer.items()
+        f"{''.join(marked(*piece) for piece in explanation.pieces(target))}</p>"
+        for target, value in explanation.answer.items()
     ]
-    lines = ["".join(f"<th>{html.escape(name)}</th>" for name in ("left out", *found.answer))]
-    for entry in (*(one for one in found.words if one.error != NOT_READ), *found.negations):
+    lines = ["".join(f"<th>{html.escape(name)}</th>" for name in ("left out", *explanation.answer))]
+    for entry in (*(one for one in explanation.words if one.error != NOT_READ), *explanation.negations):
         cells = (marked(signed(effect), effect, "td") for effect in entry.effects.values())
         lines.append(f"<td>{html.escape(entry.word)}</td>{''.join(cells)}")
     return _PAGE.format(
-        notes="".join(f'<p class="note">{html.escape(note)}</p>\n' for note in found.notes()),
+        notes="".join(f'<p class="note">{html.escape(note)}</p>\n' for note in explanation.notes()),
         paragraphs="\n".join(paragraphs),
         table="\n".join(f"<tr>{line}</tr>" for line in lines),
     )

@@ -46,7 +46,7 @@ def word_spans(text: str) -> list[Span]:
             return "c" if unicodedata.name(letter, "").startswith(_NO_SPACES) else "a"
         return "m" if category == "M" else "'" if letter in _APOSTROPHES else " "
 
-    return [found.span() for found in _WORD.finditer("".join(map(kind, text)))]
+    return [match.span() for match in _WORD.finditer("".join(map(kind, text)))]
 
 
 def negated(text: str, words: Sequence[Span]) -> list[Span]:
@@ -68,7 +68,7 @@ def negated(text: str, words: Sequence[Span]) -> list[Span]:
     def lower(span: Span) -> str:
         return text[slice(*span)].lower().replace("\u2019", "'")
 
-    found = []
+    spans = []
     for index, first in enumerate(words):
         if lower(first) not in NEGATIONS and not lower(first).endswith("n't"):
             continue
@@ -76,9 +76,9 @@ def negated(text: str, words: Sequence[Span]) -> list[Span]:
             if text[before[1] : span[0]].strip():
                 break
             if lower(span) not in BETWEEN:
-                found.append((first[0], span[1]))
+                spans.append((first[0], span[1]))
                 break
-    return found
+    return spans
 
 
 def without(text: str, spans: Iterable[Span]) -> str:

@@ -129,5 +129,5 @@ def _logistic(inside: Tensor, outside: Tensor) -> tuple[Tensor, Tensor]:
 
     with torch.enable_grad():
         optimizer.step(loss)
-    found = weight.detach() / spread
-    return found, bias.detach() - found @ centre
+    unscaled = weight.detach() / spread
+    return unscaled, bias.detach() - unscaled @ centre
