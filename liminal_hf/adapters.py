@@ -32,6 +32,7 @@ def lora_config(
     dropout: float = 0.05,
     target_modules: str | list[str] | None = None,
     modules_to_save: list[str] | None = None,
+    layers: list[int] | None = None,
 ) -> LoraConfig:
     """The `LoraConfig` that adapts the encoder and trains our head (and a learned pooler) whole.
 
@@ -49,10 +50,12 @@ def lora_config(
             `["query", "attention.output.dense"]`; default "all-linear", all of them.
         modules_to_save: more modules to train and save whole, by their names in the model, such as
             `["liminal.encoder.embeddings"]`; the head and a learned pooler always are.
+        layers: numbers of the encoder's layers to adapt, from 0; default all. Nothing below the lowest one is
+            differentiated, which saves time.
 
     Raises:
-        LiminalError: the model has no encoder, r is below 1, or a name is not that of a linear layer of the encoder or
-            of a module.
+        LiminalError: the model has no encoder, r is below 1, a name is not that of a linear layer of the encoder or of
+            a module, or the encoder has no layer of that number.
 
     Example:
         >>> from peft import get_peft_model
@@ -75,18 +78,22 @@ def lora_config(
         )
     if r < 1:
         raise LiminalError(f"r, the rank of the adapter, must be at least 1, got {r}.")
-    layers = {
+    linear = {
         name: module for name, module in model.liminal.encoder.named_modules() if isinstance(module, nn.Linear | Conv1D)
     }
     wanted = [target_modules] if isinstance(target_modules, str) else target_modules
     if wanted is None or wanted == ["all-linear"]:
-        wanted = sorted({name.rpartition(".")[2] for name in layers})
-    adapted = {name for name in layers for ending in wanted if f".{name}".endswith(f".{ending}")}
+        wanted = sorted({name.rpartition(".")[2] for name in linear})
+    adapted = {name for name in linear for ending in wanted if f".{name}".endswith(f".{ending}")}
     if unknown := [ending for ending in wanted if not any(f".{name}".endswith(f".{ending}") for name in adapted)]:
-        names = sorted({name.rpartition(".")[2] for name in layers})
+        names = sorted({name.rpartition(".")[2] for name in linear})
         raise LiminalError(
             f"target_modules: {unknown} are not linear layers of this encoder. Its linear layers: {names}."
         )
+    ends = rf"(.*\.)?({'|'.join(map(re.escape, wanted))})"
+    if layers is not None:
+        adapted = _in_layers(adapted, layers)
+        ends = f"({'|'.join(map(re.escape, sorted(adapted)))})"
     if not (model.name_or_path or model.config._name_or_path):
         logger.warning(
             "This model was not loaded from a checkpoint, so a saved adapter will not know what it belongs on, and "
@@ -107,10 +114,19 @@ def lora_config(
         r=r,
         lora_alpha=r if alpha is None else alpha,
         lora_dropout=dropout,
-        target_modules=rf"{re.escape(_ENCODER)}(.*\.)?({'|'.join(map(re.escape, wanted))})",
+        target_modules=re.escape(_ENCODER) + ends,
         modules_to_save=saved,
-        fan_in_fan_out=all(isinstance(layers[name], Conv1D) for name in adapted),
+        fan_in_fan_out=all(isinstance(linear[name], Conv1D) for name in adapted),
     )
+
+
+def _in_layers(names: set[str], layers: list[int]) -> set[str]:
+    """The modules of the encoder's layers with these numbers."""
+    numbers = {name: int(match[1]) for name in names if (match := re.search(r"(?:^|\.)(\d+)\.", name))}
+    known = sorted(set(numbers.values()))
+    if missing := sorted(set(layers) - set(known)):
+        raise LiminalError(f"layers: this encoder has no layer {missing}. Its layers: {known}.")
+    return {name for name in names if numbers.get(name) in layers}
 
 
 @torch.no_grad()

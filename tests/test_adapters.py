@@ -1,5 +1,6 @@
 """LoRA on every encoder family: what trains and is saved, merging, head-only checkpoints; quantization's skip names."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,19 @@ def test_target_modules_of_the_callers_choice() -> None:
     model = tiny_model("bert")
     adapted_names = get_peft_model(model, lora_config(model, target_modules=["query"])).base_model.targeted_module_names
     assert adapted_names == [f"liminal.encoder.encoder.layer.{layer}.attention.self.query" for layer in range(2)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_adapters_on_the_upper_layers_alone(family: str) -> None:
+    from test_families import tiny_of
+
+    model = tiny_of(family)
+    every = get_peft_model(tiny_of(family), lora_config(model)).base_model.targeted_module_names
+    upper = get_peft_model(model, lora_config(model, layers=[1])).base_model.targeted_module_names
+    assert upper == [name for name in every if re.search(r"\d+", name)[0] == "1"]
+    assert upper
+    with pytest.raises(LiminalError, match=r"no layer \[7\]. Its layers: \[0, 1"):
+        lora_config(tiny_of(family), layers=[1, 7])
 
 
 @pytest.mark.parametrize("targets", [None, "all-linear", ["all-linear"]])

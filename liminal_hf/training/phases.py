@@ -189,7 +189,7 @@ def uncertainty_readout(model: LiminalForPADRegression) -> torch.nn.Module:
 def _add_adapters(model: LiminalForPADRegression, settings: Peft) -> Any:
     from peft.tuners.lora import LoraModel
 
-    config = lora_config(model, settings.r, settings.alpha, settings.dropout)
+    config = lora_config(model, settings.r, settings.alpha, settings.dropout, layers=settings.layers)
     # The head is trained in place: a copy of it inside a wrapper would be another model to the next phase.
     config.modules_to_save = None
     adapters = LoraModel(model, config, "default")

@@ -129,6 +129,12 @@ class Peft(Section):
     """The adapter is scaled by alpha / r."""
     dropout: float = Field(default=0.05, ge=0, le=1)
     """Dropout probability before the adapter."""
+    layers: list[int] | None = Field(default=None, min_length=1)
+    """Numbers of the encoder's layers that get adapters, from 0; all when left out."""
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: Any) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if key != "layers" or value is not None}
 
 
 class Distill(Section):
