@@ -5,7 +5,9 @@ Requires torch and transformers. The state is an argument that goes in and comes
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +17,37 @@ from transformers.utils import ModelOutput
 from .errors import LiminalError
 
 
+class StateRows:
+    """What states share that have one row per conversation or person: a dataclass of tensors, `turn` among them."""
+
+    def reset(self, rows: Tensor) -> Self:
+        """A copy in which the rows marked True in `rows` (`torch.BoolTensor` of shape `(batch,)`) are empty again.
+
+        Raises:
+            LiminalError: `rows` is not a boolean per row.
+        """
+        turn: Tensor = self["turn"]  # type: ignore[index]
+        if rows.dtype != torch.bool or rows.shape != turn.shape:
+            raise LiminalError(
+                f"{type(self).__name__}.reset takes one boolean per row, shape {tuple(turn.shape)}; got "
+                f"{rows.dtype} of shape {tuple(rows.shape)}. For row 0: torch.arange(batch) == 0"
+            )
+        return self._map(lambda value: value.masked_fill(rows.view(-1, *[1] * (value.dim() - 1)), 0))
+
+    def rows(self, index: Tensor) -> Self:
+        """The rows chosen by `index` (integers or booleans), in that order."""
+        return self._map(lambda value: value[index])
+
+    def detach(self) -> Self:
+        """The same state, cut off from the graph (truncated back-propagation)."""
+        return self._map(Tensor.detach)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        return type(self)(**{name: change(value) for name, value in self.items()})  # type: ignore[attr-defined]
+
+
 @dataclass
-class ConversationMemory(ModelOutput):
+class ConversationMemory(StateRows, ModelOutput):
     """What is remembered of a conversation, per row of the batch, in tensors of fixed size.
 
     Args:
@@ -62,29 +93,6 @@ class ConversationMemory(ModelOutput):
         dtypes = {"slots": dtype, "count": torch.long, "turn": torch.long, "pad": dtype}
         shapes = cls.shapes(batch_size, memory_slots, latent_size, num_targets)
         return cls(**{name: torch.zeros(shape, device=device, dtype=dtypes[name]) for name, shape in shapes.items()})
-
-    def reset(self, rows: Tensor) -> ConversationMemory:
-        """A copy in which the rows marked True in `rows` (`torch.BoolTensor` of shape `(batch,)`) are empty again.
-
-        Raises:
-            LiminalError: `rows` is not a boolean per row.
-        """
-        if rows.dtype != torch.bool or rows.shape != self.count.shape:
-            raise LiminalError(
-                f"ConversationMemory.reset takes one boolean per row, shape {tuple(self.count.shape)}; got "
-                f"{rows.dtype} of shape {tuple(rows.shape)}. For row 0: torch.arange(batch) == 0"
-            )
-        return ConversationMemory(
-            **{name: value.masked_fill(rows.view(-1, *[1] * (value.dim() - 1)), 0) for name, value in self.items()}
-        )
-
-    def rows(self, index: Tensor) -> ConversationMemory:
-        """The rows chosen by `index` (integers or booleans), in that order."""
-        return ConversationMemory(**{name: value[index] for name, value in self.items()})
-
-    def detach(self) -> ConversationMemory:
-        """The same memory, cut off from the graph (truncated back-propagation)."""
-        return ConversationMemory(**{name: value.detach() for name, value in self.items()})
 
     def to(self, *args: object, **kwargs: object) -> ConversationMemory:
         """The same memory on another device; a floating dtype applies to the floating fields only."""

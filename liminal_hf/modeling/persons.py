@@ -1,0 +1,467 @@
+"""A person's own level: what ratings now and then say of how someone differs from what the texts alone say.
+
+Requires torch, safetensors and transformers. Everything is a closed form on sums of fixed size; nothing is trained.
+
+A rating y of a turn with the prediction p leaves a residual e = y - p. The mean residual of a person with n ratings is
+shrunk towards zero (best linear unbiased prediction; Henderson 1975): offset = sum(e) / (n + k), k = variance of the
+residuals within persons / between persons. The level of a person after N turns is m + sum(p - m) / (N + k') + offset,
+m the mean rating of all persons, k' the same ratio of the predictions. From turn to turn affect returns to that level:
+a time t after the last value it is expected at level + persistence^t (last - level).
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as deserialize
+from safetensors.torch import save as serialize
+from torch import Tensor
+from transformers.utils import ModelOutput
+
+from .errors import LiminalError
+from .files import atomic_write
+from .memory import StateRows
+from .targets import MISSING_LABEL
+
+_TINY = 1e-300  # float64
+
+
+class _Saved:
+    """A dataclass of tensors as one safetensors file."""
+
+    def to_bytes(self) -> bytes:
+        """All fields as one safetensors file in memory."""
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.items()}  # type: ignore[attr-defined]
+        return serialize(tensors, metadata={"format": "pt"})
+
+    @classmethod
+    def from_bytes(cls, content: bytes, name: str = "The content") -> Self:
+        """Reads what `to_bytes` gave.
+
+        Args:
+            content: the bytes.
+            name: what an error calls them.
+
+        Raises:
+            LiminalError: these bytes are no safetensors, or hold something else.
+        """
+        try:
+            tensors = deserialize(content)
+            if set(tensors) != set(cls.__dataclass_fields__):  # type: ignore[attr-defined]
+                raise LiminalError(f"it holds {', '.join(sorted(tensors)) or 'nothing'}")
+        except (SafetensorError, LiminalError) as error:
+            raise LiminalError(
+                f"{name} does not hold a {cls.__name__} ({cls.__name__}.save writes one): {error}"
+            ) from None
+        return cls(**tensors)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes one safetensors file, whole or not at all. To forget all of it, delete the file.
+
+        Raises:
+            OSError: the file could not be written.
+        """
+        with atomic_write(Path(path)) as temporary:
+            temporary.write_bytes(self.to_bytes())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Self:
+        """Reads what `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            LiminalError: the file is no safetensors, or holds something else.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"There is no {cls.__name__} at {os.fspath(path)}.")
+        return cls.from_bytes(Path(path).read_bytes(), os.fspath(path))
+
+
+@dataclass
+class PersonPrior(_Saved, ModelOutput):
+    """What is known of persons before one of them has rated anything. `fit_person_prior` fits it.
+
+    All fields are `(T,)`, float64, in label units; variances are squares of them.
+
+    Args:
+        mean: mean rating.
+        residual_within: variance of (rating - prediction) of a person around their own mean.
+        residual_between: mean square of persons' mean (rating - prediction).
+        reading_within, reading_between: the same two of the predictions around `mean`.
+        deviation: variance of a person's ratings around their own mean.
+        persistence: 0..1, the share of a deviation from the level that is left after one unit of time.
+
+    Example:
+        >>> prior = PersonPrior.guess([0.2, 0.2], residual=[0.3, 0.3])
+        >>> prior.shrinkage.tolist()
+        [4.0, 4.0]
+    """
+
+    mean: Tensor | None = None
+    residual_within: Tensor | None = None
+    residual_between: Tensor | None = None
+    reading_within: Tensor | None = None
+    reading_between: Tensor | None = None
+    deviation: Tensor | None = None
+    persistence: Tensor | None = None
+
+    @property
+    def shrinkage(self) -> Tensor:
+        """k: with as many ratings, half of a person's mean residual counts; infinite where persons do not differ."""
+        return self.residual_within / self.residual_between
+
+    @classmethod
+    def guess(cls, spread: Any, residual: Any, mean: Any = 0.0, persistence: float = 0.5) -> "PersonPrior":
+        """A prior for when there is nothing to fit one on: a fifth of each variance lies between persons.
+
+        It is a round guess, no finding: an offset counts half after four ratings.
+
+        Args:
+            spread: standard deviation of the ratings, per target.
+            residual: standard deviation of (rating - prediction), per target.
+            mean: mean rating, per target or one for all.
+            persistence: the share of a deviation that is left after one unit of time.
+        """
+        spread, residual = (torch.as_tensor(value, dtype=torch.float64) for value in (spread, residual))
+        total, rest = spread**2, residual**2
+        read = (total - rest).clamp_min(0)
+        return cls(
+            mean=torch.as_tensor(mean, dtype=torch.float64).expand_as(total).clone(),
+            residual_within=0.8 * rest,
+            residual_between=0.2 * rest,
+            reading_within=0.8 * read,
+            reading_between=0.2 * read,
+            deviation=0.8 * total,
+            persistence=torch.full_like(total, persistence),
+        )
+
+
+@dataclass
+class PersonForecast(ModelOutput):
+    """Where a person is expected at a later time.
+
+    Args:
+        mean (`torch.DoubleTensor` of shape `(batch, T)`): expected value.
+        deviation (`torch.DoubleTensor` of shape `(batch, T)`): standard deviation of the value around it.
+        low, high (`torch.DoubleTensor` of shape `(batch, T)`): ends of the interval.
+    """
+
+    mean: Tensor | None = None
+    deviation: Tensor | None = None
+    low: Tensor | None = None
+    high: Tensor | None = None
+
+
+@dataclass
+class PersonMemory(_Saved, StateRows, ModelOutput):
+    """What is remembered of persons: one row per person, sums of fixed size, whatever the number of turns.
+
+    Sums and time are float64. No text and no single rating but the last is in it. A state never changes: `observe` and
+    `rate` give a new one.
+
+    Args:
+        turn (`torch.LongTensor` of shape `(batch,)`): turns read.
+        time (`torch.DoubleTensor` of shape `(batch,)`): when the last one was, in any unit; `persistence` is per unit.
+        count (`torch.LongTensor` of shape `(batch, T)`): ratings.
+        residual_sum (`torch.DoubleTensor` of shape `(batch, T)`): sum of (rating - prediction).
+        reading_sum (`torch.DoubleTensor` of shape `(batch, T)`): sum of the predictions.
+        last (`torch.DoubleTensor` of shape `(batch, T)`): the last turn's rating, else its prediction.
+        last_rated (`torch.BoolTensor` of shape `(batch, T)`): whether `last` is a rating.
+
+    Example:
+        >>> prior = PersonPrior.guess(spread=[0.3], residual=[0.2])
+        >>> person = PersonMemory.empty(1, num_targets=1)
+        >>> reading = torch.tensor([[0.1]])
+        >>> torch.equal(person.adjust(reading, prior)[0], reading)
+        True
+        >>> for day in range(4):
+        ...     person = person.observe(reading, rating=torch.tensor([[0.5]]), time=day)
+        >>> round(person.adjust(reading, prior)[0].item(), 2)  # four ratings of .4 more, and k = 4
+        0.3
+    """
+
+    turn: Tensor | None = None
+    time: Tensor | None = None
+    count: Tensor | None = None
+    residual_sum: Tensor | None = None
+    reading_sum: Tensor | None = None
+    last: Tensor | None = None
+    last_rated: Tensor | None = None
+
+    @classmethod
+    def empty(
+        cls, batch_size: int = 1, num_targets: int = 3, device: torch.device | str | None = None
+    ) -> "PersonMemory":
+        """Persons of whom nothing is known."""
+        of_row, of_target = (batch_size,), (batch_size, num_targets)
+        sums = {
+            name: torch.zeros(of_target, dtype=torch.float64, device=device)
+            for name in ("residual_sum", "reading_sum", "last")
+        }
+        return cls(
+            turn=torch.zeros(of_row, dtype=torch.long, device=device),
+            time=torch.zeros(of_row, dtype=torch.float64, device=device),
+            count=torch.zeros(of_target, dtype=torch.long, device=device),
+            last_rated=torch.zeros(of_target, dtype=torch.bool, device=device),
+            **sums,
+        )
+
+    def observe(self, prediction: Tensor, rating: Tensor | None = None, time: Any = None) -> "PersonMemory":
+        """The state after one more turn of each person.
+
+        Args:
+            prediction: `(batch, T)`, the model's own answer, not an adjusted one. A row of NaN was not read: that
+                person stays as they were. A target that is not predicted is NaN in all rows.
+            rating: `(batch, T)`, what the person says; NaN or -100 where they say nothing. None: nobody says anything.
+            time: `(batch,)` or one number for all, the turn's time; the same as before or later. None: one later.
+
+        Raises:
+            LiminalError: a shape that does not fit, a time that goes backwards, a rating of a turn that was not read.
+        """
+        prediction, rating = self._checked(prediction, rating)
+        read = ~torch.isnan(prediction).all(-1)
+        now = self.time + (self.turn > 0) if time is None else self._times(time)
+        backwards = read & ((now < self.time) & (self.turn > 0) | ~torch.isfinite(now))
+        if _any(backwards):
+            row = int(torch.nonzero(backwards)[0])
+            raise LiminalError(
+                f"Row {row}: a turn at time {float(now[row]):.15g} after one at {float(self.time[row]):.15g}. Give "
+                "turns in the order of their times, and a rating that comes late to rate(), with the time of its turn."
+            )
+        rated = ~torch.isnan(rating)
+        changed = read[:, None] & ~torch.isnan(prediction)
+        value = torch.where(rated, rating, prediction)
+        return PersonMemory(
+            turn=self.turn + read,
+            time=torch.where(read, now, self.time),
+            count=self.count + rated,
+            residual_sum=self.residual_sum + torch.where(rated, rating - prediction, 0.0),
+            reading_sum=self.reading_sum + torch.where(changed, prediction, 0.0),
+            last=torch.where(changed, value, self.last),
+            last_rated=rated | ~changed & self.last_rated,
+        )
+
+    def rate(self, prediction: Tensor, rating: Tensor, time: Any = None) -> "PersonMemory":
+        """The state after ratings of turns that were observed before.
+
+        Each rating counts; one of the last turn becomes the last value.
+
+        Args:
+            prediction: `(batch, T)`, what `observe` was given for that turn.
+            rating: `(batch, T)`; NaN or -100 where the person says nothing.
+            time: `(batch,)` or one number for all, that turn's time. None: of the last turn.
+
+        Raises:
+            LiminalError: a shape that does not fit, a turn that was not observed yet, or one that was not read.
+        """
+        prediction, rating = self._checked(prediction, rating)
+        rated = ~torch.isnan(rating)
+        then = self.time if time is None else self._times(time)
+        if _any(rated.any(-1) & ~((then <= self.time) & (self.turn > 0))):
+            raise LiminalError("A rating of a turn that was not observed yet. Give it to observe(), with its turn.")
+        is_last = rated & (then == self.time)[:, None]
+        return PersonMemory(
+            turn=self.turn,
+            time=self.time,
+            count=self.count + rated,
+            residual_sum=self.residual_sum + torch.where(rated, rating - prediction, 0.0),
+            reading_sum=self.reading_sum,
+            last=torch.where(is_last, rating, self.last),
+            last_rated=self.last_rated | is_last,
+        )
+
+    def offset(self, prior: PersonPrior) -> Tensor:
+        """`(batch, T)`: how far a person lies from what their texts say, shrunk; 0 without a rating."""
+        return _shrunk(self.residual_sum, self.count, prior.residual_within, prior.residual_between)
+
+    def offset_variance(self, prior: PersonPrior) -> Tensor:
+        """`(batch, T)`: what is not known of the offset; the prior's `residual_between` without a rating."""
+        return _unknown(self.count, prior.residual_within, prior.residual_between)
+
+    def adjust(
+        self, prediction: Tensor, prior: PersonPrior, uncertainty: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The model's answer for the person. Without a rating it is the model's own, bit for bit.
+
+        Args:
+            prediction: `(batch, T)`.
+            prior: what is known of persons.
+            uncertainty: `(batch, T)`, standard deviations; they fall by the share of the variance that the ratings
+                explain. None where there is none.
+
+        Returns:
+            Both adjusted, in their own dtypes.
+        """
+        rated = self.count > 0
+        adjusted = torch.where(rated, (prediction + self.offset(prior)).to(prediction.dtype), prediction)
+        if uncertainty is None:
+            return adjusted, None
+        share = (prior.residual_within + self.offset_variance(prior)) / (prior.residual_within + prior.residual_between)
+        return adjusted, torch.where(rated, (uncertainty * share.sqrt()).to(uncertainty.dtype), uncertainty)
+
+    def level(self, prior: PersonPrior) -> Tensor:
+        """`(batch, T)`: the person's usual value; the mean rating of all where there was no turn."""
+        turns = self.turn[:, None]
+        apart = self.reading_sum - turns * prior.mean
+        read = _shrunk(apart, turns, prior.reading_within, prior.reading_between)
+        return prior.mean + read + self.offset(prior)
+
+    def level_variance(self, prior: PersonPrior) -> Tensor:
+        """`(batch, T)`: what is not known of the level."""
+        of_reading = _unknown(self.turn[:, None], prior.reading_within, prior.reading_between)
+        return of_reading + self.offset_variance(prior)
+
+    def forecast(self, prior: PersonPrior, at: Any, share: float = 0.8) -> PersonForecast:
+        """Where each person is expected at a later time: the last value returns to the level.
+
+        Args:
+            prior: what is known of persons.
+            at: `(batch,)` or one number for all, the time; not before the last turn.
+            share: of the values that the interval holds, where they are normal.
+
+        Raises:
+            LiminalError: a time before the last turn, or a share outside of 0..1.
+        """
+        at = self._times(at)
+        known = self.turn > 0
+        if _any(known & ~(at >= self.time)):
+            raise LiminalError("A forecast is for a time after a person's last turn; this one is before it.")
+        if not 0 < share < 1:
+            raise LiminalError(f"The share of an interval lies between 0 and 1, got {share!r}. Use 0.8 for 80%.")
+        gap = torch.where(known, at - self.time, torch.inf)[:, None]
+        left = torch.where(known[:, None], prior.persistence**gap, 0.0)
+        level, unknown = self.level(prior), self.offset_variance(prior)
+        last = torch.where(self.last_rated, self.last, self.last + self.offset(prior))
+        doubt = torch.where(self.last_rated, 0.0, prior.residual_within + unknown)
+        mean = level + left * (last - level)
+        variance = (1 - left**2) * prior.deviation + left**2 * doubt + (1 - left) ** 2 * self.level_variance(prior)
+        deviation = variance.sqrt()
+        reach = NormalDist().inv_cdf(0.5 + share / 2) * deviation
+        return PersonForecast(mean=mean, deviation=deviation, low=mean - reach, high=mean + reach)
+
+    def _checked(self, prediction: Tensor, rating: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Both in float64, a missing rating as NaN."""
+        shape = tuple(self.count.shape)
+        prediction = torch.as_tensor(prediction, dtype=torch.float64, device=self.time.device)
+        rating = torch.full_like(prediction, torch.nan) if rating is None else torch.as_tensor(rating).to(prediction)
+        for name, value in (("prediction", prediction), ("rating", rating)):
+            if tuple(value.shape) != shape:
+                raise LiminalError(f"{name} must have the shape {shape}, persons by targets; got {tuple(value.shape)}.")
+            if _any(torch.isinf(value)):
+                raise LiminalError(f"{name} holds an infinite number. Mark a missing rating with NaN.")
+        rating = rating.masked_fill(rating == MISSING_LABEL, torch.nan)
+        if _any(~torch.isnan(rating) & torch.isnan(prediction)):
+            raise LiminalError("There is a rating without a prediction: it can't be said how far the person differs.")
+        return prediction, rating
+
+    def _times(self, time: Any) -> Tensor:
+        times = torch.as_tensor(time, dtype=torch.float64, device=self.time.device)
+        if times.dim() > 1 or (times.dim() and times.shape != self.time.shape):
+            raise LiminalError(f"time must be one number, or one per person ({len(self.time)}); got {times.shape}.")
+        return times.expand_as(self.time)
+
+
+def _any(wrong: Tensor) -> bool:
+    """Whether something is wrong; not asked while the code is traced, for an export."""
+    return not torch.compiler.is_compiling() and bool(wrong.any())
+
+
+def _shrunk(total: Tensor, count: Tensor, within: Tensor, between: Tensor) -> Tensor:
+    """total / (count + within / between), and 0 where nothing varies."""
+    return total * between / (count * between + within).clamp_min(_TINY)
+
+
+def _unknown(count: Tensor, within: Tensor, between: Tensor) -> Tensor:
+    """The variance of that shrunk mean around the person's true one."""
+    return within * between / (count * between + within).clamp_min(_TINY)
+
+
+def fit_person_prior(predictions: Any, ratings: Any, persons: Any, times: Any = None) -> PersonPrior:
+    """The prior from turns of several persons, by the method of moments.
+
+    With n_i ratings of person i and N of all: within = sum of squares around the persons' means / (N - persons);
+    between = (sum of n_i * squared means - persons * within) / N, not below 0. The persistence is the one at which the
+    mean of persistence^gap over neighbouring ratings is their correlation around the person's mean, freed of what that
+    mean itself takes away. Where neighbours resemble each other and persons have few ratings, `deviation` and the
+    persistence come out somewhat too low.
+
+    Args:
+        predictions: `(turns, T)`, out of fold where the model was trained on these persons.
+        ratings: `(turns, T)`; NaN or -100 where there is none.
+        persons: `(turns,)`, anything that says whose turn it is.
+        times: `(turns,)` numbers; None: the turns of a person are one unit apart, in their order here.
+
+    Raises:
+        LiminalError: lengths that differ, or no target in which one of two persons rated twice.
+
+    Example:
+        >>> predictions = torch.zeros(4, 1)
+        >>> ratings = torch.tensor([[0.9], [1.1], [-0.9], [-1.1]])
+        >>> prior = fit_person_prior(predictions, ratings, ["a", "a", "b", "b"])
+        >>> round(prior.residual_within.item(), 3), round(prior.residual_between.item(), 3)
+        (0.02, 0.99)
+    """
+    predictions, ratings = (torch.as_tensor(value, dtype=torch.float64) for value in (predictions, ratings))
+    ratings = ratings.masked_fill(ratings == MISSING_LABEL, torch.nan)
+    persons = list(persons)
+    times = torch.arange(len(persons)) if times is None else times
+    times = torch.as_tensor(times, dtype=torch.float64)
+    if predictions.shape != ratings.shape or predictions.dim() != 2 or not len(persons) == len(times) == len(ratings):
+        raise LiminalError(
+            "fit_person_prior takes predictions and ratings of shape (turns, targets), and a person and a time per "
+            f"turn; got {tuple(predictions.shape)}, {tuple(ratings.shape)}, {len(persons)} persons, {len(times)} times."
+        )
+    number = {person: index for index, person in enumerate(dict.fromkeys(persons))}
+    groups = torch.tensor([number[person] for person in persons])
+    columns = [_moments(*column, groups, times) for column in zip(predictions.T, ratings.T, strict=True)]
+    return PersonPrior(**{name: torch.stack([column[name] for column in columns]) for name in columns[0]})
+
+
+def _moments(prediction: Tensor, rating: Tensor, groups: Tensor, times: Tensor) -> dict[str, Tensor]:
+    """The prior of one target."""
+    rated = ~torch.isnan(rating) & ~torch.isnan(prediction)
+    prediction, rating, groups, times = (value[rated] for value in (prediction, rating, groups, times))
+    counts = torch.bincount(groups)
+    if int((counts > 1).sum()) < 1 or int((counts > 0).sum()) < 2:
+        raise LiminalError(
+            "A prior takes ratings of at least two persons, of one of them twice. Without: PersonPrior.guess(...)"
+        )
+
+    def parts(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Variance within, mean square between, and each value's distance from its person's mean."""
+        means = torch.zeros(len(counts), dtype=torch.float64).index_add(0, groups, values) / counts.clamp_min(1)
+        apart = values - means[groups]
+        within = apart.square().sum() / (len(values) - (counts > 0).sum())
+        between = (counts * means.square()).sum() - (counts > 0).sum() * within
+        return within, (between / len(values)).clamp_min(0), apart
+
+    mean = rating.mean()
+    within, between, _ = parts(rating - prediction)
+    reading_within, reading_between, _ = parts(prediction - mean)
+    deviation, _, apart = parts(rating - mean)
+    order = torch.argsort(times, stable=True)
+    order = order[torch.argsort(groups[order], stable=True)]
+    first, second = order[:-1], order[1:]
+    same = groups[first] == groups[second]
+    first, second = first[same], second[same]
+    taken = deviation / counts[groups[first]]
+    correlation = (apart[first] * apart[second] + taken).mean() / deviation
+    gaps, share = times[second] - times[first], torch.nan_to_num(correlation, 0.0)
+    low, high = torch.zeros_like(share), torch.ones_like(share)
+    for _ in range(50):  # halving: the mean of persistence^gap grows with the persistence
+        middle = (low + high) / 2
+        below = (middle**gaps).mean() < share
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return {
+        "mean": mean,
+        "residual_within": within,
+        "residual_between": between,
+        "reading_within": reading_within,
+        "reading_between": reading_between,
+        "deviation": deviation,
+        "persistence": low,
+    }
