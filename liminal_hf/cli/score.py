@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress
 
+from ..modeling.errors import LiminalError
 from .shared import Decimal, Encoding, Model, Quotes, Separator, Sheet, TextColumn, find_checkpoint
 
 _REPORT_EVERY_SECONDS = 30
@@ -43,6 +44,19 @@ def score(
     speaker: Annotated[
         str | None, typer.Option(help="Column with who speaks; each has a memory of their own.", show_default=False)
     ] = None,
+    person: Annotated[
+        str | None, typer.Option(help="Column with who wrote a row: adjusts for persons.", show_default=False)
+    ] = None,
+    when: Annotated[
+        str | None, typer.Option("--time", help="With --person: a number or a date.", show_default="as they stand")
+    ] = None,
+    ratings: Annotated[
+        str | None,
+        typer.Option(help="With --person: columns with ratings: pleasure=V,...", show_default=False),
+    ] = None,
+    scale: Annotated[
+        str | None, typer.Option(help="Lowest and highest possible rating.", show_default="the model's")
+    ] = None,
     separator: Separator = None,
     encoding: Encoding = None,
     decimal: Decimal = None,
@@ -69,14 +83,16 @@ def score(
 ) -> None:
     """Read a table of any size; the same command again goes on after an interruption.
 
-    A row that can't be read keeps its position: its numbers are empty, and the column `error` says why.
+    A row that can't be read keeps its position: its numbers are empty, and the column `error` says why. With --person
+    and --ratings, the columns adjusted_... follow what each person has rated before, and a table of the persons lies
+    beside the output.
     """
     import logging
 
     from transformers.utils import logging as library
 
     from .. import DEFAULT_CHECKPOINT
-    from ..scoring import ScoreSettings, score_table
+    from ..scoring import PersonColumns, ScoreSettings, score_persons, score_table
 
     library.set_verbosity_error()
     library.disable_progress_bar()
@@ -104,8 +120,15 @@ def score(
         workers=workers,
         address=address,
     )
+    checkpoint = find_checkpoint(model or DEFAULT_CHECKPOINT)
+    if (person is None) != (ratings is None) or (person is None and (when or scale)):
+        raise LiminalError("Persons need both: --person COLUMN --ratings COLUMNS (--time and --scale go with them).")
     with _score_progress() as tell:
-        report = score_table(source, output, find_checkpoint(model or DEFAULT_CHECKPOINT), settings, progress=tell)
+        if person is None or ratings is None:
+            report = score_table(source, output, checkpoint, settings, progress=tell)
+        else:
+            columns = PersonColumns(person=person, time=when, ratings=ratings, scale=scale)
+            report = score_persons(source, output, checkpoint, columns, settings, progress=tell)
     print(report)
 
 

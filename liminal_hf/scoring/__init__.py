@@ -5,7 +5,16 @@ Requires numpy, pyarrow, torch and transformers; the back ends "onnx" and "int8"
 """
 
 from .job import DifferentRunError, Report, score_table
+from .persons import PersonColumns, score_persons
 from .scorer import Scorer
 from .shards import ScoreSettings
 
-__all__ = ["DifferentRunError", "Report", "ScoreSettings", "Scorer", "score_table"]
+__all__ = [
+    "DifferentRunError",
+    "PersonColumns",
+    "Report",
+    "ScoreSettings",
+    "Scorer",
+    "score_persons",
+    "score_table",
+]

@@ -1,0 +1,262 @@
+"""A scored table, adjusted for persons who rate some of their rows themselves, and a table of these persons.
+
+Requires numpy, pyarrow and torch. The texts are scored first, as `score_table` does it; what follows is a closed form.
+"""
+
+import datetime as dt
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from ..data.cells import OrderColumn, find_decimal, is_no_value, numbers
+from ..data.formats import as_text
+from ..data.tables import open_table, write_table
+from ..data.writing import output_ending
+from ..modeling.configuration_liminal import LiminalConfig
+from ..modeling.errors import LiminalError
+from ..modeling.persons import PersonMemory, PersonPrior, fit_person_prior
+from .job import Progress, Report, make_scorer, score_table
+from .shards import ScoreSettings, find_files
+
+logger = logging.getLogger(__name__)
+
+_SECONDS_PER_DAY = 86_400
+
+
+@dataclass(frozen=True, kw_only=True)
+class PersonColumns:
+    """Which columns of a table say who wrote a row, when, and how the writer rated it.
+
+    Args:
+        person: column with the person; a row without one is nobody's, and stays as it is.
+        time: column with numbers or dates; None takes the rows in their order. A row without a time stays as it is.
+        ratings: the targets' columns: names in the order of the targets, or a mapping from target to column; as one
+            string, "pleasure=V,arousal=A". An empty cell is no rating.
+        scale: lowest and highest possible rating; None: those of the model's labels.
+    """
+
+    person: str
+    ratings: Any
+    time: str | None = None
+    scale: Any = None
+
+
+@dataclass
+class _Side:
+    """What the input says beside the texts, row by row."""
+
+    persons: list[str | None]
+    times: np.ndarray  # (rows,) float64, NaN for none; days where they are dates
+    when: list[Any]  # the cells of the time column
+    ratings: np.ndarray  # (rows, T) in label units, NaN for none
+
+
+def score_persons(
+    path: str | os.PathLike,
+    output: str | os.PathLike,
+    checkpoint: str,
+    columns: PersonColumns,
+    settings: ScoreSettings | None = None,
+    *,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Report:
+    """Reads every text of a table, and adjusts the answers by what each person has rated *before*.
+
+    The output has a column `adjusted_<target>` per target more; a row's own rating and later ones do not reach it.
+    Beside the output lies `<name>.persons.<ending>` with a row per person: turns, and per target the number of ratings,
+    the usual level and its doubt, how far the person lies from what their texts say, and the last value. The prior is
+    fitted on the ratings of this table (`fit_person_prior`); with too few of them it is a guess, and a warning says so.
+
+    Args:
+        path, output, checkpoint, settings, progress, options: as in `score_table`; the output is one file. An
+            interrupted run goes on.
+        columns: who, when, and which ratings.
+
+    Returns:
+        As `score_table`.
+
+    Raises:
+        LiminalError: as in `score_table`; a rating that is no number or outside of the scale.
+        FileNotFoundError: there is no such table.
+
+    Example:
+        >>> import liminal_hf
+        >>> rows = ["Ada,I went home.,9", "Ada,I went out.,8", "Ada,I went home.,", "Ben,I went home.,4"]
+        >>> _ = Path("diary.csv").write_text("\\n".join(["who,text,mood", *rows]), encoding="utf-8")
+        >>> columns = PersonColumns(person="who", ratings="pleasure=mood", scale="1,9")
+        >>> _ = score_persons("diary.csv", "out.parquet", liminal_hf.DEFAULT_CHECKPOINT, columns, threads=1)
+        >>> table = pq.read_table("out.parquet").to_pydict()
+        >>> [mine > text for mine, text in zip(table["adjusted_pleasure"], table["pleasure"])]
+        [False, True, True, False]
+        >>> pq.read_table("out.persons.parquet")["person"].to_pylist()
+        ['Ada', 'Ben']
+    """
+    settings = ScoreSettings(**options) if settings is None else replace(settings, **options)
+    output = Path(output)
+    ending = output_ending(output)
+    beside = output.with_name(f"{output.stem}.persons{ending}")
+    for one in (output, beside):
+        if one.exists():
+            raise LiminalError(f"{one} is there already. Give another -o, or delete it.")
+    config = make_scorer(checkpoint, settings, device="cpu").config
+    side, like = _side(find_files(path), settings, columns, config)
+    scored = output.with_name(f"{output.stem}.before-persons.parquet")
+    report = score_table(path, scored, checkpoint, settings, progress=progress)
+    table = pq.read_table(scored).replace_schema_metadata(None)
+    names = [settings.prefix + name for name in config.targets]
+    predictions = torch.tensor(
+        np.column_stack([table[name].to_numpy().astype(np.float64) for name in names])  # a missing cell becomes NaN
+    )
+    prior = prior_of(side, predictions, config)
+    answers, memory, people = adjust_rows(side, predictions, prior)
+    low, high = config.label_range
+    adjusted = answers.clamp(low, high).float().numpy()
+    for index, name in enumerate(config.targets):
+        cells = pa.array(adjusted[:, index], mask=np.isnan(adjusted[:, index]))
+        table = table.append_column(f"{settings.prefix}adjusted_{name}", cells)
+    write_table(beside, person_rows(memory, people, prior, config, side), like)
+    write_table(output, table, like)
+    scored.unlink()
+    return replace(report, output=output)
+
+
+def _side(
+    files: Sequence[Path], settings: ScoreSettings, columns: PersonColumns, config: LiminalConfig
+) -> tuple[_Side, ScoreSettings]:
+    """The columns that say who, when and how rated, read before any text; and the dialect of the table."""
+    like = replace(settings, labels=columns.ratings)
+    wanted = dict(like.labels) if isinstance(like.labels, Mapping) else like.label_columns(config.targets)
+    if unknown := [name for name in wanted if name not in config.targets]:
+        raise LiminalError(f"There is no target {unknown[0]!r} to rate. The model has {', '.join(config.targets)}.")
+    cells: dict[str, list[Any]] = {name: [] for name in (columns.person, columns.time, *wanted.values()) if name}
+    lines: list[str] = []
+    order = OrderColumn(columns.time, settings.date_order, settings.decimal) if columns.time else None
+    for path in files:
+        file = open_table(path, settings, list(cells))
+        like = replace(like, separator=file.like.separator, decimal=file.like.decimal)
+        for part in file.batches():
+            for name, values in cells.items():
+                values += part[name]
+            lines += map(part.where, range(len(part)))
+    where = lines.__getitem__
+    persons = [None if is_no_value(one) or one == "" else as_text(one) for one in cells[columns.person]]
+    when = cells[columns.time] if columns.time else [None] * len(lines)
+    times = np.arange(len(lines), dtype=np.float64)
+    if order is not None:
+        for line, value in zip(lines, when, strict=True):
+            order.add(value, line)
+        order.decide()
+        times = np.array([_number(order.key(value)) for value in when])
+    ratings = np.full((len(lines), len(config.targets)), np.nan)
+    low, high = config.label_range
+    first, last = replace(settings, scale=columns.scale).scale if columns.scale is not None else (low, high)
+    for target, name in wanted.items():
+        what = f"{files[0]}: column {name!r}"
+        decimal = like.decimal or find_decimal(cells[name], None, what)
+        given = numbers(cells[name], decimal, what, where)
+        if (wrong := np.flatnonzero((given < first) | (given > last))).size:
+            raise LiminalError(
+                f"{what} holds {given[wrong[0]]:g} in {where(int(wrong[0]))}, outside of {first:g}..{last:g}. Say the "
+                f"lowest and highest possible rating: --scale 1,9"
+            )
+        ratings[:, config.targets.index(target)] = low + (given - first) / (last - first) * (high - low)
+    return _Side(persons, times, when, ratings), like
+
+
+def _number(key: Any) -> float:
+    """What a row is sorted by, as a number; dates in days."""
+    if key is None:
+        return np.nan
+    if isinstance(key, dt.datetime):
+        return (key.replace(tzinfo=key.tzinfo or dt.UTC) - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) / dt.timedelta(
+            days=1
+        )
+    if isinstance(key, dt.date):
+        return float(key.toordinal())
+    if isinstance(key, dt.time):
+        return (key.hour * 3600 + key.minute * 60 + key.second + key.microsecond / 1e6) / _SECONDS_PER_DAY
+    return float(key)
+
+
+def prior_of(side: _Side, predictions: Tensor, config: LiminalConfig) -> PersonPrior:
+    """The prior, fitted per target where there are ratings enough, else a guess."""
+    guess = PersonPrior.guess(config.label_std, [0.8 * spread for spread in config.label_std], config.label_mean)
+    counted = [row for row, person in enumerate(side.persons) if person is not None and not np.isnan(side.times[row])]
+    who, times = [side.persons[row] for row in counted], torch.tensor(side.times[counted])
+    columns = []
+    for index, name in enumerate(config.targets):
+        part = slice(index, index + 1)
+        try:
+            columns.append(fit_person_prior(predictions[counted, part], side.ratings[counted, part], who, times))
+        except LiminalError:
+            columns.append(PersonPrior(**{field: value[part] for field, value in guess.items()}))
+            if not np.isnan(side.ratings[:, index]).all():
+                logger.warning("There are too few ratings of %s to fit a prior: a guess stands in for it.", name)
+    return PersonPrior(**{field: torch.cat([one[field] for one in columns]) for field in guess})
+
+
+def adjust_rows(side: _Side, predictions: Tensor, prior: PersonPrior) -> tuple[Tensor, PersonMemory, list[str]]:
+    """The answers `(rows, T)`, each from the ratings before it; the persons' last states; and who they are."""
+    number = {person: index for index, person in enumerate(dict.fromkeys(side.persons)) if person is not None}
+    number = {person: index for index, person in enumerate(number)}
+    order = sorted(
+        (row for row, person in enumerate(side.persons) if person is not None and not np.isnan(side.times[row])),
+        key=lambda row: side.times[row],
+    )
+    turns: list[list[int]] = []  # the rows that are a person's first, second, ...
+    begun = [0] * len(number)
+    for row in order:
+        person = number[side.persons[row] or ""]
+        if begun[person] == len(turns):
+            turns.append([])
+        turns[begun[person]].append(row)
+        begun[person] += 1
+    memory = PersonMemory.empty(len(number), predictions.shape[1])
+    answers, ratings = predictions.clone(), torch.tensor(side.ratings)
+    # The rating of a text that was not read says nothing: there is no prediction that it could differ from.
+    ratings = ratings.masked_fill(predictions.isnan(), torch.nan)
+    for rows in turns:
+        people = torch.tensor([number[side.persons[row] or ""] for row in rows])
+        answers[rows] = memory.rows(people).adjust(predictions[rows], prior)[0]
+        after = memory.rows(people).observe(predictions[rows], ratings[rows], torch.tensor(side.times[rows]))
+        for name, value in memory.items():
+            value[people] = after[name]
+    return answers, memory, list(number)
+
+
+def person_rows(
+    memory: PersonMemory, people: list[str], prior: PersonPrior, config: LiminalConfig, side: _Side
+) -> dict[str, list[Any]]:
+    """The table of persons, by column."""
+    low, high = config.label_range
+    level, offset = memory.level(prior).clamp(low, high), memory.offset(prior)
+    doubt = memory.level_variance(prior).sqrt()
+    columns: dict[str, list[Any]] = {"person": list(people), "turns": memory.turn.tolist()}
+    if any(value is not None for value in side.when):
+        last: dict[str, tuple[float, Any]] = {}
+        for person, time, cell in zip(side.persons, side.times, side.when, strict=True):
+            if person is not None and not np.isnan(time) and time >= last.get(person, (-np.inf, None))[0]:
+                last[person] = (float(time), cell)
+        columns["last_time"] = [last[person][1] if person in last else None for person in people]
+    for index, (name, is_trained) in enumerate(zip(config.targets, config.trained_targets, strict=True)):
+        if not is_trained:
+            continue
+        columns[f"ratings_{name}"] = memory.count[:, index].tolist()
+        columns[f"level_{name}"] = level[:, index].tolist()
+        columns[f"level_doubt_{name}"] = doubt[:, index].tolist()
+        columns[f"offset_{name}"] = offset[:, index].tolist()
+        columns[f"last_{name}"] = [
+            value if turns else None
+            for value, turns in zip(memory.last[:, index].tolist(), memory.turn.tolist(), strict=True)
+        ]
+    return columns

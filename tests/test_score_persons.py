@@ -1,0 +1,163 @@
+"""`liminal score --person`: each row from the ratings before it, a table of persons, errors before any work."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import Run
+from scoring_kit import tiny_checkpoint
+
+from liminal_hf.data.table_settings import TableSettings
+from liminal_hf.data.tables import read_table
+from liminal_hf.modeling.persons import fit_person_prior
+from liminal_hf.scoring import PersonColumns, score_persons, score_table
+
+HEAD = ["who", "day", "text", "V", "A"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
+
+
+def write(path: Path, rows: list[list[Any]]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([HEAD, *rows])
+    return path
+
+
+def some_rows(persons: int = 6, each: int = 7) -> list[list[Any]]:
+    """Rows of several persons, mixed, in no order of time, some without ratings."""
+    draw = np.random.default_rng(0)
+    rows = []
+    for person in range(persons):
+        for turn in range(each):
+            value = int(draw.integers(1, 10))
+            rows.append(
+                [f"p{person}", f"2024-03-{turn + 1:02d}", f"w{turn + 3} w{person + 3}", value, 5 if turn % 2 else ""]
+            )
+            if turn % 3 == 2:
+                rows[-1][3] = ""
+    return [rows[index] for index in draw.permutation(len(rows))]
+
+
+def command(source: Path, output: Path, checkpoint: str, *options: str) -> list[str]:
+    """The arguments of one run."""
+    fixed = ["--person", "who", "--ratings", "pleasure=V,arousal=A", "--scale", "1,9", "--threads", "1"]
+    return ["score", str(source), "-o", str(output), "-m", checkpoint, *fixed, *options]
+
+
+def test_each_row_follows_the_ratings_before_it(tmp_path: Path, checkpoint: str, run: Run) -> None:
+    rows = some_rows()
+    source = write(tmp_path / "mine.csv", rows)
+    assert run(*command(source, tmp_path / "out.csv", checkpoint, "--time", "day"))[0] == 0
+    table = read_table(tmp_path / "out.csv", TableSettings(text="text"))
+    assert table["who"] == [row[0] for row in rows], "all rows, in their order"
+    assert not list(tmp_path.glob("*before-persons*"))
+    columns = ["pleasure", "arousal", "dominance"]
+    predictions, adjusted = table.numbers(columns), table.numbers([f"adjusted_{name}" for name in columns])
+    ratings = np.full_like(predictions, np.nan)
+    for target, column in ((0, 3), (1, 4)):
+        ratings[:, target] = [np.nan if row[column] == "" else (row[column] - 5) / 4 for row in rows]
+    days = np.array([int(str(row[1])[-2:]) for row in rows])
+    prior = fit_person_prior(predictions[:, :2], ratings[:, :2], [row[0] for row in rows], days)
+    for index, row in enumerate(rows):
+        for target in range(3):
+            before = [i for i, one in enumerate(rows) if one[0] == row[0] and days[i] < days[index]]
+            apart = [ratings[i, target] - predictions[i, target] for i in before if not np.isnan(ratings[i, target])]
+            expected = predictions[index, target]
+            if apart:
+                expected = np.clip(expected + sum(apart) / (len(apart) + float(prior.shrinkage[target])), -1, 1)
+            assert adjusted[index, target] == pytest.approx(expected, abs=1e-5)
+            assert apart or adjusted[index, target] == predictions[index, target]
+    persons = read_table(tmp_path / "out.persons.csv", TableSettings(text=""))
+    assert persons["person"] == [f"p{n}" for n in dict.fromkeys(int(row[0][1]) for row in rows)]
+    assert {"turns", "last_time", "ratings_pleasure", "level_arousal", "offset_pleasure"} <= set(
+        persons.columns.column_names
+    )
+    assert persons.numbers(["turns"]).tolist() == [[7]] * 6 and set(persons["last_time"]) == {"2024-03-07"}
+
+
+def test_a_rating_reaches_no_row_of_its_own_time_or_before_and_no_other_person(
+    tmp_path: Path, checkpoint: str, run: Run
+) -> None:
+    # The prior is fitted on all ratings, so that it moves a little; what is compared is who moves at all.
+    rows = [["a", day, f"w{day + 3}", "", ""] for day in range(1, 6)] + [
+        ["b", day, f"w{day + 3}", "", ""] for day in range(1, 6)
+    ]
+    rows[2][3] = 9
+    assert (
+        run(*command(write(tmp_path / "one.csv", rows), tmp_path / "out.parquet", checkpoint, "--time", "day"))[0] == 0
+    )
+    table = pq.read_table(tmp_path / "out.parquet").to_pydict()
+    moved = [mine != text for mine, text in zip(table["adjusted_pleasure"], table["pleasure"], strict=True)]
+    assert moved == [False, False, False, True, True, False, False, False, False, False]
+    assert table["adjusted_arousal"] == table["arousal"]
+
+
+def test_rows_that_are_nobodys_or_unread_stay_as_they_are(tmp_path: Path, checkpoint: str, run: Run) -> None:
+    rows = [
+        ["a", 1, "w4", 9, ""],
+        ["", 2, "w5", 9, ""],
+        ["a", "", "w6", 9, ""],
+        ["a", 3, "", 9, ""],
+        ["a", 4, "w7", "", ""],
+    ]
+    assert (
+        run(*command(write(tmp_path / "some.csv", rows), tmp_path / "out.parquet", checkpoint, "--time", "day"))[0] == 0
+    )
+    table = pq.read_table(tmp_path / "out.parquet").to_pydict()
+    assert table["error"] == [None, None, None, "empty", None]
+    assert table["adjusted_pleasure"][:3] == table["pleasure"][:3] and table["adjusted_pleasure"][3] is None
+    assert table["adjusted_pleasure"][4] > table["pleasure"][4]
+    assert pq.read_table(tmp_path / "out.persons.parquet").to_pydict()["ratings_pleasure"] == [1]
+
+
+def test_an_interrupted_run_goes_on_to_the_same_table(tmp_path: Path, checkpoint: str) -> None:
+    source = write(tmp_path / "mine.csv", some_rows())
+    columns = PersonColumns(person="who", time="day", ratings="pleasure=V", scale="1,9")
+    score_persons(source, tmp_path / "whole.csv", checkpoint, columns, threads=1)
+    # As if it had ended after the texts.
+    score_table(source, tmp_path / "again.before-persons.parquet", checkpoint, threads=1)
+    report = score_persons(source, tmp_path / "again.csv", checkpoint, columns, threads=1)
+    assert report.done_before == report.rows == 42
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ((0, 3, 12), [], "column 'V' holds 12 in line 2, outside of 1..9"),
+        ((1, 3, "good"), [], "'good' in line 3, which is no number"),
+        ((0, 1, "soon"), ["--time", "day"], "holds 'soon' (line 2), which is neither a number nor a date"),
+        (None, ["--ratings", "joy=V"], "There is no target 'joy' to rate. The model has pleasure, arousal, dominance"),
+        (None, ["--person", "whose"], "'whose'"),
+    ],
+)
+def test_what_is_wrong_is_said_before_any_text_is_read(
+    tmp_path: Path, checkpoint: str, change: Any, options: list[str], message: str, refused: Callable[..., str]
+) -> None:
+    rows = some_rows()
+    if change:
+        rows[change[0]][change[1]] = change[2]
+    assert message in refused(*command(write(tmp_path / "mine.csv", rows), tmp_path / "out.csv", checkpoint, *options))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.csv"]
+
+
+def test_the_options_go_together(tmp_path: Path, checkpoint: str, refused: Callable[..., str]) -> None:
+    source = write(tmp_path / "mine.csv", some_rows())
+    for options in (["--person", "who"], ["--ratings", "pleasure=V"], ["--time", "day"]):
+        said = refused("score", source, "-o", tmp_path / "o.csv", "-m", checkpoint, *options)
+        assert "--person COLUMN --ratings COLUMNS" in said
+    assert "is there already" in refused(*command(source, source, checkpoint))
+
+
+def test_json_lines_hold_the_same(tmp_path: Path, checkpoint: str, run: Run) -> None:
+    assert run(*command(write(tmp_path / "mine.csv", some_rows()), tmp_path / "out.jsonl", checkpoint))[0] == 0
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 42 and all("adjusted_dominance" in row for row in rows)
