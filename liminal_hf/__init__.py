@@ -9,6 +9,7 @@ from .auto import register
 
 if TYPE_CHECKING:
     from .adapters import lora_config as lora_config
+    from .emotion_words import emotion_pad as emotion_pad
     from .encoding import encode as encode
     from .explaining import explain as explain
     from .export.hub import push as push
@@ -41,6 +42,7 @@ checkpoints = {"minilm": DEFAULT_CHECKPOINT, "mpnet": str(_PRETRAINED / "mpnet-e
 
 _PUBLIC = {
     "lora_config": "adapters",
+    "emotion_pad": "emotion_words",
     "encode": "encoding",
     "explain": "explaining",
     "push": "export.hub",

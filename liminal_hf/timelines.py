@@ -3,7 +3,6 @@
 Requires torch and transformers; a table needs pyarrow, a figure matplotlib (`pip install 'liminal_hf[plot]'`).
 """
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from . import DEFAULT_CHECKPOINT
 from .modeling.errors import LiminalError
 from .modeling.rows import describe
 from .modeling.texts import checked_max_length, checked_text
-from .sentences import fitting, sentences
+from .modeling.windows import whole, windows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from .modeling.pipeline_liminal import PADRegressionPipeline
 
 _NAN = float("nan")
-# The correlation of the model's errors with two sentences of a text; chosen on EmoBank's development documents by
-# scripts/long_texts.py. With it 80% intervals of whole texts hold at least that share there.
-SHARED_ERROR = 0.2
 
 
 @dataclass(frozen=True)
@@ -122,7 +118,7 @@ def timeline(
     config, tokenizer = reader.model.config, reader.tokenizer
     if taken := {"start", "end", "sentence"} & set(config.targets):
         raise LiminalError(f"A row of a timeline has start, end and sentence, and this model a target {min(taken)!r}.")
-    spans = fitting(text, sentences(text), tokenizer, checked_max_length(max_length, config, tokenizer))
+    spans = windows(text, tokenizer, checked_max_length(max_length, config, tokenizer))
     texts = [text[start:end] for start, end in spans]
     order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))  # little padding
     answers = reader((texts[index] for index in order), max_length=max_length, batch_size=batch_size)
@@ -136,26 +132,16 @@ def timeline(
 
 
 def _whole(rows: list[dict[str, Any]], config: "LiminalConfig") -> dict[str, Any]:
-    read = [row for row in rows if row["error"] is None]
-    if not read:
-        return describe(None, None, config, error=rows[0]["error"])
-    weights = [row["end"] - row["start"] for row in read]
-    total = sum(weights)
-
     # A target that was not trained has no values, and what is computed for it is never shown.
-    def parts(values: Iterable[float | None]) -> list[float]:
-        return [weight * (value or 0.0) / total for weight, value in zip(weights, values, strict=True)]
+    def values(row: dict[str, Any] | None) -> list[float] | None:
+        return None if row is None else [row[name] or 0.0 for name in config.targets]
 
-    def deviation(values: Iterable[float | None]) -> float:
-        shares = parts(values)
-        alone, together = math.hypot(*shares), sum(shares)
-        return math.sqrt((1 - SHARED_ERROR) * alone**2 + SHARED_ERROR * together**2)
-
-    has_doubt, has_domain = (read[0][name] is not None for name in ("uncertainty", "in_domain"))
-    return describe(
-        [sum(parts(row[name] for row in read)) for name in config.targets],
-        [deviation(row["uncertainty"][name] for row in read) for name in config.targets] if has_doubt else None,
-        config,
-        in_domain=sum(parts(row["in_domain"] for row in read)) if has_domain else None,
-        truncated=any(row["truncated"] for row in read),
-    )
+    read = {
+        index: {"logits": values(row), "uncertainty": values(row["uncertainty"]), "in_domain": row["in_domain"]}
+        for index, row in enumerate(rows)
+        if row["error"] is None
+    }
+    found = whole([(row["start"], row["end"]) for row in rows], read, config.label_range)
+    if found is None:
+        return describe(None, None, config, error=rows[0]["error"])
+    return describe(found["logits"], found["uncertainty"], config, in_domain=found["in_domain"])

@@ -23,7 +23,7 @@ from liminal_hf.data import load_emobank
 from liminal_hf.metrics import mae, pearson
 from liminal_hf.modeling.answers import interval
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS, LiminalConfig
-from liminal_hf.timelines import SHARED_ERROR
+from liminal_hf.modeling.windows import SHARED_ERROR
 
 CORRELATIONS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
 LEVEL = 0.8
@@ -64,7 +64,7 @@ def whole_texts(texts: list[str], pad: Any) -> dict[str, Any]:
         shares = doubt * (length / length.sum())[:, None]
         for c in CORRELATIONS:
             deviations[c].append(np.sqrt((1 - c) * (shares**2).sum(axis=0) + c * shares.sum(axis=0) ** 2))
-    cut = pad(texts, batch_size=32)
+    cut = pad(texts, batch_size=32, truncation=True)
     rules["one reading, the end cut"] = [values_of(row) for row in cut]
     return {
         "rules": {name: np.array(values) for name, values in rules.items()},

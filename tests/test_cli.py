@@ -107,8 +107,8 @@ def test_json_holds_what_the_pipeline_gives(run: Run, checkpoint: Path) -> None:
     assert [row.pop("text") for row in found] == TEXTS
     expected = pipeline("pad-regression", model=str(checkpoint), device="cpu")(TEXTS)
     for row, wanted in zip(found, expected, strict=True):
-        about = ["confidence", "octant", "octant_probability", "uncertainty", "percentile"]
-        about += ["interval", "probability", "verdict", "in_domain", "truncated", "error"]
+        about = ["confidence", "octant", "octant_probability", "emotions", "uncertainty", "percentile"]
+        about += ["interval", "probability", "verdict", "in_domain", "windows", "truncated", "error"]
         assert list(row) == ["pleasure", "arousal", "dominance", *about]
         assert row.keys() == wanted.keys() and row["octant"] == wanted["octant"]
         for name in DIMENSIONS:
@@ -120,8 +120,9 @@ def test_json_holds_what_the_pipeline_gives(run: Run, checkpoint: Path) -> None:
 
 def test_cut_and_unread_texts_are_counted_on_stderr(run: Run, checkpoint: Path) -> None:
     status, out, err = run("predict", "fine", "", "so " * 300, "\U0001f600", "--json", "--model", checkpoint)
-    assert status == 0 and "1 of 4 texts: longer than the model reads" in err and "2 of 4 texts: not read" in err
-    assert [row["error"] for row in rows(out)][::2] == [None, None] and rows(out)[2]["truncated"]
+    assert status == 0 and "2 of 4 texts: not read" in err
+    assert "1 of 4 texts: longer than the model reads at once" in err
+    assert [row["error"] for row in rows(out)][::2] == [None, None] and len(rows(out)[2]["windows"]) > 1
     _, table, _ = run("predict", "fine", "", "--model", checkpoint)
     assert "empty" in table
 

@@ -23,6 +23,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
+    TextClassificationPipeline,
     Trainer,
     TrainingArguments,
     pipeline,
@@ -299,8 +300,7 @@ def test_regression_is_regression(tmp_path: Path) -> None:
     scale = torch.tensor(model.config.label_std)
     torch.testing.assert_close(output.loss, (((output.logits - labels) / scale) ** 2).mean())
     # The stock pipeline, which squashes the outputs of a classifier, leaves them in the unit of the labels.
-    stock = pipeline("text-classification", model=model, tokenizer=tokenizer, top_k=None)("w1 w2")
-    stock = stock[0] if isinstance(stock[0], list) else stock
+    stock = TextClassificationPipeline(model=model, tokenizer=tokenizer)("w1 w2", top_k=None)
     values = {row["label"]: row["score"] for row in stock}
     assert [values[name] for name in liminal_hf.DIMENSIONS] == pytest.approx(output.logits[0].tolist(), abs=1e-5)
     assert min(values.values()) > 1

@@ -13,7 +13,7 @@ from demo_kit import HOSTILE, TALK, assert_same, kept, rows_of, shown
 
 from liminal_hf import demo
 from liminal_hf.chat import sharp_turn, trend
-from liminal_hf.demo._view import note_html, numbers_table, trajectory_html, turns_html
+from liminal_hf.demo._view import note_html, numbers_table, trajectory_html, turns_html, verdict_html
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS
 from liminal_hf.modeling.errors import LiminalError
 
@@ -43,9 +43,10 @@ def test_one_text_is_that_of_the_pipeline(reader: demo.Reader, pad: Any) -> None
     assert_same(row, expected)
     assert numbers_table(row, list(DIMENSIONS))["data"][0][:2] == ["pleasure", shown(row["pleasure"])]
     assert row["pad_trajectory"][-1] == pytest.approx([expected[name] for name in DIMENSIONS])
-    assert len(row["pad_trajectory"]) == pad.model.config.num_outer_steps and row["cut"] == 0
+    assert len(row["pad_trajectory"]) == pad.model.config.num_outer_steps
     long = reader.read("word " * 500)
-    assert long["cut"] == 502 - pad.model.config.max_seq_length and long["truncated"]
+    assert long["pleasure"] == pad("word " * 500)["pleasure"] and not long["truncated"]
+    assert f"the mean of {len(long['windows'])} sentences" in verdict_html(long)
     turn = reader.say(demo.Conversation(), "word " * 500, "you")
     assert "its end was left out" in turns_html(turn)
 
@@ -97,14 +98,15 @@ def test_a_table_comes_back_with_numbers_and_errors(reader: demo.Reader, pad: An
     ]
     shares: list[float] = []
     scored = reader.score(kept(tmp_path, "\n".join(lines).encode()), progress=shares.append)
-    assert (len(scored.columns), scored.errors, scored.truncated, shares[-1]) == (8, 4, 1, 1.0)
-    assert str(scored).startswith("4 of 8 rows read. 1 text longer than the model reads")
+    assert (len(scored.columns), scored.errors, scored.long, shares[-1]) == (8, 4, 1, 1.0)
+    assert str(scored).startswith("4 of 8 rows read. 1 text longer than the model reads at once")
     rows = rows_of(scored.save(tmp_path).read_bytes())
     assert [row["id"] for row in rows] == ["0", "1", "2", "3", "4", "5", "7", "8"]
     assert all(row["given_pleasure"] == "0.5" for row in rows[:6])
     assert [row["error"] for row in rows[:3]] == ["", "empty", ""] and "30,000 characters" in rows[3]["error"]
     assert rows[6]["error"] == "line 8 has 4 cells, the header has 3 cells" and "1 cell" in rows[7]["error"]
-    assert [row["truncated"] for row in rows] == ["FALSE"] * 5 + ["TRUE"] + ["FALSE"] * 2
+    assert [row["truncated"] for row in rows] == ["FALSE"] * 8
+    assert [row["windows"] == "1" for row in rows] == [row["error"] == "" for row in rows[:5]] + [False] * 3
     for row in (rows[0], rows[2], rows[4]):
         expected = pad(row["text"])
         assert row["error"] == "" and row["octant"] == expected["octant"]

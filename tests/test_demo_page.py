@@ -105,7 +105,7 @@ def test_its_api_gives_the_pipeline_s_numbers(address: str, pad: Any, tmp_path: 
     assert other.predict("Hello.", api_name="/say")["turn"] == 3
     (tmp_path / "mine.csv").write_text('message\nGood morning.\n""\n', encoding="utf-8")
     path, counts = client.predict(handle_file(tmp_path / "mine.csv"), "message", api_name="/score")
-    assert counts == {"rows": 2, "errors": 1, "truncated": 0}
+    assert counts == {"rows": 2, "errors": 1, "long": 0}
     row = rows_of(Path(path).read_bytes())[0]
     assert float(row["pleasure"]) == pytest.approx(pad("Good morning.")["pleasure"], abs=6e-5)
     for endpoint in ("/say", "/read"):

@@ -217,9 +217,9 @@ def test_the_ending_is_the_format_and_no_row_is_lost(ending: str, checkpoint: st
     (tmp_path / "a.csv").write_text("id;Text;score\n" + "\n".join(rows) + "\n")
     report = score_table(tmp_path / "a.csv", tmp_path / f"out{ending}", checkpoint, shard_rows=3, threads=1)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.csv", f"out{ending}"]
-    assert (report.rows, report.failed, report.truncated) == (7, 4, 1)
+    assert (report.rows, report.failed, report.truncated, report.long) == (7, 4, 0, 1)
     assert report.errors["a line opens a quotation mark that is not closed"] == 1
-    assert "1 longer than the model reads, and truncated" in str(report)
+    assert "1 longer than the model reads at once: read sentence by sentence" in str(report)
     table = read_table(tmp_path / f"out{ending}")
     assert [str(cell) for cell in table["id"][:6]] == list("123456") and len(table) == 7
     assert [error or None for error in table["error"]] == [

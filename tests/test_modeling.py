@@ -143,9 +143,8 @@ base = AutoModel.from_pretrained(folder, trust_remote_code=True)
 assert torch.equal(base(**batch).pad_trajectory[:, -1], expected["logits"])
 row = pipeline("pad-regression", model=folder, trust_remote_code=True)("a b")
 assert set(row) >= {"pleasure", "octant", "uncertainty"}, row
-rows = pipeline("text-classification", model=folder, trust_remote_code=True, top_k=None)("a b")
-rows = rows[0] if isinstance(rows[0], list) else rows
-assert abs({r["label"]: r["score"] for r in rows}["pleasure"] - row["pleasure"]) < 1e-6
+rows = pipeline("text-classification", model=folder, trust_remote_code=True)("a b", labels="emotions", top_k=None)
+assert all(abs(r["score"] - row["emotions"][r["label"]]) < 1e-6 for r in rows) and len(rows) == len(row["emotions"])
 model.save_pretrained(folder + "-again")
 again = AutoModelForSequenceClassification.from_pretrained(folder + "-again", trust_remote_code=True)
 assert torch.equal(again(**batch).logits, expected["logits"])
@@ -183,9 +182,8 @@ def test_both_pipelines_with_the_package(minilm: Path, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(minilm).save_pretrained(tmp_path)
     row = pipeline("pad-regression", model=str(tmp_path))("Go away!")
-    stock = pipeline("text-classification", model=str(tmp_path), top_k=None)("Go away!")
-    stock = stock[0] if isinstance(stock[0], list) else stock
-    assert {r["label"]: r["score"] for r in stock}["arousal"] == pytest.approx(row["arousal"], abs=1e-6)
+    words = pipeline("text-classification", model=str(tmp_path))("Go away!", labels="emotions", top_k=None)
+    assert {r["label"]: r["score"] for r in words} == pytest.approx(row["emotions"], abs=1e-6)
 
 
 def test_a_plain_encoder_is_not_taken_for_a_checkpoint(minilm: Path) -> None:

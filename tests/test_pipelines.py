@@ -1,11 +1,13 @@
 """Both pipelines: every container, every reason why a text is not read, with and without the package."""
 
 import json
+import math
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import datasets
@@ -26,6 +28,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 import liminal_hf
 from liminal_hf import LiminalConfig, LiminalForPADRegression
+from liminal_hf.modeling.answers import verdict_names
 from liminal_hf.modeling.errors import LiminalError
 from liminal_hf.modeling.pipeline_liminal import TargetClassificationPipeline, describe
 
@@ -91,7 +94,9 @@ def test_every_container_gives_the_numbers_of_the_list(pad: Any, classify: Any, 
     assert isinstance(rows, list) == (name not in LAZY)
     assert pleasure(rows) == pytest.approx(expected, abs=1e-5)
     entries = list(classify(CONTAINERS[name](TEXTS), batch_size=batch_size))
-    assert [entry[0]["score"] for entry in entries] == pytest.approx(expected, abs=1e-5)
+    wanted = [classify(text)[0] for text in TEXTS]
+    assert [entry["label"] for entry in entries] == [entry["label"] for entry in wanted]
+    assert [entry["score"] for entry in entries] == pytest.approx([entry["score"] for entry in wanted], abs=1e-5)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
@@ -143,15 +148,15 @@ def test_a_table_is_told_to_give_its_column(pad: Any, classify: Any, table: Any)
 def test_one_bad_text_never_stops_the_others(pad: Any, classify: Any, container: Any, batch_size: int) -> None:
     rows = list(pad(container(MIXED), batch_size=batch_size))
     assert [row["error"] for row in rows] == ERRORS
-    assert [row["truncated"] for row in rows] == [False] * 9 + [True]
+    assert [row["windows"] is not None for row in rows] == [False] * 9 + [True]
     for row, error in zip(rows, ERRORS, strict=True):
         values = [row[name] for name in ("pleasure", "confidence", "octant", "uncertainty")]
         assert (None in values) == (error is not None) and (values == [None] * 4) == (error is not None)
     assert rows[0]["pleasure"] == pytest.approx(rows[6]["pleasure"], abs=1e-5)
     entries = list(classify(container(MIXED), batch_size=batch_size))
-    assert [entry[0].get("error") for entry in entries] == ERRORS
-    assert [entry[0]["score"] for entry in entries] == pytest.approx(pleasure(rows), abs=1e-5)
-    assert [entry[0].get("truncated", False) for entry in entries] == [False] * 9 + [True]
+    assert [entry.get("error") for entry in entries] == ERRORS
+    assert [entry["score"] is None for entry in entries] == [error is not None for error in ERRORS]
+    assert not any("truncated" in entry for entry in entries)
 
 
 @pytest.mark.parametrize(
@@ -174,10 +179,29 @@ def test_a_single_text_that_cannot_be_read_is_an_error(pad: Any, classify: Any, 
 
 def test_a_truncated_text_says_so(pad: Any) -> None:
     long = "so " * 300
-    assert pad(long)["truncated"] and not pad("so")["truncated"]
-    assert not pad(long, max_length=512)["truncated"]
+    assert pad(long, truncation=True)["truncated"] and not pad("so", truncation=True)["truncated"]
+    assert not pad(long, max_length=512, truncation=True)["truncated"]
     assert pad([{"role": "user", "content": long}])[0]["truncated"]
-    assert pad("so " * 62)["truncated"] is False, "just as long as the model reads"
+    assert pad("so " * 62, truncation=True)["truncated"] is False, "just as long as the model reads"
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_long_text_is_read_in_windows_whatever_is_beside_it(pad: Any, classify: Any, batch_size: int) -> None:
+    long = ["I love it. " * 40 + "Go away! " * 30, "\U0001f600 " * 200 + "I love it."]
+    rows = pad([long[0], "Go", None, long[1]], batch_size=batch_size)
+    for text, row in zip(long, (rows[0], rows[3]), strict=True):
+        expected = liminal_hf.timeline(text, pad)
+        wanted, given = expected.whole, [(part["start"], part["end"]) for part in row["windows"]]
+        assert given == [(part["start"], part["end"]) for part in expected.rows] and not row["truncated"]
+        for part, sentence in zip(row["windows"], expected.rows, strict=True):
+            assert part["arousal"] == pytest.approx(sentence["arousal"], abs=1e-5)
+        for name in pad.model.config.targets:
+            assert row[name] == pytest.approx(wanted[name], abs=1e-5)
+            assert row["uncertainty"][name] == pytest.approx(wanted["uncertainty"][name], abs=1e-5)
+    assert rows[1]["windows"] is rows[2]["windows"] is None and rows[2]["error"]
+    assert rows[1]["pleasure"] == pytest.approx(pad("Go")["pleasure"], abs=1e-5)
+    shares = {entry["label"]: entry["score"] for entry in classify(long, labels="emotions", top_k=None)[0]}
+    assert shares == pytest.approx(rows[0]["emotions"], abs=1e-4)
 
 
 @pytest.mark.parametrize("value", [0, -1, 2, "64", 2.5, True])
@@ -216,7 +240,7 @@ def test_targets_have_their_names_and_an_octant_needs_three_of_them(minilm: Path
     assert list(row)[:2] == ["warmth", "urgency"] and "pleasure" not in row
     assert row["octant"] is None and set(row["uncertainty"]) == set(row["percentile"]) == {"warmth", "urgency"}
     entries = pipeline("text-classification", model=model, tokenizer=tokenizer)("Hello there")
-    assert entries == [{"label": name, "score": row[name]} for name in ("warmth", "urgency")]
+    assert [entry["label"] for entry in entries] == [row["verdict"]["warmth"]] and row["emotions"] is None
     talk = pipeline("pad-regression", model=model, tokenizer=tokenizer)(
         [{"role": "user", "content": "Hi"}], memory=True
     )
@@ -238,40 +262,81 @@ def test_a_target_that_was_never_trained_is_none(minilm: Path) -> None:
     whole = describe([0.1, 0.2], [0.1, 0.2], LiminalConfig(pooled_size=8, targets=["a", "b"], label_std=[0.1, 0.2]))
     part = describe([0.1, 0.2, 9.0], [0.1, 0.2, 9.0], model.config)
     assert part["confidence"] == pytest.approx(whole["confidence"]), "it does not count in the confidence"
-    entries = pipeline("text-classification", model=model, tokenizer=tokenizer)("Hello there", top_k=3)
-    assert entries[-1] == {"label": "dominance", "score": None}
+    classify = pipeline("text-classification", model=model, tokenizer=tokenizer)
+    with pytest.raises(LiminalError, match="labels must be one of pleasure, arousal, got 'emotions'"):
+        classify("Hello there", labels="emotions")
 
 
 # ---- text-classification ----
 
 
-def test_text_classification_gives_every_target_in_order(
+def test_labels_are_verdicts_and_words_whose_scores_sum_to_one(
     pad: Any, classify: Any, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
 ) -> None:
-    row = pad("I love it")
-    entries = [{"label": name, "score": row[name]} for name in ("pleasure", "arousal", "dominance")]
+    row, config = pad("I love it"), pad.model.config
     with caplog.at_level("WARNING"):
-        again = pipeline("text-classification", model=pad.model, tokenizer=pad.tokenizer)
         alias = pipeline("sentiment-analysis", model=pad.model, tokenizer=pad.tokenizer)
-        for reader in (classify, again, alias):
-            assert reader("I love it") == reader("I love it", top_k=None) == reader({"text": "I love it"}) == entries
+        assert alias("I love it") == classify("I love it")
     assert not caplog.records and not recwarn.list
-    assert classify(["I love it"]) == classify(("I love it",)) == [entries]
-    assert classify("I love it", truncation=True, padding=True, max_length=64) == entries
-    ordered = sorted(entries, key=lambda entry: -entry["score"])
-    assert classify("I love it", top_k=2) == ordered[:2] and classify("I love it", top_k=99) == ordered
-    with torch.no_grad():
-        logits = pad.model(**pad.tokenizer("I love it", return_tensors="pt")).logits[0].double()
-    for name, function in (("sigmoid", torch.sigmoid), ("softmax", lambda values: values.softmax(-1))):
-        scores = [entry["score"] for entry in classify("I love it", function_to_apply=name)]
-        assert scores == pytest.approx(function(logits).tolist(), abs=1e-6)
-    assert classify("I love it", function_to_apply="none") == entries
-    with pytest.raises(LiminalError, match="function_to_apply must be one of none"):
+    for target, (low, high) in zip(config.targets, config.neutral_zone, strict=True):
+        error = NormalDist(row[target], row["uncertainty"][target])
+        names = ("calm", "neutral", "aroused") if target == "arousal" else verdict_names(target)
+        wanted = dict(zip(names, (error.cdf(low), error.cdf(high) - error.cdf(low), 1 - error.cdf(high)), strict=True))
+        entries = classify("I love it", labels=target, top_k=None)
+        assert {entry["label"]: entry["score"] for entry in entries} == pytest.approx(wanted, abs=1e-6)
+        assert [entry["score"] for entry in entries] == sorted(wanted.values(), reverse=True) or target
+    words = classify("I love it", labels="emotions", top_k=None)
+    assert {entry["label"]: entry["score"] for entry in words} == pytest.approx(row["emotions"])
+    assert sum(entry["score"] for entry in words) == pytest.approx(1)
+    likeliest = classify("I love it")[0]
+    assert likeliest == classify("I love it", labels="pleasure", top_k=1)[0]
+    for name, function in (("none", math.log), ("sigmoid", lambda share: 1 / (1 + 1 / share)), ("softmax", float)):
+        score = classify("I love it", function_to_apply=name)[0]["score"]
+        assert score == pytest.approx(function(likeliest["score"]))
+    assert classify("I love it", truncation=True, padding=True, max_length=64) == [likeliest]
+    with pytest.raises(LiminalError, match="function_to_apply must be one of softmax"):
         classify("I love it", function_to_apply="tanh")
     with pytest.raises(LiminalError, match="top_k must be"):
         classify("I love it", top_k=0)
+    with pytest.raises(LiminalError, match="labels must be one of pleasure, arousal, dominance, emotions, got 'joy'"):
+        classify("I love it", labels="joy")
     with pytest.raises(LiminalError, match=r'For chat messages: pipeline\("pad-regression"'):
         classify([{"role": "user", "content": "Hi"}])
+
+
+def shape(answer: Any) -> Any:
+    return [shape(item) for item in answer] if isinstance(answer, list) else sorted(answer)
+
+
+@pytest.mark.parametrize("settings", [{}, {"top_k": 1}, {"top_k": 2}, {"top_k": None}, {"top_k": 99}])
+def test_answers_have_the_shapes_of_transformers_own_class(pad: Any, classify: Any, settings: dict[str, Any]) -> None:
+    model = BertForSequenceClassification(BertConfig(num_labels=3, **SIZE)).eval()
+    stock = pipeline("text-classification", model=model, tokenizer=pad.tokenizer)
+    for texts in ("I love it", ["I love it"], ["I love it", "Go"], {"text": "I love it"}, [{"text": "Go"}]):
+        assert shape(classify(texts, **settings)) == shape(stock(texts, **settings))
+    given = {"model": pad.model, "tokenizer": pad.tokenizer, **settings}
+    theirs = pipeline("text-classification", **{**given, "model": model})
+    ours = pipeline("text-classification", **given)
+    for texts in ("I love it", ["I love it", "Go"]):
+        assert shape(ours(texts)) == shape(theirs(texts))
+
+
+def test_what_was_not_read_is_said_in_the_entry(classify: Any) -> None:
+    read, unread, cut = classify(["I love it", None, "so " * 300])
+    assert set(read) == set(cut) == {"label", "score"}
+    assert classify(["so " * 300], truncation=True)[0]["truncated"] is True
+    assert unread == {"label": None, "score": None, "error": "no text (missing value)"}
+    assert [entry["error"] for entry in classify(["I love it", None], top_k=2)[1]] == ["no text (missing value)"]
+
+
+def test_a_head_without_uncertainty_knows_the_spread_of_its_labels(minilm: Path) -> None:
+    model, tokenizer = small(minilm, head="v6")
+    row = pipeline("pad-regression", model=model, tokenizer=tokenizer)("Hello there")
+    assert row["uncertainty"] is row["emotions"] is None
+    (low, high), error = model.config.neutral_zone[0], NormalDist(row["pleasure"], model.config.label_std[0])
+    entries = pipeline("text-classification", model=model, tokenizer=tokenizer)("Hello there", top_k=None)
+    shares = {entry["label"]: entry["score"] for entry in entries}
+    assert shares["neutral"] == pytest.approx(error.cdf(high) - error.cdf(low), abs=1e-6)
 
 
 def test_other_models_keep_transformers_own_class(pad: Any) -> None:
@@ -322,7 +387,7 @@ def test_a_stranger_gets_the_same_without_a_word(folder: Path, tmp_path: Path) -
     quiet = done.stderr.partition("end of the quiet part")[0]
     assert not [line for line in quiet.splitlines() if line.strip() and "Loading weights" not in line], quiet
     here = pipeline("text-classification", model=str(folder))
-    assert answers["default"] == answers["none"] == answers["alias"] == here(texts[0])
+    assert answers["default"] == answers["none"][:1] == answers["alias"] == here(texts[0])
     assert answers["list"] == here(texts)
     assert answers["rows"] == pipeline("pad-regression", model=str(folder))(texts)
     assert answers["class"] == "PADRegressionPipeline", "without a task it is ours"
@@ -333,7 +398,7 @@ def test_a_stranger_gets_the_same_without_a_word(folder: Path, tmp_path: Path) -
 def test_the_shipped_checkpoint_answers_both_tasks(minilm: Path) -> None:
     rows = pipeline("pad-regression", model=liminal_hf.DEFAULT_CHECKPOINT)(["I hate this.", "\U0001f600"])
     entries = pipeline("text-classification", model=liminal_hf.DEFAULT_CHECKPOINT)("I hate this.")
-    assert [entry["score"] for entry in entries] == [rows[0][name] for name in ("pleasure", "arousal", "dominance")]
+    assert [entry["label"] for entry in entries] == [rows[0]["verdict"]["pleasure"]] == ["negative"]
     assert rows[0]["pleasure"] < 0 and rows[1]["error"] == "no token of this text is known to the model"
     model = AutoModelForSequenceClassification.from_pretrained(liminal_hf.DEFAULT_CHECKPOINT)
     assert model.config.problem_type == "regression"

@@ -12,7 +12,7 @@ from datasets import Dataset
 from scoring_kit import some_texts, tiny_checkpoint, word_tokenizer
 from transformers import pipeline
 
-from liminal_hf import DEFAULT_CHECKPOINT, DIMENSIONS
+from liminal_hf import DEFAULT_CHECKPOINT, DIMENSIONS, timeline
 from liminal_hf.modeling.configuration_liminal import LiminalConfig
 from liminal_hf.modeling.errors import LiminalError
 from liminal_hf.scoring import Scorer
@@ -112,7 +112,7 @@ def test_what_cannot_be_read_gets_a_reason_and_no_numbers(checkpoint: str) -> No
     counted: list[int] = []
     table = Scorer(checkpoint, threads=1).score(texts, on_rows=counted.append)
     assert table["error"].to_pylist() == [None, *bad.values(), None] and sum(counted) == len(texts)
-    for name in COLUMNS.names[:-3]:
+    for name in COLUMNS.names[:-4]:
         found = table[name].to_pylist()
         assert found[1:-1] == [None] * len(bad) and None not in (found[0], found[-1])
     assert Scorer(checkpoint, threads=1).score([]).num_rows == 0
@@ -120,9 +120,16 @@ def test_what_cannot_be_read_gets_a_reason_and_no_numbers(checkpoint: str) -> No
     assert known["error"].to_pylist() == [None, "Broken."]
 
 
-def test_long_texts_are_cut_or_refused(checkpoint: str) -> None:
+def test_long_texts_are_read_in_windows_cut_or_refused(checkpoint: str) -> None:
     texts = ["w3 " * 48, "w3 " * 49, "w4"]
-    cut = Scorer(checkpoint, threads=1).score(texts)
+    whole = Scorer(checkpoint, threads=1).score([*texts, "w3 w4, " * 70])
+    assert whole["windows"].to_pylist()[:3] == [1, 2, 1] and not any(whole["truncated"].to_pylist())
+    pad = pipeline("pad-regression", model=checkpoint)
+    for row in (1, 3):
+        expected = timeline(["", texts[1], "", "w3 w4, " * 70][row], pad)
+        assert whole["windows"][row].as_py() == len(expected.rows)
+        assert numbers(whole)[row][:3] == pytest.approx([expected.whole[name] for name in DIMENSIONS], abs=1e-5)
+    cut = Scorer(checkpoint, threads=1, truncate=True).score(texts)
     assert cut["error"].null_count == 3 and cut["truncated"].to_pylist() == [False, True, False]
     # Not to the bit: where a row stands in its batch decides, on some processors, in which order sums are formed.
     np.testing.assert_allclose(numbers(cut)[0], numbers(cut)[1], atol=1e-6)
@@ -131,7 +138,7 @@ def test_long_texts_are_cut_or_refused(checkpoint: str) -> None:
     np.testing.assert_allclose(numbers(refused)[[0, 2]], numbers(cut)[[0, 2]], atol=1e-6)
     with pytest.raises(LiminalError, match="takes at most 64 tokens"):
         Scorer(checkpoint, max_length=1000)
-    shorter = Scorer(checkpoint, threads=1, max_length=2).score(["w3 w4 w5", "w3 w4"])
+    shorter = Scorer(checkpoint, threads=1, max_length=2, truncate=True).score(["w3 w4 w5", "w3 w4"])
     np.testing.assert_allclose(numbers(shorter)[0], numbers(shorter)[1], atol=1e-6)
 
 
@@ -197,7 +204,7 @@ def test_targets_of_any_name(tmp_path: Path) -> None:
     assert table.column_names == [
         "warmth", "urgency", "uncertainty_warmth", "uncertainty_urgency", "low_warmth", "high_warmth", "low_urgency",
         "high_urgency", "verdict_warmth", "verdict_urgency", "confidence", "octant",
-        "octant_probability", "in_domain", "truncated", "error",
+        "octant_probability", "emotion", "emotion_probability", "in_domain", "windows", "truncated", "error",
     ]  # fmt: skip
     assert [row["warmth"] is None for row in table.to_pylist()] == [False, True]
     assert table["urgency"].null_count == table["octant"].null_count == 2

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from liminal_hf.sentences import Span, fitting, sentences
+from liminal_hf.modeling.sentences import Span, fitting, sentences
 
 WRAPPED = """\
 It was a bright cold day in April, and the clocks were striking thirteen. He

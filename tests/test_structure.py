@@ -22,6 +22,7 @@ ROOMS: dict[str, set[str]] = {
     "metrics": {"modeling"},
     "auto": {"modeling"},
     "inference": {"modeling"},
+    "emotion_words": {"modeling"},
     "encoding": {"modeling", "inference"},
     "chat": {"modeling"},
     "adapters": {"modeling"},
@@ -34,8 +35,7 @@ ROOMS: dict[str, set[str]] = {
     "plots": {"figures"},
     "visualization": {"figures"},
     "demo": {"modeling", "inference", "data", "chat", "figures"},
-    "sentences": {"modeling"},
-    "timelines": {"modeling", "sentences", "data", "export", "figures"},
+    "timelines": {"modeling", "data", "export", "figures"},
     "probing": {"modeling", "inference", "io", "metrics", "data", "figures"},
 }
 # The two ends: the face offers everything (lazily), the command line opens every room.

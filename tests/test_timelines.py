@@ -62,7 +62,10 @@ def test_a_long_text_is_read_to_its_end(pad: Any) -> None:
     result = liminal_hf.timeline(text, pad)
     assert not any(row["truncated"] for row in result.rows) and len(result.rows) > 30
     assert "".join("".join(row["sentence"] for row in result.rows).split()) == "".join(text.split())
-    assert pad(text)["truncated"] and not result.whole["truncated"]
+    whole = pad(text)
+    assert not whole["truncated"] and whole["pleasure"] == pytest.approx(result.whole["pleasure"], abs=1e-5)
+    spans = [[(row["start"], row["end"]) for row in rows] for rows in (whole["windows"], result.rows)]
+    assert spans[0] == spans[1]
     short = liminal_hf.timeline("one two three four", pad, max_length=3)
     assert [row["sentence"] for row in short.rows] == ["one", "two", "three", "four"]
 

@@ -58,10 +58,10 @@ def predict(
     table = Table("text", *config.targets, "in words", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.pad_edge = False
     reasons: Counter[str] = Counter()
-    truncated = unlike = 0
+    long = unlike = 0
     for row, error in zip(_rows(reader, texts), errors, strict=True):
         row["error"] = error or row["error"]
-        truncated += row["truncated"]
+        long += bool(row["windows"])
         unlike += outside(row["in_domain"])
         reasons.update([row["error"]] if row["error"] else [])
         if as_json:
@@ -79,7 +79,7 @@ def predict(
         below = " In per cent: how many of the model's training texts lie below."
         percent = below if config.prediction_quantiles is not None else ""
         console.print(f"From {low} to {high}{hint}.{percent}", style="dim")
-    report(truncated, len(texts), "longer than the model reads, the end was left out")
+    report(long, len(texts), "longer than the model reads at once, read sentence by sentence (liminal timeline)")
     report(unlike, len(texts), "unlike the training texts (another language, code): the numbers mean little")
     why = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common(5))
     report(reasons.total(), len(texts), f"not read ({why})")

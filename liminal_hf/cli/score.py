@@ -67,9 +67,12 @@ def score(
     ] = None,
     backend: Annotated[str, typer.Option(help="torch, onnx, or int8.")] = "torch",
     max_length: Annotated[
-        int | None, typer.Option(help="Tokens per text.", show_default="the checkpoint's", min=1)
+        int | None, typer.Option(help="Tokens read at once.", show_default="the checkpoint's", min=1)
     ] = None,
-    refuse_long: Annotated[bool, typer.Option("--refuse-long", help="An error for longer texts, not a cut.")] = False,
+    truncate: Annotated[
+        bool, typer.Option("--truncate", help="Leave out the end of a longer text, not read it sentence by sentence.")
+    ] = False,
+    refuse_long: Annotated[bool, typer.Option("--refuse-long", help="An error for longer texts.")] = False,
     tokens: Annotated[int | None, typer.Option(help="Tokens per batch.", show_default="by the device", min=1)] = None,
     shard_rows: Annotated[int, typer.Option(help="Rows per shard; an interruption costs one.", min=1)] = 16384,
     threads: Annotated[
@@ -113,6 +116,7 @@ def score(
         backend=backend,
         tokens=tokens,
         max_length=max_length,
+        truncate=truncate,
         refuse_long=refuse_long,
         shard_rows=shard_rows,
         threads=threads,

@@ -17,7 +17,8 @@ def columns_of(config: LiminalConfig) -> pa.Schema:
     Example:
         >>> columns_of(LiminalConfig(pooled_size=8, targets=["warmth"])).names
         ['warmth', 'uncertainty_warmth', 'low_warmth', 'high_warmth', 'verdict_warmth', 'confidence', 'octant',
-        'octant_probability', 'in_domain', 'truncated', 'error']
+        'octant_probability', 'emotion', 'emotion_probability', 'in_domain',
+        'windows', 'truncated', 'error']
     """
     return pa.schema(
         [
@@ -28,7 +29,10 @@ def columns_of(config: LiminalConfig) -> pa.Schema:
             ("confidence", pa.float32()),
             ("octant", pa.string()),
             ("octant_probability", pa.float32()),
+            ("emotion", pa.string()),
+            ("emotion_probability", pa.float32()),
             ("in_domain", pa.float32()),
+            ("windows", pa.int32()),
             ("truncated", pa.bool_()),
             ("error", pa.string()),
         ]
@@ -52,6 +56,10 @@ def answers_table(rows: Iterable[Mapping[str, Any]], config: LiminalConfig) -> p
             cells |= {f"{kind}_{name}": value for name, value in (row[kind] or {}).items()}
         for name, ends in (row["interval"] or {}).items():
             cells[f"low_{name}"], cells[f"high_{name}"] = ends or (None, None)
+        if row["error"] is None:
+            cells["windows"] = len(row["windows"] or [row])
+        # The likeliest comes first.
+        cells["emotion"], cells["emotion_probability"] = next(iter((row["emotions"] or {None: None}).items()))
         for name, column in columns.items():
             column.append(cells.get(name))
     return pa.table(columns, schema=schema)

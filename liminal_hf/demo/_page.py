@@ -38,7 +38,7 @@ def build(pipeline: Any) -> "Blocks":  # noqa: C901  (the page from top to botto
     """
     gr = _gradio()
     reader = Reader(pipeline)
-    targets, limit = reader.targets, pipeline.model.config.max_seq_length
+    targets = reader.targets
     # The last input of what draws is the window's width, which only the browser knows.
     width_of_window = "(...inputs) => [...inputs.slice(0, -1), window.innerWidth]"
     to_the_last_turn = (
@@ -73,8 +73,7 @@ def build(pipeline: Any) -> "Blocks":  # noqa: C901  (the page from top to botto
             row = reader.read(text)
         except ValueError as error:
             return gr.Dataframe(visible=False), note_html(str(error), wrong=True), ""
-        cut = f"only its first {limit} tokens were read; {row['cut']:,} more were left out" if row["cut"] > 0 else ""
-        said = f'<div class="liminal"><p>{verdict_html(row, cut)}</p></div>'
+        said = f'<div class="liminal"><p>{verdict_html(row)}</p></div>'
         return gr.Dataframe(numbers_table(row, targets), visible=True), said, steps_html(row, targets, pixels)
 
     def show_columns(path: str | None) -> tuple[Any, ...]:
@@ -108,7 +107,7 @@ def build(pipeline: Any) -> "Blocks":  # noqa: C901  (the page from top to botto
 
     def score(path: str, column: str) -> tuple[str, dict[str, int]]:
         scored = reader.score(path, column)
-        counts = {"rows": len(scored.columns), "errors": scored.errors, "truncated": scored.truncated}
+        counts = {"rows": len(scored.columns), "errors": scored.errors, "long": scored.long}
         return saved(scored), counts
 
     def say(text: str, speaker: str, conversation: Conversation) -> tuple[Conversation, dict[str, Any]]:

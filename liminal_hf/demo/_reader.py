@@ -52,20 +52,20 @@ class Scored:
             answers (see `data.answers.columns_of`).
         like: how the file was written: separator and decimal mark.
         ending: of the file that goes out, such as ".csv".
-        errors, truncated: how many rows could not be read, and how many were read without their end.
+        errors, long: how many rows could not be read, and how many were read sentence by sentence.
     """
 
     columns: pa.Table
     like: TableSettings
     ending: str
     errors: int
-    truncated: int
+    long: int
 
     def __str__(self) -> str:
         rows = len(self.columns)
         cut = (
-            f" {count_of(self.truncated, 'text')} longer than the model reads: the end was left out."
-            if self.truncated
+            f" {count_of(self.long, 'text')} longer than the model reads at once: read sentence by sentence."
+            if self.long
             else ""
         )
         wrong = " The column error says what is wrong with the others." if self.errors else ""
@@ -90,7 +90,7 @@ class Reader:
         >>> conversation.rows[0]["speaker"], conversation.rows[0]["sharp"]
         ('Ada', False)
         >>> sorted(reader.read("Good morning."))[:4]
-        ['arousal', 'confidence', 'cut', 'dominance']
+        ['arousal', 'confidence', 'dominance', 'emotions']
     """
 
     def __init__(self, pipeline: Any) -> None:
@@ -121,16 +121,17 @@ class Reader:
         """The pipeline's row of one text, and how it came about.
 
         Returns:
-            The row, with `pad_trajectory` (K lists of T; None where the head has none), and `cut`: how many tokens were
-            left out at its end.
+            The row, with `pad_trajectory` (K lists of T; None where the head has none, and for a text that is read in
+            windows).
 
         Raises:
             LiminalError: the text can't be read.
         """
         text, pipeline = _text(text), self.pipeline
         tokens = pipeline.preprocess(text)
-        whole = len(pipeline.tokenizer(text, truncation=False, padding=False, verbose=False)["input_ids"])
-        about = {name: tokens.pop(name) for name in ("truncated", "error")}
+        if tokens["windows"][0] is not None:
+            return {**pipeline(text), "pad_trajectory": None}
+        about = {name: tokens.pop(name) for name in ("truncated", "windows", "error")}
         with torch.inference_mode():
             output = pipeline.model(**{name: value.to(pipeline.device) for name, value in tokens.items()})
         answers = {name: output[name] for name in ("logits", "uncertainty", "in_domain") if name in output}
@@ -139,7 +140,7 @@ class Reader:
             raise LiminalError(f"The text can't be read: {row['error']}.")
         steps = output.pad_trajectory
         trajectory = None if steps is None else steps[0].double().tolist()
-        return {**row, "pad_trajectory": trajectory, "cut": whole - tokens["input_ids"].shape[1]}
+        return {**row, "pad_trajectory": trajectory}
 
     def score(self, path: str | Path, column: str = "text", progress: Callable[[float], None] | None = None) -> Scored:
         """A table with answers added; see `Scored`.
@@ -187,8 +188,8 @@ class Reader:
         taken = {name.lower() for name in added}
         own = [f"given_{name}" if name.strip().lower() in taken else name for name in given.column_names]
         table = pa.table({**dict(zip(own, given.columns, strict=True)), **added})
-        unread, truncated = (sum(bool(row[name]) for row in rows) for name in ("error", "truncated"))
-        return Scored(table, file.like, _OUTPUTS.get(path.suffix.lower(), path.suffix.lower()), unread, truncated)
+        unread, long = (sum(bool(row[name]) for row in rows) for name in ("error", "windows"))
+        return Scored(table, file.like, _OUTPUTS.get(path.suffix.lower(), path.suffix.lower()), unread, long)
 
 
 def columns_of(path: str | Path) -> tuple[list[str], str]:

@@ -79,10 +79,11 @@ def _line(row: dict[str, Any]) -> str:
     return "".join(f'<span class="value">{part}</span> ' for part in parts)
 
 
-def verdict_html(row: dict[str, Any], cut: str = "") -> str:
+def verdict_html(row: dict[str, Any]) -> str:
     parts = [
         f"<b>{in_words(row)}</b>" if in_words(row) else "",
-        cut or ("its end was left out" if row["truncated"] else ""),
+        "its end was left out" if row["truncated"] else "",
+        f"the mean of {count_of(len(row['windows']), 'sentence')}" if row["windows"] else "",
     ]
     return ", ".join(part for part in parts if part)
 

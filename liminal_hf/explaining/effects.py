@@ -4,6 +4,7 @@ Requires liminal_hf.scoring. Negations are left out together with what they nega
 """
 
 import bisect
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -142,6 +143,9 @@ def explain(
     if not isinstance(model, Scorer):
         source = find_checkpoint(model, adapters=True) if isinstance(model, str | Path) else model
         model = Scorer(source, tokenizer=tokenizer, max_length=max_length)
+    # An effect is a difference of two readings, each in one piece.
+    model = copy.copy(model)
+    model.in_windows = False
     words = word_spans(text)
     if not words:
         raise LiminalError(f"The text has no word that could be left out: {text[:40]!r}. Give at least one word.")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any
 
+from .emotions import emotion_shares
 from .errors import LiminalError
 
 # What the three classes of a target are called: below, inside and above its neutral zone.
@@ -21,6 +22,7 @@ VERDICTS: dict[str, tuple[str, str, str]] = {
 }
 OTHER_VERDICTS = ("low", "neutral", "high")
 NEUTRAL = "neutral"
+EMOTIONS = "emotions"
 UNCLEAR = "unclear"
 # A class is named when it is more likely than not.
 NAMED_ABOVE = 0.5
@@ -129,6 +131,31 @@ def verdict(target: str, probabilities: Sequence[float]) -> str:
     return verdict_names(target)[best] if probabilities[best] > NAMED_ABOVE else UNCLEAR
 
 
+def label_shares(mean: Sequence[float], deviation: Sequence[float], config: Any, labels: str) -> dict[str, float]:
+    """The probabilities of the three classes of a target, or of emotion words; they sum to one.
+
+    Args:
+        mean, deviation: `(T,)`, prediction and standard deviation in label units.
+        config: a `LiminalConfig`.
+        labels: the name of a target that was trained, or "emotions".
+
+    Example:
+        >>> from liminal_hf import LiminalConfig
+        >>> config = LiminalConfig(pooled_size=8, label_std=[0.2] * 3)
+        >>> shares = label_shares([0.4, 0.0, 0.0], [0.1] * 3, config, "pleasure")
+        >>> {label: round(share, 2) for label, share in shares.items()}
+        {'negative': 0.0, 'neutral': 0.07, 'positive': 0.93}
+    """
+    deviation = [max(value, _LEAST_DEVIATION) for value in deviation]
+    if labels == EMOTIONS:
+        indices = config.pad_indices
+        return emotion_shares([mean[index] for index in indices], [deviation[index] for index in indices], config)
+    index = config.targets.index(labels)
+    return dict(
+        zip(verdict_names(labels), classes(mean[index], deviation[index], config.neutral_zone[index]), strict=True)
+    )
+
+
 def outside(in_domain: float | None) -> bool:
     """Whether a text is more likely unlike the training texts than like them; False where the model can't tell."""
     return in_domain is not None and in_domain < 0.5
@@ -172,9 +199,9 @@ def statements(
 
     Returns:
         `interval` (low and high end), `probability` (that the label is above the neutral point) and `verdict`, each a
-        dict by target; with pleasure (or valence), arousal and dominance among the targets also `octant` and
-        `octant_probability`. The octant is "neutral" where none is more likely than not, and where all three verdicts
-        are neutral.
+        dict by target; with pleasure (or valence), arousal and dominance among the targets also `emotions` (see
+        `emotion_shares`), `octant` and `octant_probability`. The octant is "neutral" where none is more likely than
+        not, and where all three verdicts are neutral.
 
     Example:
         >>> from liminal_hf import LiminalConfig
@@ -196,4 +223,5 @@ def statements(
         name, share = likely_octant([rows["probability"][target] for target in names])
         is_neutral = share <= NAMED_ABOVE or all(rows["verdict"][target] == NEUTRAL for target in names)
         rows["octant"], rows["octant_probability"] = NEUTRAL if is_neutral else name, share
+        rows[EMOTIONS] = label_shares(mean, deviation, config, EMOTIONS)
     return rows

@@ -6,6 +6,7 @@ Requires torch and transformers.
 import logging
 import math
 import os
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
@@ -15,6 +16,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset
 from transformers import Pipeline, TextClassificationPipeline
 
+from .answers import EMOTIONS, label_shares, outside
 from .conversation import ConversationState, Turn, TurnRow, looks_like_chat, read_message, stack
 from .encoders import mixes_padding
 from .errors import LiminalError
@@ -32,6 +34,7 @@ from .texts import (
     tokenize,
     with_padding,
 )
+from .windows import ANSWERS, read_windows, split
 
 __all__ = ["OCTANTS", "PADRegressionPipeline", "TargetClassificationPipeline"]
 __all__ += ["describe", "octant", "overall_confidence", "percentile"]
@@ -49,12 +52,17 @@ class PADRegressionPipeline(Pipeline):
     clamped to the label range), `uncertainty` (a standard deviation per target, in label units), `interval` (per
     target, holds the label with a probability of 80%), `probability` (per target, of being above the neutral point),
     `verdict` (per target, such as "negative" or "neutral"; "unclear" where none is more likely than not), `octant`
-    (Mehrabian 1996; "neutral" where none is more likely than not) and `octant_probability`, `in_domain` (0..1, how
-    likely the text is one like the training texts; texts in another language, code and gibberish are not),
-    `percentile` (per target, among this model's own predictions on its training texts), `confidence` (0..1; falls as
-    `uncertainty` grows), `truncated` (whether the end of the text was left out) and `error`. What the model does not
-    have is None: a target that was never trained, an octant without all of pleasure (or valence), arousal and
-    dominance.
+    (Mehrabian 1996; "neutral" where none is more likely than not) and `octant_probability`, `emotions` (words with a
+    probability each, the likeliest first; see `liminal_hf.emotion_pad`), `in_domain` (0..1, how likely the text is one
+    like the training texts; texts in another language, code and gibberish are not), `percentile` (per target, among
+    this model's own predictions on its training texts), `confidence` (deprecated, goes with the next version: use
+    `uncertainty` or `interval`), `truncated` (whether the end of the text was left out), `windows` and `error`. What
+    the model does not have is None: a target that was never trained, an octant without all of pleasure (or valence),
+    arousal and dominance.
+
+    A text that is longer than the model reads at once is read sentence by sentence; its row is the mean, weighted by
+    length (see `liminal_hf.timeline`), and `windows` has `start`, `end` (offsets in characters) and the targets of each
+    sentence. The turn of a conversation is read in one piece, and its end left out.
 
     A text that can't be read never stops the others: its row has only None and says why in `error` (empty, missing, not
     a text, nothing but unknown tokens such as emoji to MiniLM). Rows in are rows out.
@@ -79,7 +87,8 @@ class PADRegressionPipeline(Pipeline):
         roles: for chat only: names of the roles that are read, instead of all but those above.
         batch_size: texts at a time, or conversations whose turns are read together; no row depends on it.
         num_workers: processes that tokenize a `Dataset`.
-        max_length: tokens per text, longer ones are truncated; default the config's `max_seq_length`.
+        max_length: tokens that are read at once; default the config's `max_seq_length`.
+        truncation: True leaves out the end of a text that is longer, and reads no windows.
         num_outer_steps: K of this call.
 
     Raises:
@@ -114,14 +123,19 @@ class PADRegressionPipeline(Pipeline):
             logger.warning(problem)
 
     def _sanitize_parameters(
-        self, max_length: int | None = None, num_outer_steps: int | None = None, **unknown: Any
+        self,
+        max_length: int | None = None,
+        num_outer_steps: int | None = None,
+        truncation: bool | None = None,
+        **unknown: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if unknown:
             raise LiminalError(
-                f"pad-regression does not take {', '.join(map(repr, unknown))}. It takes max_length, num_outer_steps, "
-                "batch_size and num_workers, and memory and roles with chat messages."
+                f"pad-regression does not take {', '.join(map(repr, unknown))}. It takes max_length, truncation, "
+                "num_outer_steps, batch_size and num_workers, and memory and roles with chat messages."
             )
-        preprocess, forward = {}, {}
+        preprocess: dict[str, Any] = {} if truncation is None else {"truncation": bool(truncation)}
+        forward = {}
         if max_length is not None:
             preprocess["max_length"] = checked_max_length(max_length, self.model.config, self.tokenizer)
         if num_outer_steps is not None:
@@ -262,7 +276,8 @@ class PADRegressionPipeline(Pipeline):
             answers = {index: describe(None, None, self.model.config, error=turns[index].error) for index in turns}
             memories: dict[int, ConversationMemory] = {}
             if readable:
-                batch = self._encode([turns[index].text for index in readable], **preprocess)
+                # A turn is one step of the memory, so it is read in one piece.
+                batch = self._encode([turns[index].text for index in readable], **{**preprocess, "truncation": True})
                 if has_memory:
                     unknown = self.model.initial_memory(1).to("cpu")
                     batch["memory"] = stack(states[index].get(turns[index].speaker, unknown) for index in readable)
@@ -281,23 +296,29 @@ class PADRegressionPipeline(Pipeline):
                 rows[index].append(TurnRow({**about, **answers[index]}, states[index]))
         return rows
 
-    def _encode(self, texts: list[Any], max_length: int | None = None) -> dict[str, Any]:
-        """Texts as one batch of tokens, with `truncated` and `error` of each; what can't be read has one token."""
+    def _encode(self, texts: list[Any], max_length: int | None = None, truncation: bool = False) -> dict[str, Any]:
+        """Texts as one batch of tokens, with `truncated`, `windows` and `error`; what can't be read has one token."""
         errors = [text_error(text) for text in texts]
         if max_length is None:
             max_length = checked_max_length(None, self.model.config, self.tokenizer)
         readable = [str(text) if error is None else "." for text, error in zip(texts, errors, strict=True)]
         tokens = tokenize(self.tokenizer, readable, max_length)
-        rows = zip(errors, tokens.unreadable, strict=True)
+        is_long = [cut and error is None for cut, error in zip(tokens.truncated, errors, strict=True)]
+        parts: list[Any] = [
+            split(text, self.tokenizer, max_length) if cut and not truncation else None
+            for text, cut in zip(readable, is_long, strict=True)
+        ]
+        rows = zip(errors, tokens.unreadable, parts, strict=True)
         return {
             **tokens.batch(self.tokenizer, list(range(len(texts)))),
-            "truncated": [cut and error is None for cut, error in zip(tokens.truncated, errors, strict=True)],
-            "error": [error or (UNREADABLE if unknown else None) for error, unknown in rows],
+            "truncated": [cut and truncation for cut in is_long],
+            "windows": parts,
+            "error": [error or (UNREADABLE if unknown and not part else None) for error, unknown, part in rows],
         }
 
-    def preprocess(self, inputs: Any, max_length: int | None = None) -> dict[str, Any]:
-        """Tokens of one text, truncated, with `truncated` and `error`."""
-        return self._encode([_bare(inputs)], max_length)
+    def preprocess(self, inputs: Any, max_length: int | None = None, truncation: bool = False) -> dict[str, Any]:
+        """Tokens of one text, with `truncated`, `windows` and `error`."""
+        return self._encode([_bare(inputs)], max_length, truncation)
 
     def _forward(self, model_inputs: Any, **kwargs: Any) -> dict[str, Any]:
         if _FORKED.is_set():
@@ -308,31 +329,36 @@ class PADRegressionPipeline(Pipeline):
         # Batches of one are lists of one, and a batch from transformers' loader is a list of those.
         about = {
             name: [value[0] if isinstance(value, list) else value for value in inputs.pop(name)]
-            for name in ("truncated", "error")
+            for name in ("truncated", "windows", "error")
         }
         if "memory" in inputs:
             # `forward` moves it to the model's device, and makes it a plain ModelOutput on the way.
             inputs["memory"] = ConversationMemory(**inputs["memory"])
         output = self.model(**inputs, **kwargs)
-        answers: dict[str, Any] = {"logits": output.logits}
-        for name in ("uncertainty", "in_domain"):
-            if output.get(name) is not None:
-                answers[name] = output[name]
+        answers: dict[str, Any] = {name: output[name] for name in ANSWERS if output.get(name) is not None}
         if "memory" in inputs:
             answers["memory"] = output.memory
+        for index, parts in enumerate(about["windows"]):
+            if parts is None:
+                continue
+            found = read_windows(parts, self.model, self.tokenizer, kwargs)
+            about["windows"][index], about["error"][index] = found["windows"], found["error"]
+            for name in answers.keys() & found["whole"].keys():
+                answers[name][index] = torch.as_tensor(found["whole"][name]).to(answers[name])
         return {**answers, **about}
 
     def _row(self, model_outputs: Any) -> dict[str, Any]:
         uncertainty, in_domain = model_outputs.get("uncertainty"), model_outputs.get("in_domain")
-        truncated, error = (
+        truncated, windows, error = (
             value[0] if isinstance(value, list) else value
-            for value in (model_outputs["truncated"], model_outputs["error"])
+            for value in (model_outputs[name] for name in ("truncated", "windows", "error"))
         )
         return describe(
             model_outputs["logits"][0].double().tolist(),
             None if uncertainty is None else uncertainty[0].double().tolist(),
             self.model.config,
             in_domain=None if in_domain is None else float(in_domain[0]),
+            windows=windows,
             truncated=truncated,
             error=error,
         )
@@ -343,33 +369,51 @@ class PADRegressionPipeline(Pipeline):
 
 
 class TargetClassificationPipeline(PADRegressionPipeline):
-    """`pipeline("text-classification")` of our models: each text's targets, as `[{"label": ..., "score": ...}, ...]`.
+    """`pipeline("text-classification")` of our models: the verdict on a text, or emotion words, with probabilities.
 
-    transformers' own class names the largest of the targets, as if they were classes. This one gives all of them, in
-    the model's order, with the values of `pad-regression`; `top_k=None` is the same. Texts that are too long are
-    truncated. An entry also has `truncated: True` or `error` (then its score is None) where there is something to say.
+    The labels of a text are "negative", "neutral" and "positive" (of pleasure; of arousal "calm", "neutral", "aroused",
+    of dominance "weak", "neutral", "strong", of any other target "low", "neutral", "high") or emotion words, and their
+    scores sum to one. What comes back has the shapes of transformers' own class: the likeliest label of each text, or
+    with `top_k` a list of labels, the likeliest first. The numbers themselves are in `pipeline("pad-regression")`.
+
+    An entry also has `truncated: True`, `in_domain` where the text is unlike the
+    training texts (below 0.5), or `error` (then its label and score are None).
 
     With the package installed it answers for our models alone, and transformers' class for all others. Without it, it
     comes with a checkpoint's code: `pipeline("text-classification", model=REPOSITORY, trust_remote_code=True)`. A model
-    *object* in such a process is read by transformers' class: ask that one for `top_k=None`, which gives every target,
-    sorted by size.
+    *object* in such a process is read by transformers' class, which knows no verdicts: ask that one for `top_k=None`,
+    which gives every target's number.
+
+    A model that has no uncertainty is taken to know no more than the spread of its labels.
 
     Args of a call:
         inputs: a text or several, as in `PADRegressionPipeline`; chat messages are not taken.
-        top_k: so many targets, the largest first; default all of them in the model's order.
-        function_to_apply: "none", or "sigmoid" or "softmax" of the numbers in label units.
-        max_length, num_outer_steps, batch_size, num_workers: as in `PADRegressionPipeline`.
-        truncation, padding: taken, as transformers' class does; texts are truncated and padded anyway.
+        labels: "emotions", or the name of a target; default pleasure (or valence), else the first target.
+        top_k: so many labels, the likeliest first; None for all.
+        function_to_apply: "softmax" gives probabilities, the default; "none" their logarithms, "sigmoid" the sigmoid of
+            these.
+        max_length, truncation, num_outer_steps, batch_size, num_workers: as in `PADRegressionPipeline`.
+        padding: taken, as transformers' class does; texts are padded anyway.
+
+    Raises:
+        LiminalError: see `PADRegressionPipeline`; labels of which the model has none.
 
     Example:
         >>> from transformers import pipeline
         >>> import liminal_hf
         >>> classify = pipeline("text-classification", model=liminal_hf.DEFAULT_CHECKPOINT)
-        >>> [entry["label"] for entry in classify("What a lovely surprise!")]
-        ['pleasure', 'arousal', 'dominance']
+        >>> [row["label"] for row in classify(["What a lovely surprise!", "The train leaves at nine."])]
+        ['positive', 'neutral']
+        >>> [row["label"] for row in classify("I hate this!", labels="emotions", top_k=2)]
+        ['anger', 'disgust']
     """
 
-    _FUNCTIONS = {"none": None, "default": None, "sigmoid": torch.sigmoid, "softmax": lambda logits: logits.softmax(-1)}
+    _FUNCTIONS: Mapping[str, Any] = {
+        "softmax": math.exp,
+        "default": math.exp,
+        "none": lambda score: score,
+        "sigmoid": lambda score: 1 / (1 + math.exp(-score)),
+    }
 
     def __new__(cls, *args: Any, model: Any = None, **kwargs: Any) -> Any:
         """An object of this class for our models, and one of transformers' class for any other."""
@@ -379,17 +423,17 @@ class TargetClassificationPipeline(PADRegressionPipeline):
 
     def _sanitize_parameters(  # type: ignore[override]
         self,
-        top_k: int | str | None = None,
+        top_k: int | str | None = "",  # transformers' own sign for "not given"
         function_to_apply: Any = None,
-        truncation: Any = True,
+        labels: str | None = None,
         padding: Any = True,
         **kwargs: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         preprocess, forward, postprocess = super()._sanitize_parameters(**kwargs)
-        if top_k is not None and top_k != "":
-            if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
-                raise LiminalError(f"top_k must be a whole number, at least 1, or None for all targets, got {top_k!r}.")
-            postprocess["top_k"] = top_k
+        if top_k != "":
+            if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
+                raise LiminalError(f"top_k must be a whole number, at least 1, or None for all labels, got {top_k!r}.")
+            postprocess |= {"top_k": top_k, "as_list": True}
         if function_to_apply is not None:
             name = str(getattr(function_to_apply, "value", function_to_apply)).lower()
             if name not in self._FUNCTIONS:
@@ -397,27 +441,54 @@ class TargetClassificationPipeline(PADRegressionPipeline):
                     f"function_to_apply must be one of {', '.join(self._FUNCTIONS)}, got {function_to_apply!r}."
                 )
             postprocess["function_to_apply"] = name
+        if labels is not None:
+            if labels not in (known := self._label_sets()):
+                raise LiminalError(f"labels must be one of {', '.join(known)}, got {labels!r}.")
+            postprocess["labels"] = labels
         return preprocess, forward, postprocess
+
+    def _label_sets(self) -> list[str]:
+        """What this model has labels of, the default first."""
+        config = self.model.config
+        known = [name for name, is_trained in zip(config.targets, config.trained_targets, strict=True) if is_trained]
+        known.sort(key=lambda name: name.casefold() not in ("pleasure", "valence"))
+        indices = config.pad_indices
+        has_emotions = indices is not None and all(config.trained_targets[index] for index in indices)
+        return [*known, *([EMOTIONS] if has_emotions else [])]
 
     def _chat(self, *args: Any, **kwargs: Any) -> Any:
         raise LiminalError('text-classification reads texts. For chat messages: pipeline("pad-regression", ...)')
 
-    def postprocess(self, model_outputs: Any, top_k: int | None = None, function_to_apply: str = "none") -> Any:
+    def __call__(self, inputs: Any, **kwargs: Any) -> Any:
+        """See the class."""
+        entries = super().__call__(inputs, **kwargs)
+        # transformers' class answers a bare text with a list of one label.
+        return [entries] if isinstance(inputs, str) and "top_k" not in kwargs else entries
+
+    def postprocess(
+        self,
+        model_outputs: Any,
+        top_k: int | None = 1,
+        as_list: bool = False,
+        function_to_apply: str = "softmax",
+        labels: str | None = None,
+    ) -> Any:
         """The entries of one text."""
-        row = self._row(model_outputs)
-        scores = {name: row[name] for name in self.model.config.targets}
-        function = self._FUNCTIONS[function_to_apply]
-        if function is not None and row["error"] is None:
-            values = dict(zip(scores, function(model_outputs["logits"][0].double()).tolist(), strict=True))
-            scores = {name: None if score is None else values[name] for name, score in scores.items()}
+        row, config = self._row(model_outputs), self.model.config
         about = {name: row[name] for name in ("truncated", "error") if row[name]}
-        entries = [{"label": name, "score": score, **about} for name, score in scores.items()]
-        if top_k is None:
-            return entries
-        largest = sorted(
-            entries, key=lambda entry: -math.inf if entry["score"] is None else entry["score"], reverse=True
-        )
-        return largest[:top_k]
+        if outside(row["in_domain"]):
+            about["in_domain"] = row["in_domain"]
+        known = [labels] if labels else self._label_sets()
+        entries: list[dict[str, Any]] = [{"label": None, "score": None, **about}]
+        if row["error"] is None and known:
+            uncertainty = model_outputs.get("uncertainty")
+            deviation = config.label_std if uncertainty is None else uncertainty[0].double().tolist()
+            shares = label_shares(model_outputs["logits"][0].double().tolist(), deviation, config, known[0])
+            best = sorted(shares, key=lambda label: -shares[label])[:top_k]
+            function = self._FUNCTIONS[function_to_apply]
+            scores = [function(math.log(max(shares[label], sys.float_info.min))) for label in best]
+            entries = [{"label": label, "score": score, **about} for label, score in zip(best, scores, strict=True)]
+        return entries if as_list else entries[0]
 
 
 def _bare(item: Any) -> Any:

@@ -53,6 +53,7 @@ def describe(
     config: LiminalConfig,
     *,
     in_domain: float | None = None,
+    windows: Iterable[Mapping[str, Any]] | None = None,
     truncated: bool = False,
     error: str | None = None,
 ) -> dict[str, Any]:
@@ -63,6 +64,7 @@ def describe(
         uncertainty: standard deviation per target, or None.
         config: the model's config.
         in_domain: how likely the text is one like the training texts, or None.
+        windows: what is said of each window of a text that was read in several.
         truncated: whether the end of the text was left out.
         error: why there are no numbers.
 
@@ -85,9 +87,9 @@ def describe(
     if error is None and not all(map(math.isfinite, numbers)):
         error = NOT_FINITE
     if error is not None or logits is None or not any(trained):
-        names = (*targets, "confidence", "octant", "octant_probability", "uncertainty", "percentile", *_STATEMENTS)
-        empty = dict.fromkeys([*names, "in_domain"])
-        return {**empty, "truncated": truncated, "error": error}
+        names = (*targets, "confidence", "octant", "octant_probability", "emotions", "uncertainty", "percentile")
+        empty = dict.fromkeys([*names, *_STATEMENTS, "in_domain"])
+        return {**empty, "windows": None, "truncated": truncated, "error": error}
 
     def per_target(values: Iterable[Any]) -> dict[str, Any]:
         rows = zip(targets, values, trained, strict=True)
@@ -106,10 +108,12 @@ def describe(
         "confidence": None if uncertainty is None else overall_confidence(uncertainty, config),
         "octant": name,
         "octant_probability": said["octant_probability"] if said and has_octant else None,
+        "emotions": said["emotions"] if said and has_octant else None,
         "uncertainty": None if uncertainty is None else per_target(uncertainty),
         "percentile": None if quantiles is None else per_target(map(percentile, clamped, quantiles)),
         **{name: None if said is None else per_target(said[name].values()) for name in _STATEMENTS},
         "in_domain": in_domain,
+        "windows": None if windows is None else list(windows),
         "truncated": truncated,
         "error": None,
     }

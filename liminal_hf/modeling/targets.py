@@ -13,8 +13,8 @@ DIMENSIONS = ("pleasure", "arousal", "dominance")
 MISSING_LABEL = -100
 # A row of answers and a table of metrics have columns of these names.
 _RESERVED = (
-    *("confidence", "error", "in_domain", "interval", "mean", "octant", "octant_probability", "percentile"),
-    *("probability", "text", "truncated", "uncertainty", "verdict"),
+    *("confidence", "emotion", "emotion_probability", "emotions", "error", "in_domain", "interval", "mean", "octant"),
+    *("octant_probability", "percentile", "probability", "text", "truncated", "uncertainty", "verdict", "windows"),
 )
 
 

@@ -50,6 +50,7 @@ class Report:
         seconds: this run took, without the time to load the model.
         output: file or folder.
         truncated: texts of which the end was left out.
+        long: texts that were read sentence by sentence.
     """
 
     rows: int
@@ -58,6 +59,7 @@ class Report:
     seconds: float
     output: Path
     truncated: int = 0
+    long: int = 0
 
     @property
     def failed(self) -> int:
@@ -69,9 +71,10 @@ class Report:
         reasons = [*reasons[:5], *([f"{len(reasons) - 5} other reasons"] if len(reasons) > 5 else [])]
         failed = f", {self.failed:,} without numbers ({'; '.join(reasons)})" if self.failed else ""
         truncated = f", {self.truncated:,} longer than the model reads, and truncated" if self.truncated else ""
+        long = f", {self.long:,} longer than the model reads at once: read sentence by sentence" if self.long else ""
         now = self.rows - self.done_before
         speed = f"{now:,} of them now, {now / max(self.seconds, 1e-9):,.0f} a second" if now else "all of them before"
-        return f"{self.rows:,} rows ({speed}){failed}{truncated}: {self.output}"
+        return f"{self.rows:,} rows ({speed}){failed}{truncated}{long}: {self.output}"
 
 
 def score_table(
@@ -139,8 +142,8 @@ def score_table(
             before = json.loads((pq.read_schema(output).metadata or {}).get(_KEY, b"{}"))
         _check_same(before, facts, output)
         shutil.rmtree(folder, ignore_errors=True)
-        rows, errors, truncated = _count([output], settings.prefix)
-        return Report(rows, errors, rows, 0.0, output, truncated)
+        rows, errors, *counts = _count([output], settings.prefix)
+        return Report(rows, errors, rows, 0.0, output, *counts)
     began = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -166,7 +169,7 @@ def score_table(
 
 def make_scorer(checkpoint: str, settings: ScoreSettings, device: str | None = None) -> Scorer:
     """The scorer that the settings ask for."""
-    names = ("backend", "tokens", "max_length", "refuse_long", "threads")
+    names = ("backend", "tokens", "max_length", "truncate", "refuse_long", "threads")
     options = {name: getattr(settings, name) for name in names}
     return Scorer(checkpoint, conversations=settings.conversation is not None, device=device, **options)
 
@@ -212,10 +215,10 @@ def _run(
     elif left:
         _run_on_ray(worker, left, on_rows)
     seconds = time.monotonic() - started
-    rows, errors, truncated = _count(_parts(folder, plan), settings.prefix)
+    rows, errors, *counts = _count(_parts(folder, plan), settings.prefix)
     if rows != plan.rows:
         raise RuntimeError(f"{plan.rows:,} rows were read and {rows:,} written; the shards are in {folder}.")
-    return Report(rows, errors, done_before, seconds, output, truncated)
+    return Report(rows, errors, done_before, seconds, output, *counts)
 
 
 class ShardWorker:
@@ -309,10 +312,10 @@ def _check_same(before: dict[str, Any], now: dict[str, Any], output: Path) -> No
     )
 
 
-def _count(parts: Iterable[Path], prefix: str) -> tuple[int, dict[str, int], int]:
-    """Rows, errors by their reason without the line, and truncated texts."""
-    rows, truncated, errors = 0, 0, Counter[str]()
-    names = [f"{prefix}error", f"{prefix}truncated"]
+def _count(parts: Iterable[Path], prefix: str) -> tuple[int, dict[str, int], int, int]:
+    """Rows, errors by their reason without the line, truncated texts, and those read in windows."""
+    rows, truncated, long, errors = 0, 0, 0, Counter[str]()
+    names = [f"{prefix}error", f"{prefix}truncated", f"{prefix}windows"]
     for part in parts:
         with pq.ParquetFile(part) as file:
             rows += file.metadata.num_rows
@@ -320,7 +323,8 @@ def _count(parts: Iterable[Path], prefix: str) -> tuple[int, dict[str, int], int
                 reasons = batch.column(names[0]).drop_null().to_pylist()
                 errors.update(re.sub(r"^(line|row) \d+ ", r"a \1 ", reason) for reason in reasons)
                 truncated += sum(map(bool, batch.column(names[1]).to_pylist()))
-    return rows, dict(errors.most_common()), truncated
+                long += sum(count is not None and count > 1 for count in batch.column(names[2]).to_pylist())
+    return rows, dict(errors.most_common()), truncated, long
 
 
 def _concatenate(folder: Path, plan: Plan, output: Path, facts: dict[str, Any]) -> None:

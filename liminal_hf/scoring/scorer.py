@@ -43,6 +43,7 @@ from ..modeling.texts import (
     tokenize,
     with_padding,
 )
+from ..modeling.windows import ANSWERS, put_together, split
 from .onnx_runtime import DOUBTS, OnnxPAD, is_onnx_folder, is_quantized
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,9 @@ class Scorer:
         tokenizer: of a model that is given as an object.
         threads: processor cores to use; None means all.
         tokens: how many a batch may hold, padding included.
-        max_length: tokens per text; None takes the config's `max_seq_length`. Longer texts are truncated, and say so.
+        max_length: tokens that are read at once; None takes the config's `max_seq_length`. A longer text is read
+            sentence by sentence, as in `liminal_hf.timeline`; the turn of a conversation is truncated.
+        truncate: longer texts are truncated instead, and say so.
         refuse_long: longer texts get no numbers, and an error instead.
         conversations: whether `score` is given conversations.
         device: of torch; None is where a model object is, and for a checkpoint the GPU, if there is one.
@@ -99,6 +102,7 @@ class Scorer:
         threads: int | None = None,
         tokens: int | None = None,
         max_length: int | None = None,
+        truncate: bool = False,
         refuse_long: bool = False,
         conversations: bool = False,
         device: str | None = None,
@@ -106,6 +110,8 @@ class Scorer:
         if backend not in BACKENDS:
             raise LiminalError(f"The back end must be one of {', '.join(BACKENDS)}, got {backend!r}.")
         self.refuse_long, self.conversations = refuse_long, conversations
+        # A turn is one step of the memory, so it is read in one piece.
+        self.in_windows = not (truncate or conversations)
         cores = threads or os.cpu_count() or 1
         model: Any = None
         if isinstance(checkpoint, str | os.PathLike) and is_onnx_folder(checkpoint):
@@ -178,8 +184,9 @@ class Scorer:
         Returns:
             A column for each target (clamped to the label range) and `uncertainty_<target>` for each (standard
             deviations, in label units), `low_<target>` and `high_<target>` (the 80% interval), `verdict_<target>`,
-            `confidence` (0..1), `octant` and `octant_probability`, `in_domain` (0..1), `truncated` (whether the end of
-            the text was left out), and `error`, null where all is well. What the model does not have is null.
+            `confidence` (0..1, deprecated), `octant` and `octant_probability`, `emotion` and `emotion_probability` (the
+            likeliest word), `in_domain` (0..1), `windows` (in how many the text was read), `truncated` (whether its end
+            was left out), and `error`, null where all is well. What the model does not have is null.
 
         Raises:
             LiminalError: one text instead of several, columns of different lengths, or conversations where the scorer
@@ -200,13 +207,20 @@ class Scorer:
         readable = [row for row, error in enumerate(errors) if error is None]
         tokens = tokenize(self.tokenizer, [str(rows[row]) for row in readable], self.max_length)
         truncated = [False] * len(rows)
+        wholes: dict[int, dict[str, Any]] = {}
         for position, row in enumerate(readable):
-            truncated[row] = tokens.truncated[position]
-            if tokens.unreadable[position]:
-                errors[row] = UNREADABLE
-            elif self.refuse_long and truncated[row]:
+            is_long = tokens.truncated[position]
+            truncated[row] = is_long and not self.in_windows
+            if is_long and self.refuse_long:
                 errors[row] = f"longer than {self.max_length} tokens"
-        positions = {row: position for position, row in enumerate(readable) if errors[row] is None}
+            elif is_long and self.in_windows:
+                wholes[row] = self._in_windows(str(rows[row]))
+                errors[row] = wholes[row]["error"]
+            elif tokens.unreadable[position]:
+                errors[row] = UNREADABLE
+        positions = {
+            row: position for position, row in enumerate(readable) if errors[row] is None and row not in wholes
+        }
         if on_rows and len(positions) < len(rows):
             on_rows(len(rows) - len(positions))
         found: Arrays = {}
@@ -216,7 +230,18 @@ class Scorer:
                 found.setdefault(name, np.full(shape, np.nan, np.float32))[batch] = output[name]
             if on_rows:
                 on_rows(len(batch))
-        return self._table(found, truncated, errors)
+        return self._table(found, wholes, truncated, errors)
+
+    def _in_windows(self, text: str) -> dict[str, Any]:
+        """The answer for a text that is longer than the model reads, see `put_together`."""
+        parts = split(text, self.tokenizer, self.max_length)
+        known = {index: index for index, unknown in enumerate(parts["tokens"].unreadable) if not unknown}
+        read: dict[int, dict[str, Any]] = {}
+        for batch, output in self._outputs(known, parts["tokens"], None):
+            answers = {name: output[name].tolist() for name in ANSWERS if name in output}
+            for position, index in enumerate(batch):
+                read[index] = {name: answers[name][position] if name in answers else None for name in ANSWERS}
+        return put_together(parts["spans"], read, self.config)
 
     def _outputs(
         self, positions: dict[int, int], tokens: Tokens, keys: Sequence[Hashable] | None
@@ -262,17 +287,23 @@ class Scorer:
                         }
                 yield batch, output
 
-    def _table(self, values: Arrays, truncated: list[bool], errors: list[str | None]) -> pa.Table:
+    def _table(
+        self, values: Arrays, wholes: dict[int, dict[str, Any]], truncated: list[bool], errors: list[str | None]
+    ) -> pa.Table:
         nothing = [None] * len(errors)
         logits, spreads, domains = (
             values[name].tolist() if name in values else nothing for name in ("logits", *DOUBTS)
         )
-        rows = [
+        rows: list[dict[str, Any]] = [
             describe(None, None, self.config, truncated=cut, error=error)
             if error
             else describe(numbers, spread, self.config, in_domain=domain, truncated=cut)
             for numbers, spread, domain, cut, error in zip(logits, spreads, domains, truncated, errors, strict=True)
         ]
+        for row, parts in wholes.items():
+            if errors[row] is None:
+                numbers, spread, domain = (parts["whole"][name] for name in ANSWERS)
+                rows[row] = describe(numbers, spread, self.config, in_domain=domain, windows=parts["windows"])
         return answers_table(rows, self.config)
 
 

@@ -43,7 +43,7 @@ class ScoreSettings(TableSettings):
         conversation: column that says which conversation a row belongs to. The rows of one must be together.
         order: column by which the turns of a conversation are ordered: numbers or dates.
         speaker: column with who speaks; each speaker has a memory of their own.
-        backend, tokens, max_length, refuse_long, threads: as in `Scorer`.
+        backend, tokens, max_length, truncate, refuse_long, threads: as in `Scorer`.
         shard_rows: rows per shard, fewer where rows are long (64 MiB of input).
         engine: "local", or "ray" for a Ray cluster.
         workers: how many work at a time with Ray, each with `threads` cores (default 1).
@@ -58,6 +58,7 @@ class ScoreSettings(TableSettings):
     backend: str = "torch"
     tokens: int | None = None
     max_length: int | None = None
+    truncate: bool = False
     refuse_long: bool = False
     shard_rows: int = 16_384
     threads: int | None = None

@@ -12,7 +12,7 @@ import unicodedata
 from itertools import pairwise
 from typing import Any
 
-from .modeling.texts import tokenize
+from .texts import tokenize
 
 Span = tuple[int, int]
 _WIDE = "。！？｡．।॥።"  # no space need follow

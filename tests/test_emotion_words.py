@@ -1,0 +1,102 @@
+"""Emotion words: their positions, their probabilities under an answer, and the way back."""
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+import liminal_hf
+from liminal_hf import LiminalConfig, emotion_pad
+from liminal_hf.emotion_words import PUBLISHED, READ
+from liminal_hf.modeling.emotions import (
+    NEUTRAL,
+    NEUTRAL_SHARE,
+    OFFSET,
+    POSITIONS,
+    SLOPE,
+    SPREAD,
+    WORDS,
+    emotion_shares,
+)
+from liminal_hf.modeling.errors import LiminalError
+from liminal_hf.scoring import Scorer
+
+CONFIG = LiminalConfig(pooled_size=8, label_std=[0.2, 0.1, 0.15], neutral_point=[0.1, 0.0, -0.1])
+NORMS = Path(os.environ.get("LIMINAL_DATA_DIR", ".")) / "norms" / "glasgow.csv"
+
+
+@pytest.mark.parametrize("mean", [(0.5, 0.3, 0.1), (-0.4, 0.2, -0.2), (0.1, 0.0, -0.1)])
+@pytest.mark.parametrize("deviation", [(0.1, 0.05, 0.2), (3.0, 3.0, 3.0)])
+def test_shares_follow_bayes_rule(mean: tuple[float, ...], deviation: tuple[float, ...]) -> None:
+    positions = {word: np.multiply(SLOPE, POSITIONS[word]) + OFFSET for word in WORDS} | {NEUTRAL: np.zeros(3)}
+    units, middle = np.array(CONFIG.label_std), np.array(CONFIG.neutral_point)
+    spread = np.hypot(deviation, SPREAD * units)
+    weights = {
+        word: (NEUTRAL_SHARE if word == NEUTRAL else (1 - NEUTRAL_SHARE) / len(WORDS))
+        * norm(middle + position * units, spread).pdf(mean).prod()
+        for word, position in positions.items()
+    }
+    wanted = {word: weight / sum(weights.values()) for word, weight in weights.items()}
+    found = emotion_shares(mean, deviation, CONFIG)
+    assert found == pytest.approx(wanted) and sum(found.values()) == pytest.approx(1)
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+
+
+def test_a_text_of_which_nothing_is_known_is_as_likely_neutral_as_before() -> None:
+    assert emotion_shares([0, 0, 0], [99.0] * 3, CONFIG)[NEUTRAL] == pytest.approx(NEUTRAL_SHARE, abs=1e-3)
+
+
+def test_shares_do_not_depend_on_the_scale_or_the_order_of_the_targets() -> None:
+    wanted = emotion_shares([0.4, 0.1, 0.0], [0.1, 0.2, 0.1], CONFIG)
+    scaled = LiminalConfig(
+        pooled_size=8,
+        targets=["dominance", "joy", "valence", "arousal"],
+        label_std=[0.6, 1.0, 0.8, 0.4],
+        neutral_point=[4.6, 5.0, 5.4, 5.0],
+        label_range=[1.0, 9.0],
+    )
+    assert emotion_shares([6.6, 5.4, 5.0], [0.4, 0.8, 0.4], scaled) == pytest.approx(wanted)
+
+
+@pytest.mark.skipif(not NORMS.is_file(), reason="needs the Glasgow norms: set LIMINAL_DATA_DIR")
+def test_positions_are_the_published_ones() -> None:
+    homographs = {"content": "content (happy)", "pride": "pride (feeling)", "tense": "tense (strained)"}
+    with NORMS.open(encoding="utf-8", newline="") as file:
+        rows = {row["word"].lower(): row for row in csv.DictReader(file)}
+    for word, position in POSITIONS.items():
+        row = rows[homographs.get(word, word)]
+        means = [(float(row[name]) - 5) / 4 for name in ("valence", "arousal", "dominance")]
+        assert position == pytest.approx(means, abs=0.00501), word
+
+
+def test_a_row_names_words_and_a_table_the_likeliest(minilm: Path) -> None:
+    texts = ["What a lovely surprise!", "I hate this!", "The train leaves at nine.", ""]
+    rows = Scorer(liminal_hf.DEFAULT_CHECKPOINT, threads=1).score(texts).to_pylist()
+    assert rows[0]["emotion"] in {"joy", "love", "excitement"} and rows[1]["emotion"] in {"anger", "disgust"}
+    assert rows[2]["emotion"] == NEUTRAL and rows[2]["emotion_probability"] > 0.5
+    assert rows[3]["emotion"] is rows[3]["emotion_probability"] is None
+
+
+def test_the_way_back(minilm: Path) -> None:
+    assert emotion_pad(" Joy ") == {"pleasure": 0.77, "arousal": 0.49, "dominance": 0.4, "source": PUBLISHED}
+    nostalgic, furious = emotion_pad("nostalgic"), emotion_pad("furious")
+    assert nostalgic["source"] == READ and furious["pleasure"] < 0 < nostalgic["pleasure"]
+    assert furious["arousal"] > nostalgic["arousal"]
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("", "takes the name of an emotion"),
+        (None, "takes the name of an emotion"),
+        ("hapiness", "Did you mean happiness"),
+        ("xqzt vprw", "no English word that the model knows"),
+        ("\U0001f600", "no English word that the model knows"),
+    ],
+)
+def test_what_is_no_emotion_word_is_said(minilm: Path, word: object, said: str) -> None:
+    with pytest.raises(LiminalError, match=said):
+        emotion_pad(word)  # type: ignore[arg-type]
