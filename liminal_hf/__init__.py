@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from .modeling.memory import ConversationMemory as ConversationMemory
     from .modeling.modeling_liminal import LiminalForPADRegression as LiminalForPADRegression
     from .modeling.modeling_liminal import LiminalModel as LiminalModel
+    from .modeling.person_prior import PersonPrior as PersonPrior
+    from .modeling.person_prior import fit_person_prior as fit_person_prior
     from .modeling.persons import PersonMemory as PersonMemory
-    from .modeling.persons import PersonPrior as PersonPrior
-    from .modeling.persons import fit_person_prior as fit_person_prior
     from .modeling.pipeline_liminal import PADRegressionPipeline as PADRegressionPipeline
     from .modeling.pipeline_liminal import octant as octant
     from .modeling.pooling import POOLERS as POOLERS
@@ -58,8 +58,8 @@ _PUBLIC = {
     "LiminalForPADRegression": "modeling.modeling_liminal",
     "LiminalModel": "modeling.modeling_liminal",
     "PersonMemory": "modeling.persons",
-    "PersonPrior": "modeling.persons",
-    "fit_person_prior": "modeling.persons",
+    "PersonPrior": "modeling.person_prior",
+    "fit_person_prior": "modeling.person_prior",
     "PADRegressionPipeline": "modeling.pipeline_liminal",
     "octant": "modeling.pipeline_liminal",
     "POOLERS": "modeling.pooling",

@@ -1,24 +1,29 @@
 """`liminal chat`: a conversation in the terminal, with the PAD of each turn, its trend and its sharp turns.
 
-Requires rich; the caller brings a `pipeline("pad-regression")`.
+Requires rich and torch; the caller brings a `pipeline("pad-regression")`.
 """
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.text import Text
 
 from .modeling.configuration_liminal import DIMENSIONS
 from .modeling.errors import LiminalError
+from .modeling.person_prior import PersonPrior
+from .modeling.persons import PersonMemory, rating_row
 from .modeling.rows import in_words
 
 HELP = (
-    "Type a turn and press Enter. /as NAME lets NAME speak, /new starts anew, /save FILE keeps the conversation, "
-    "/quit (also quit, exit, :q) or Ctrl-D ends."
+    "Type a turn and press Enter. /as NAME lets NAME speak, /rate pleasure=0.5 says how the last turn felt, /new "
+    "starts anew, /save FILE keeps the conversation, /quit (also quit, exit, :q) or Ctrl-D ends."
 )
+_SECONDS_PER_DAY = 86_400
 _LEAVE = ("/quit", "/exit", "/q", "quit", "exit", ":q", ":quit")
 # As many of a speaker's last rows as a trend looks at.
 _ROWS_KEPT = 3
@@ -126,6 +131,67 @@ def turn_line(
     return line
 
 
+def parse_rating(typed: str, targets: Sequence[str]) -> dict[str, float]:
+    """What was typed after /rate, by target: `pleasure=0.5 arousal=-0.2`, or numbers in the order of the targets.
+
+    Raises:
+        LiminalError: it is neither.
+
+    Example:
+        >>> parse_rating("pleasure=0.5 arousal=-.2", DIMENSIONS), parse_rating("0.5", DIMENSIONS)
+        ({'pleasure': 0.5, 'arousal': -0.2}, {'pleasure': 0.5})
+    """
+    words = typed.replace(",", " ").split()
+    pairs = [word.partition("=")[::2] if "=" in word else ("", word) for word in words]
+    if not any(name for name, _ in pairs):
+        pairs = [(name, number) for name, (_, number) in zip(targets, pairs, strict=False)]
+    try:
+        rating = {name: float(number) for name, number in pairs}
+    except ValueError:
+        rating = {}
+    if not rating or len(rating) < len(words) or not rating.keys() <= set(targets):
+        raise LiminalError(
+            f"A rating is typed as /rate {targets[0]}=0.5, or as numbers in the order {', '.join(targets)}; got "
+            f"{typed!r}."
+        )
+    return rating
+
+
+def person_line(speaker: str, person: PersonMemory, prior: PersonPrior, targets: Sequence[str]) -> Text:
+    """What is known of a person: the usual level, the last value against it, and a forecast for a day later."""
+    level, forecast = person.level(prior)[0], person.forecast(prior, float(person.time[0]) + 1)
+    count = int(person.count.max())
+    line = Text(f"    {speaker}, after {count} rating{'s' if count > 1 else ''}:  ", style="dim")
+    for index, name in enumerate(targets):
+        if not bool(person.last_rated[0, index]):
+            continue
+        last = float(person.last[0, index])
+        line.append(f"{name} usually {level[index]:+.2f}, now {last:+.2f} ({last - level[index]:+.2f}), in a day ")
+        low, high = float(forecast.low[0, index]), float(forecast.high[0, index])
+        line.append(f"{forecast.mean[0, index]:+.2f} [{low:+.2f}, {high:+.2f}]  ")
+    return line
+
+
+def rate(reader: Any, state: Any, speaker: str, typed: str) -> Text:
+    """Takes note of a rating of a speaker's last turn, in the state, and says what is known of them now.
+
+    Raises:
+        LiminalError: there is no such turn, or the rating is none.
+    """
+    config = reader.model.config
+    if not state.rows.get(speaker) or speaker not in state.persons:
+        raise LiminalError(f"{speaker} has not said anything that could be rated yet.")
+    trained = [name for name, is_trained in zip(config.targets, config.trained_targets, strict=True) if is_trained]
+    rating = parse_rating(typed, trained)
+    values = [
+        math.nan if state.rows[speaker][-1][name] is None else state.rows[speaker][-1][name] for name in config.targets
+    ]
+    prediction = torch.tensor([values], dtype=torch.float64)
+    person = state.persons[speaker].rate(prediction, rating_row(rating, config.targets, config.label_range))
+    state.persons = {**state.persons, speaker: person}
+    return person_line(speaker, person, reader.person_prior or PersonPrior.of_model(config), config.targets)
+
+
 def converse(  # noqa: C901  (one loop over what can be typed)
     reader: Any, state: Any, memory: Path | None = None, speaker: str = "you"
 ) -> None:
@@ -161,17 +227,27 @@ def converse(  # noqa: C901  (one loop over what can be typed)
             elif command == "/new":
                 state = type(state)()
                 console.print("A new conversation.", style="dim")
+            elif command == "/rate" and rest:
+                console.print(rate(reader, state, speaker, rest))
             elif command == "/save" and rest:
                 state.save(rest)
                 console.print(Text(f"Kept in {rest}.", style="dim"))
             elif command.startswith("/"):
                 console.print(HELP, style="dim")
             elif line:
-                row = reader({"role": "user", "speaker": speaker, "content": line}, memory=state)
+                # Everyone who speaks may come to rate: they are remembered from the first turn on, with times in days.
+                persons = {speaker: PersonMemory.empty(1, len(targets)), **state.persons}
+                known = type(state)(state, state.turns, state.rows, persons)
+                now = max(time.time() / _SECONDS_PER_DAY, float(persons[speaker].time[0]))  # a clock may be put back
+                message = {"role": "user", "speaker": speaker, "content": line, "time": now}
+                row = reader(message, memory=known)
                 if row["error"] is not None:
                     raise LiminalError(f"This turn was not read: {row['error']}.")
                 state, earlier = row["memory"], state.rows.get(speaker, [])
                 console.print(turn_line(row, earlier, targets))
+                if adjusted := row.get("adjusted"):
+                    shown = "  ".join(f"{name} {value:+.2f}" for name, value in adjusted.items() if value is not None)
+                    console.print(Text(f"    for {speaker}, by their ratings:  {shown}", style="cyan"))
                 plain = {name: row[name] for name in (*targets, "uncertainty", "percentile")}
                 state.rows = {**state.rows, speaker: [*earlier, plain][-_ROWS_KEPT:]}
         except (OSError, ValueError) as error:

@@ -38,10 +38,13 @@ PUBLISHED: dict[str, dict[str, list[float]]] = {
     "subtask2a": {"winner": [0.675, 0.683], "organisers' baseline (last value alone)": [0.615, 0.670]},
 }
 TARGET = {"subtask1": 0.63, "subtask2a": 0.68, "subtask2b": 0.51}
-WIDTHS = (None, 0.5, 1.0)
-SCALES = (0.4, 0.8)
-BETWEEN = (0.05, 0.1, 0.2)
-SHRINKAGE = (1.0, 2.0, 4.0, 8.0, 16.0)
+# Of the kernel (None: linear), of its share against the noise, and of the persons' share: k = 1 / share.
+SETTINGS: tuple[tuple[float | None, float, float], ...] = (
+    (None, 0.4, 0.1),
+    *itertools.product((0.5, 1.0), (0.8, 1.6), (0.07, 0.1, 0.15)),
+)
+WIDTHS = tuple(dict.fromkeys(width for width, _, _ in SETTINGS))
+SHRINKAGE = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 FOLDS = 3
 BOTH = "**text and person: ratings in train**"
 OURS = {
@@ -102,17 +105,27 @@ def only(ratings: Array, rated: Mask) -> Array:
     return np.where(rated[:, None], ratings, np.nan)
 
 
-def choose(inner: dict[str, Array], data: Diary, train: Mask, seeds: int) -> tuple[list[dict[str, Any]], list[Any]]:
+Kernels = dict[str, dict[float | None, Array]]
+
+
+def together(kernels: Kernels, encoders: list[str], width: float | None) -> Array:
+    """The mean of the encoders' kernels."""
+    return np.mean([kernels[name][width] for name in encoders], axis=0)
+
+
+def choose(kernels: Kernels, data: Diary, train: Mask, seeds: int) -> tuple[list[dict[str, Any]], list[Any]]:
     """By target, the settings with the best composite r over held-out persons; and all that was tried."""
     rows = data.rows[train]
     persons, turns, labels = (rows[name].to_numpy() for name in ("user_id", "turn", TARGETS))
     inside = np.flatnonzero(train)
-    sets = [list(inner)[: count + 1] for count in range(len(inner))]
+    sets = [list(kernels)[: count + 1] for count in range(len(kernels))]
     folds = [splits(persons, turns, seed) for seed in range(seeds)]
     tried = []
-    for encoders, width in itertools.product(sets, WIDTHS):
-        texts = task.kernel([inner[name][np.ix_(inside, inside)] for name in encoders], width)
-        for scale, between in itertools.product(SCALES, BETWEEN):
+    for encoders, chosen_width in itertools.product(sets, WIDTHS):
+        texts = together(kernels, encoders, chosen_width)[np.ix_(inside, inside)]
+        for width, scale, between in SETTINGS:
+            if width != chosen_width:
+                continue
             scores = []
             for tests in folds:
                 answers, tested = np.zeros_like(labels), np.any(tests, axis=0)
@@ -137,11 +150,11 @@ def choose(inner: dict[str, Array], data: Diary, train: Mask, seeds: int) -> tup
     return best, tried
 
 
-def fitted(inner: dict[str, Array], data: Diary, train: Mask, chosen: list[dict[str, Any]]) -> task.Mixed:
+def fitted(kernels: Kernels, data: Diary, train: Mask, chosen: list[dict[str, Any]]) -> task.Mixed:
     """The text model of each target by its own settings, fitted on train."""
     persons, parts = data.rows["user_id"].to_numpy(), []
     for target, settings in enumerate(chosen):
-        texts = task.kernel([inner[name] for name in settings["encoders"]], settings["width"])
+        texts = together(kernels, settings["encoders"], settings["width"])
         labels = data.labels[:, target : target + 1]
         parts.append(task.fit_mixed(settings["scale"] * texts, labels, persons, train, settings["between"]))
     names = ("text", "left_out", "within", "between")
@@ -153,7 +166,7 @@ def systems_of(mixed: task.Mixed, data: Diary, train: Mask) -> dict[str, Array]:
     rows, labels = data.rows, data.labels
     persons, days = rows["user_id"].to_numpy(), rows["days"].to_numpy()
     prior = prior_of(mixed)
-    constant = np.broadcast_to(labels[train].mean(axis=0), labels.shape)
+    constant = np.tile(labels[train].mean(axis=0), (len(labels), 1))
 
     def with_ratings(predictions: Array, rated: Mask) -> Array:
         return adjusted(predictions, only(labels, rated), persons, days, prior)
@@ -332,11 +345,13 @@ def markdown(report: dict[str, Any]) -> str:
     chosen = "; ".join(
         f"{target}: {' and '.join(one['encoders'])}, "
         + ("linear kernel" if one["width"] is None else f"Gaussian kernel of width {one['width']:g}")
-        + f", scale {one['scale']:g}, k = {1 / one['between']:g} (composite "
+        + f", scale {one['scale']:g}, k = {1 / one['between']:.3g} (composite "
         f"{number(one['composite'][index])} inside train)"
         for index, (target, one) in enumerate(zip(TARGETS, report["chosen"], strict=True))
     )
-    shrunk = "; ".join(f"{name} k = {both(report[name]['shrinkage'])}" for name in ("subtask2a", "subtask2b"))
+    shrunk = "; ".join(
+        f"{name} k = {' / '.join(f'{k:g}' for k in report[name]['shrinkage'])}" for name in ("subtask2a", "subtask2b")
+    )
     lines += [
         "",
         f"`{report['command']}`; {report['train']} entries of train, {report['test']} of test. Chosen inside train "
@@ -359,9 +374,10 @@ def main(arguments: list[str] | None = None) -> int:
     names = given.encoders.split(",")
     if unknown := [name for name in names if name not in ENCODERS]:
         parser.error(f"--encoders takes {', '.join(ENCODERS)}; got {unknown[0]!r}")
-    inner = {name: task.products(task.states_of(data.rows["text"].tolist(), name), train) for name in names}
-    chosen, tried = choose(inner, data, train, given.seeds)
-    mixed = fitted(inner, data, train, chosen)
+    texts = data.rows["text"].tolist()
+    kernels = {name: task.kernels(task.states_of(texts, name), train, WIDTHS) for name in names}
+    chosen, tried = choose(kernels, data, train, given.seeds)
+    mixed = fitted(kernels, data, train, chosen)
     systems, forecasts = systems_of(mixed, data, train), forecast(data, train)
     ours = systems[BOTH]
     given.output.mkdir(parents=True, exist_ok=True)

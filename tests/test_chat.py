@@ -204,3 +204,27 @@ def test_a_line_of_other_targets() -> None:
     assert "valence -0.20 +/-0.10 falling" in line and "warmth" not in line and "SHARP TURN (valence -0.60" in line
     assert trend([before], {**before, "valence": 0.9}, targets)["warmth"] == "steady"
     assert not sharp_turn({"warmth": 0.9}, {"warmth": -0.9})
+
+
+def test_a_rating_in_the_terminal_says_what_is_usual_and_shifts_what_follows(
+    pad: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "kept"
+    monkeypatch.setenv("COLUMNS", "220")
+
+    def chat(*lines: str) -> str:
+        monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines)))
+        converse(pad, ConversationState.load(kept) if kept.exists() else ConversationState(), kept)
+        return "".join(capsys.readouterr())
+
+    assert "you has not said anything that could be rated yet" in chat("/rate pleasure=0.5")
+    shown = chat("I went home.", "/rate pleasure=0.9", "I went home.")
+    assert "you, after 1 rating:  pleasure usually +" in shown and "now +0.90" in shown and "in a day +" in shown
+    assert "arousal usually" not in shown, "it was not rated"
+    assert "for you, by their ratings:  pleasure +" in shown
+    again = chat("I went home.", "/rate 0.9 0.1", "/rate pleasure=9", "/rate well", "/rate joy=1")
+    assert "for you, by their ratings" in again and "after 2 ratings" in again and "arousal usually" in again
+    assert "A rating of pleasure lies between -1 and 1, got 9" in again
+    assert again.count("A rating is typed as /rate pleasure=0.5") == 2
+    state = ConversationState.load(kept)
+    assert state.persons["you"].count.tolist() == [[2, 1, 0]] and state.persons["you"].turn.tolist() == [3]

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer, Pipeline, pipeline
 
 import liminal_hf
-from liminal_hf import LiminalConfig, LiminalForPADRegression
+from liminal_hf import LiminalConfig, LiminalForPADRegression, PersonPrior
 from liminal_hf.modeling.conversation import ConversationState, stack
 from liminal_hf.modeling.errors import LiminalError
 from liminal_hf.modeling.memory import ConversationMemory
@@ -351,3 +351,67 @@ def test_the_state_is_public() -> None:
 
 
 # ---- the measurement ----
+
+
+# ---- ratings ----
+
+
+def rated(text: str, **more: Any) -> dict[str, Any]:
+    return {"role": "user", "content": text, **more}
+
+
+def test_a_rating_shifts_the_turns_after_it_of_its_speaker_alone(pad: Pipeline) -> None:
+    talk = [
+        rated("I went home.", name="Ada", pad={"pleasure": 0.9}),
+        rated("I went home.", name="Ben"),
+        rated("I went home.", name="Ada"),
+        rated("I went home.", name="Ben"),
+    ]
+    plain = [{key: value for key, value in message.items() if key != "pad"} for message in talk]
+    with_ratings, without = pad(talk, memory=True), pad(plain, memory=True)
+    assert_same(with_ratings, without)  # the model's own answers do not move
+    assert ["adjusted" in row for row in with_ratings] == [False, False, True, False]
+    row, first = with_ratings[2], with_ratings[0]
+    prior = PersonPrior.of_model(pad.model.config)
+    offset = (0.9 - first["pleasure"]) / (1 + float(prior.shrinkage[0]))
+    assert row["adjusted"]["pleasure"] == pytest.approx(row["pleasure"] + offset)
+    assert (row["adjusted"]["arousal"], row["adjusted"]["dominance"]) == (row["arousal"], row["dominance"])
+    assert "persons" not in without[-1]["memory"].to_dict()
+
+
+def test_a_rating_goes_on_in_what_is_kept(pad: Pipeline, tmp_path: Path) -> None:
+    row = pad(rated("I went home.", pad={"pleasure": 0.9, "arousal": -0.5}, time=3.0), memory=True)
+    row["memory"].save(tmp_path / "kept")
+    loaded = ConversationState.load(tmp_path / "kept")
+    again = ConversationState.from_dict(json.loads(json.dumps(row["memory"].to_dict())))
+    expected = pad(rated("I went out.", time=4.0), memory=row["memory"])
+    for state in (loaded, again):
+        assert pad(rated("I went out.", time=4.0), memory=state)["adjusted"] == expected["adjusted"]
+        assert state.persons["user"].time.tolist() == [3.0]
+    pad.person_prior = PersonPrior.guess([0.2] * 3, [0.1] * 3)
+    try:
+        other = pad(rated("I went out.", time=4.0), memory=loaded)["adjusted"]
+    finally:
+        pad.person_prior = None
+    assert other["pleasure"] == expected["adjusted"]["pleasure"], "the same shrinkage, the same offset"
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        (rated("Hi.", pad={"joy": 1}), "Message 1: There is no target 'joy' to rate. The model has pleasure"),
+        (rated("Hi.", pad={"pleasure": 9}), "Message 1: A rating of pleasure lies between -1 and 1, got 9"),
+        (rated("Hi.", pad=0.5), "Message 1: 'pad' is the speaker's rating by target, .*got 0.5"),
+        (rated("Hi.", pad={"pleasure": "high"}), "Message 1: 'pad' is the speaker's rating"),
+        (rated("Hi.", time="noon"), "Message 1: 'time' is a number"),
+    ],
+)
+def test_a_rating_that_is_none_is_an_error_before_anything_is_read(pad: Pipeline, message: Any, error: str) -> None:
+    with pytest.raises(LiminalError, match=error):
+        pad([rated("Good morning."), message])
+
+
+def test_time_does_not_go_backwards(pad: Pipeline) -> None:
+    row = pad(rated("Good morning.", pad={"pleasure": 0.1}, time=5.0), memory=True)
+    with pytest.raises(LiminalError, match="a turn at time 4 after one at 5"):
+        pad(rated("Good evening.", time=4.0), memory=row["memory"])

@@ -14,7 +14,7 @@ from scoring_kit import tiny_checkpoint
 
 from liminal_hf.data.table_settings import TableSettings
 from liminal_hf.data.tables import read_table
-from liminal_hf.modeling.persons import fit_person_prior
+from liminal_hf.modeling.person_prior import fit_person_prior
 from liminal_hf.scoring import PersonColumns, score_persons, score_table
 
 HEAD = ["who", "day", "text", "V", "A"]

@@ -181,8 +181,9 @@ def chat(
 ) -> None:
     """Type turns and see pleasure, arousal and dominance turn by turn.
 
-    Each speaker is remembered apart. A sharp turn: pleasure falls and arousal rises against the speaker's last turn,
-    both together by more than two standard deviations of the model's own uncertainty.
+    Each speaker is remembered apart; /rate pleasure=0.5 says how the last turn felt, and later turns follow such
+    ratings. A sharp turn: pleasure falls and arousal rises against the speaker's last turn, both together by more than
+    two standard deviations of the model's own uncertainty.
     """
     from ..chat import converse
     from ..modeling.conversation import ConversationState

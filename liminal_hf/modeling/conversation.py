@@ -4,6 +4,7 @@ Requires torch and safetensors, which transformers brings. A speaker's memory ho
 """
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from safetensors.torch import save as serialize
 from .errors import LiminalError
 from .files import atomic_write
 from .memory import MEMORY_FIELDS, ConversationMemory
+from .person_prior import PersonPrior
+from .persons import PERSON_FIELDS, PersonMemory, rating_row
 from .texts import text_error
 
 # Instructions and the results of tools: no person says them.
@@ -35,6 +38,7 @@ class ConversationState(dict[str, ConversationMemory]):
         turns: turns read so far, of all speakers.
         rows: speaker -> what a program wants to keep of that speaker's last rows, plain values for JSON; the model
             does not read it. `liminal chat` keeps the last three, for trends.
+        persons: speaker -> `PersonMemory` of one row, of those who rate their turns.
 
     Example:
         >>> state = ConversationState({"user": ConversationMemory.empty(1, 4, 8)}, turns=1)
@@ -47,19 +51,24 @@ class ConversationState(dict[str, ConversationMemory]):
         memories: Mapping[str, ConversationMemory] | None = None,
         turns: int = 0,
         rows: Mapping[str, list[dict[str, Any]]] | None = None,
+        persons: Mapping[str, PersonMemory] | None = None,
     ) -> None:
         super().__init__(memories or {})
         self.turns = turns
         self.rows = dict(rows or {})
+        self.persons = dict(persons or {})
 
     def __repr__(self) -> str:
         remembered = ", ".join(f"{speaker!r}: {int(memory.turn[0])}" for speaker, memory in self.items())
         return f"ConversationState(turns={self.turns}, remembered={{{remembered}}})"
 
-    def after(self, speaker: str, memory: ConversationMemory | None) -> "ConversationState":
+    def after(
+        self, speaker: str, memory: ConversationMemory | None, person: PersonMemory | None = None
+    ) -> "ConversationState":
         """The state after one more turn, which left `memory` (of one row; None for a head without one) behind."""
         changed = {} if memory is None else {speaker: memory}
-        return ConversationState({**self, **changed}, self.turns + 1, self.rows)
+        persons = self.persons if person is None else {**self.persons, speaker: person}
+        return ConversationState({**self, **changed}, self.turns + 1, self.rows, persons)
 
     def to_bytes(self) -> bytes:
         """The state as one safetensors file in memory; the speakers' names are in its header.
@@ -75,6 +84,13 @@ class ConversationState(dict[str, ConversationMemory]):
             for name in MEMORY_FIELDS
         }
         metadata = {"format": "pt", "speakers": json.dumps(list(self)), "turns": str(self.turns)}
+        if self.persons:
+            metadata["persons"] = json.dumps(list(self.persons))
+            tensors |= {
+                f"person.{index}.{name}": person[name].detach().cpu().contiguous()
+                for index, person in enumerate(self.persons.values())
+                for name in PERSON_FIELDS
+            }
         if self.rows:
             metadata["rows"] = json.dumps(self.rows)
         return serialize(tensors, metadata=metadata)
@@ -98,7 +114,11 @@ class ConversationState(dict[str, ConversationMemory]):
                 speaker: ConversationMemory(**{field: tensors[f"{index}.{field}"] for field in MEMORY_FIELDS})
                 for index, speaker in enumerate(json.loads(metadata["speakers"]))
             }
-            return cls(memories, int(metadata["turns"]), json.loads(metadata.get("rows", "{}")))
+            persons = {
+                speaker: PersonMemory(**{field: tensors[f"person.{index}.{field}"] for field in PERSON_FIELDS})
+                for index, speaker in enumerate(json.loads(metadata.get("persons", "[]")))
+            }
+            return cls(memories, int(metadata["turns"]), json.loads(metadata.get("rows", "{}")), persons)
         except (SafetensorError, KeyError, ValueError, TypeError) as error:
             raise LiminalError(
                 f"{name} does not hold a conversation (ConversationState.save writes one): {error}"
@@ -144,7 +164,15 @@ class ConversationState(dict[str, ConversationMemory]):
             speaker: {name: memory[name].detach().cpu().tolist() for name in MEMORY_FIELDS}
             for speaker, memory in self.items()
         }
-        return {"turns": self.turns, "speakers": speakers, "rows": self.rows}
+        persons = {
+            speaker: {name: person[name].tolist() for name in PERSON_FIELDS} for speaker, person in self.persons.items()
+        }
+        return {
+            "turns": self.turns,
+            "speakers": speakers,
+            "rows": self.rows,
+            **({"persons": persons} if persons else {}),
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ConversationState":
@@ -158,7 +186,8 @@ class ConversationState(dict[str, ConversationMemory]):
                 speaker: ConversationMemory(**{name: torch.tensor(memory[name]) for name in MEMORY_FIELDS})
                 for speaker, memory in values["speakers"].items()
             }
-            return cls(memories, int(values["turns"]), values.get("rows"))
+            persons = {speaker: PersonMemory.of_lists(one) for speaker, one in values.get("persons", {}).items()}
+            return cls(memories, int(values["turns"]), values.get("rows"), persons)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise LiminalError(
                 f"This does not hold a conversation (ConversationState.to_dict gives one): {error!r}"
@@ -197,12 +226,17 @@ class TurnRow(dict[str, Any]):
 
 @dataclass
 class Turn:
-    """One message: its text, whose memory it reads and writes, its role (or None), and why it can't be read."""
+    """One message: its text, whose memory it reads and writes, its role (or None), and why it can't be read.
+
+    `pad` is how the speaker rates it, by target; `time` is when it was said.
+    """
 
     text: str | None
     speaker: str
     role: str | None
     error: str | None = None
+    pad: dict[str, float] | None = None
+    time: float | None = None
 
 
 def is_message(item: Any) -> bool:
@@ -234,7 +268,8 @@ def read_message(message: Any, where: str, roles: Iterable[str] | None = None) -
     Args:
         message: `{"role": ..., "content": text}`, as in OpenAI's interface and the chat templates of transformers. The
             speaker, whose memory it reads and writes, is `speaker`, else `name`, else the role. The content may be a
-            list of parts (`[{"type": "text", "text": ...}]`): parts without a text, such as images, are left out.
+            list of parts (`[{"type": "text", "text": ...}]`): parts without a text, such as images, are left out. `pad`
+            may hold the speaker's own rating, by target, in label units: `{"pleasure": 0.5}`; `time` a number.
         where: what an error calls it.
         roles: whose messages are read; None reads all but `UNREAD_ROLES`, which no person writes.
 
@@ -242,11 +277,12 @@ def read_message(message: Any, where: str, roles: Iterable[str] | None = None) -
         A turn with an `error` where the message has no text (a tool call), or its role is not read.
 
     Raises:
-        LiminalError: it is no message: no mapping, without `role` and speaker, or without `content`.
+        LiminalError: it is no message: no mapping, without `role` and speaker, or without `content`; a rating or a time
+            that is none.
 
     Example:
         >>> read_message({"role": "user", "name": "Ada", "content": "Good morning"}, "Message 0")
-        Turn(text='Good morning', speaker='Ada', role='user', error=None)
+        Turn(text='Good morning', speaker='Ada', role='user', error=None, pad=None, time=None)
     """
     if not isinstance(message, Mapping):
         raise LiminalError(
@@ -270,7 +306,57 @@ def read_message(message: Any, where: str, roles: Iterable[str] | None = None) -
         error = text_error(text) if text else "no text (no part of the content is a text)"
     else:
         error = text_error(text)
-    return Turn(text, names.get("speaker") or names.get("name") or names["role"], role, error)
+    speaker = names.get("speaker") or names.get("name") or names["role"]
+    rating, time = message.get("pad"), message.get("time")
+    if rating is not None and not (isinstance(rating, Mapping) and all(map(_is_number, rating.values()))):
+        raise LiminalError(f"{where}: 'pad' is the speaker's rating by target, {{'pleasure': 0.5}}; got {rating!r}.")
+    if time is not None and not _is_number(time):
+        raise LiminalError(f"{where}: 'time' is a number, such as days or seconds since some moment; got {time!r}.")
+    return Turn(text, speaker, role, error, None if rating is None else dict(rating), time)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_rating(turn: Turn, config: Any, where: str) -> Turn:
+    """The turn; an error where its rating is of a target that the model does not have, or outside of its labels."""
+    trained = [name for name, is_trained in zip(config.targets, config.trained_targets, strict=True) if is_trained]
+    try:
+        rating_row(turn.pad, trained, config.label_range)
+    except LiminalError as error:
+        raise LiminalError(f"{where}: {error}") from None
+    return turn
+
+
+def after_turn(
+    turn: Turn, row: Mapping[str, Any], person: PersonMemory | None, config: Any, prior: PersonPrior | None = None
+) -> tuple[dict[str, float | None] | None, PersonMemory | None]:
+    """What a turn's answer is for its speaker, by their earlier ratings, and the speaker's state after it.
+
+    Args:
+        turn: the turn, with its rating, if there is one.
+        row: the model's answer.
+        person: the speaker's state before, or None for one who has not rated anything.
+        config: the model's.
+        prior: what is known of persons; None is `PersonPrior.of_model(config)`.
+
+    Returns:
+        By target, the adjusted answer, or None without an earlier rating; and the state, or None where nobody rated.
+    """
+    if person is None and turn.pad is None:
+        return None, None
+    low, high = config.label_range
+    values = [math.nan if row[name] is None else row[name] for name in config.targets]
+    prediction = torch.tensor([values], dtype=torch.float64)
+    person = PersonMemory.empty(1, len(values)) if person is None else person
+    adjusted = None
+    if bool(person.count.any()):
+        answer = person.adjust(prediction, prior or PersonPrior.of_model(config))[0].clamp(low, high)[0].tolist()
+        adjusted = {
+            name: None if math.isnan(value) else value for name, value in zip(config.targets, answer, strict=True)
+        }
+    return adjusted, person.observe(prediction, rating_row(turn.pad, config.targets, config.label_range), turn.time)
 
 
 def stack(memories: Iterable[ConversationMemory]) -> ConversationMemory:

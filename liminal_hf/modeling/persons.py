@@ -9,135 +9,21 @@ m the mean rating of all persons, k' the same ratio of the predictions. From tur
 a time t after the last value it is expected at level + persistence^t (last - level).
 """
 
-import os
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from statistics import NormalDist
-from typing import Any, Self
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as deserialize
-from safetensors.torch import save as serialize
 from torch import Tensor
 from transformers.utils import ModelOutput
 
 from .errors import LiminalError
-from .files import atomic_write
 from .memory import StateRows
+from .person_prior import PersonPrior, SavedTensors
 from .targets import MISSING_LABEL
 
 _TINY = 1e-300  # float64
-
-
-class _Saved:
-    """A dataclass of tensors as one safetensors file."""
-
-    def to_bytes(self) -> bytes:
-        """All fields as one safetensors file in memory."""
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.items()}  # type: ignore[attr-defined]
-        return serialize(tensors, metadata={"format": "pt"})
-
-    @classmethod
-    def from_bytes(cls, content: bytes, name: str = "The content") -> Self:
-        """Reads what `to_bytes` gave.
-
-        Args:
-            content: the bytes.
-            name: what an error calls them.
-
-        Raises:
-            LiminalError: these bytes are no safetensors, or hold something else.
-        """
-        try:
-            tensors = deserialize(content)
-            if set(tensors) != set(cls.__dataclass_fields__):  # type: ignore[attr-defined]
-                raise LiminalError(f"it holds {', '.join(sorted(tensors)) or 'nothing'}")
-        except (SafetensorError, LiminalError) as error:
-            raise LiminalError(
-                f"{name} does not hold a {cls.__name__} ({cls.__name__}.save writes one): {error}"
-            ) from None
-        return cls(**tensors)
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes one safetensors file, whole or not at all. To forget all of it, delete the file.
-
-        Raises:
-            OSError: the file could not be written.
-        """
-        with atomic_write(Path(path)) as temporary:
-            temporary.write_bytes(self.to_bytes())
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> Self:
-        """Reads what `save` wrote.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            LiminalError: the file is no safetensors, or holds something else.
-        """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"There is no {cls.__name__} at {os.fspath(path)}.")
-        return cls.from_bytes(Path(path).read_bytes(), os.fspath(path))
-
-
-@dataclass
-class PersonPrior(_Saved, ModelOutput):
-    """What is known of persons before one of them has rated anything. `fit_person_prior` fits it.
-
-    All fields are `(T,)`, float64, in label units; variances are squares of them.
-
-    Args:
-        mean: mean rating.
-        residual_within: variance of (rating - prediction) of a person around their own mean.
-        residual_between: mean square of persons' mean (rating - prediction).
-        reading_within, reading_between: the same two of the predictions around `mean`.
-        deviation: variance of a person's ratings around their own mean.
-        persistence: 0..1, the share of a deviation from the level that is left after one unit of time.
-
-    Example:
-        >>> prior = PersonPrior.guess([0.2, 0.2], residual=[0.3, 0.3])
-        >>> prior.shrinkage.tolist()
-        [4.0, 4.0]
-    """
-
-    mean: Tensor | None = None
-    residual_within: Tensor | None = None
-    residual_between: Tensor | None = None
-    reading_within: Tensor | None = None
-    reading_between: Tensor | None = None
-    deviation: Tensor | None = None
-    persistence: Tensor | None = None
-
-    @property
-    def shrinkage(self) -> Tensor:
-        """k: with as many ratings, half of a person's mean residual counts; infinite where persons do not differ."""
-        return self.residual_within / self.residual_between
-
-    @classmethod
-    def guess(cls, spread: Any, residual: Any, mean: Any = 0.0, persistence: float = 0.5) -> "PersonPrior":
-        """A prior for when there is nothing to fit one on: a fifth of each variance lies between persons.
-
-        It is a round guess, no finding: an offset counts half after four ratings.
-
-        Args:
-            spread: standard deviation of the ratings, per target.
-            residual: standard deviation of (rating - prediction), per target.
-            mean: mean rating, per target or one for all.
-            persistence: the share of a deviation that is left after one unit of time.
-        """
-        spread, residual = (torch.as_tensor(value, dtype=torch.float64) for value in (spread, residual))
-        total, rest = spread**2, residual**2
-        read = (total - rest).clamp_min(0)
-        return cls(
-            mean=torch.as_tensor(mean, dtype=torch.float64).expand_as(total).clone(),
-            residual_within=0.8 * rest,
-            residual_between=0.2 * rest,
-            reading_within=0.8 * read,
-            reading_between=0.2 * read,
-            deviation=0.8 * total,
-            persistence=torch.full_like(total, persistence),
-        )
 
 
 @dataclass
@@ -157,7 +43,7 @@ class PersonForecast(ModelOutput):
 
 
 @dataclass
-class PersonMemory(_Saved, StateRows, ModelOutput):
+class PersonMemory(SavedTensors, StateRows, ModelOutput):
     """What is remembered of persons: one row per person, sums of fixed size, whatever the number of turns.
 
     Sums and time are float64. No text and no single rating but the last is in it. A state never changes: `observe` and
@@ -209,6 +95,18 @@ class PersonMemory(_Saved, StateRows, ModelOutput):
             last_rated=torch.zeros(of_target, dtype=torch.bool, device=device),
             **sums,
         )
+
+    @classmethod
+    def of_lists(cls, values: Mapping[str, Any]) -> "PersonMemory":
+        """The state from plain lists, as JSON has them.
+
+        Example:
+            >>> lists = {name: value.tolist() for name, value in PersonMemory.empty(1, 2).items()}
+            >>> PersonMemory.of_lists(lists).count.dtype
+            torch.int64
+        """
+        like = cls.empty()
+        return cls(**{name: torch.tensor(values[name], dtype=like[name].dtype) for name in PERSON_FIELDS})
 
     def observe(self, prediction: Tensor, rating: Tensor | None = None, time: Any = None) -> "PersonMemory":
         """The state after one more turn of each person.
@@ -365,6 +263,9 @@ class PersonMemory(_Saved, StateRows, ModelOutput):
         return times.expand_as(self.time)
 
 
+PERSON_FIELDS = tuple(field.name for field in fields(PersonMemory))
+
+
 def _any(wrong: Tensor) -> bool:
     """Whether something is wrong; not asked while the code is traced, for an export."""
     return not torch.compiler.is_compiling() and bool(wrong.any())
@@ -380,88 +281,26 @@ def _unknown(count: Tensor, within: Tensor, between: Tensor) -> Tensor:
     return within * between / (count * between + within).clamp_min(_TINY)
 
 
-def fit_person_prior(predictions: Any, ratings: Any, persons: Any, times: Any = None) -> PersonPrior:
-    """The prior from turns of several persons, by the method of moments.
-
-    With n_i ratings of person i and N of all: within = sum of squares around the persons' means / (N - persons);
-    between = (sum of n_i * squared means - persons * within) / N, not below 0. The persistence is the one at which the
-    mean of persistence^gap over neighbouring ratings is their correlation around the person's mean, freed of what that
-    mean itself takes away. Where neighbours resemble each other and persons have few ratings, `deviation` and the
-    persistence come out somewhat too low.
+def rating_row(rating: Mapping[str, float] | None, targets: Sequence[str], span: Sequence[float]) -> Tensor:
+    """A rating by target as `(1, T)`, NaN where there is none.
 
     Args:
-        predictions: `(turns, T)`, out of fold where the model was trained on these persons.
-        ratings: `(turns, T)`; NaN or -100 where there is none.
-        persons: `(turns,)`, anything that says whose turn it is.
-        times: `(turns,)` numbers; None: the turns of a person are one unit apart, in their order here.
+        rating: by target, in label units, or None.
+        targets: the model's.
+        span: lowest and highest possible label.
 
     Raises:
-        LiminalError: lengths that differ, or no target in which one of two persons rated twice.
+        LiminalError: an unknown target, or a value outside of the span.
 
     Example:
-        >>> predictions = torch.zeros(4, 1)
-        >>> ratings = torch.tensor([[0.9], [1.1], [-0.9], [-1.1]])
-        >>> prior = fit_person_prior(predictions, ratings, ["a", "a", "b", "b"])
-        >>> round(prior.residual_within.item(), 3), round(prior.residual_between.item(), 3)
-        (0.02, 0.99)
+        >>> rating_row({"arousal": 0.5}, ["pleasure", "arousal"], (-1, 1)).tolist()
+        [[nan, 0.5]]
     """
-    predictions, ratings = (torch.as_tensor(value, dtype=torch.float64) for value in (predictions, ratings))
-    ratings = ratings.masked_fill(ratings == MISSING_LABEL, torch.nan)
-    persons = list(persons)
-    times = torch.arange(len(persons)) if times is None else times
-    times = torch.as_tensor(times, dtype=torch.float64)
-    if predictions.shape != ratings.shape or predictions.dim() != 2 or not len(persons) == len(times) == len(ratings):
-        raise LiminalError(
-            "fit_person_prior takes predictions and ratings of shape (turns, targets), and a person and a time per "
-            f"turn; got {tuple(predictions.shape)}, {tuple(ratings.shape)}, {len(persons)} persons, {len(times)} times."
-        )
-    number = {person: index for index, person in enumerate(dict.fromkeys(persons))}
-    groups = torch.tensor([number[person] for person in persons])
-    columns = [_moments(*column, groups, times) for column in zip(predictions.T, ratings.T, strict=True)]
-    return PersonPrior(**{name: torch.stack([column[name] for column in columns]) for name in columns[0]})
-
-
-def _moments(prediction: Tensor, rating: Tensor, groups: Tensor, times: Tensor) -> dict[str, Tensor]:
-    """The prior of one target."""
-    rated = ~torch.isnan(rating) & ~torch.isnan(prediction)
-    prediction, rating, groups, times = (value[rated] for value in (prediction, rating, groups, times))
-    counts = torch.bincount(groups)
-    if int((counts > 1).sum()) < 1 or int((counts > 0).sum()) < 2:
-        raise LiminalError(
-            "A prior takes ratings of at least two persons, of one of them twice. Without: PersonPrior.guess(...)"
-        )
-
-    def parts(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Variance within, mean square between, and each value's distance from its person's mean."""
-        means = torch.zeros(len(counts), dtype=torch.float64).index_add(0, groups, values) / counts.clamp_min(1)
-        apart = values - means[groups]
-        within = apart.square().sum() / (len(values) - (counts > 0).sum())
-        between = (counts * means.square()).sum() - (counts > 0).sum() * within
-        return within, (between / len(values)).clamp_min(0), apart
-
-    mean = rating.mean()
-    within, between, _ = parts(rating - prediction)
-    reading_within, reading_between, _ = parts(prediction - mean)
-    deviation, _, apart = parts(rating - mean)
-    order = torch.argsort(times, stable=True)
-    order = order[torch.argsort(groups[order], stable=True)]
-    first, second = order[:-1], order[1:]
-    same = groups[first] == groups[second]
-    first, second = first[same], second[same]
-    taken = deviation / counts[groups[first]]
-    correlation = (apart[first] * apart[second] + taken).mean() / deviation
-    gaps, share = times[second] - times[first], torch.nan_to_num(correlation, 0.0)
-    low, high = torch.zeros_like(share), torch.ones_like(share)
-    for _ in range(50):  # halving: the mean of persistence^gap grows with the persistence
-        middle = (low + high) / 2
-        below = (middle**gaps).mean() < share
-        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    return {
-        "mean": mean,
-        "residual_within": within,
-        "residual_between": between,
-        "reading_within": reading_within,
-        "reading_between": reading_between,
-        "deviation": deviation,
-        "persistence": low,
-    }
+    row = [torch.nan] * len(targets)
+    for name, value in (rating or {}).items():
+        if name not in targets:
+            raise LiminalError(f"There is no target {name!r} to rate. The model has {', '.join(targets)}.")
+        if not span[0] <= value <= span[1]:
+            raise LiminalError(f"A rating of {name} lies between {span[0]:g} and {span[1]:g}, got {value:g}.")
+        row[list(targets).index(name)] = float(value)
+    return torch.tensor([row], dtype=torch.float64)

@@ -17,10 +17,20 @@ from torch.utils.data import Dataset, IterableDataset
 from transformers import Pipeline, TextClassificationPipeline
 
 from .answers import EMOTIONS, label_shares, outside
-from .conversation import ConversationState, Turn, TurnRow, looks_like_chat, read_message, stack
+from .conversation import (
+    ConversationState,
+    Turn,
+    TurnRow,
+    after_turn,
+    check_rating,
+    looks_like_chat,
+    read_message,
+    stack,
+)
 from .encoders import mixes_padding
 from .errors import LiminalError
 from .memory import ConversationMemory
+from .person_prior import PersonPrior
 from .rows import OCTANTS, describe, octant, overall_confidence, percentile
 from .targets import clamped_targets
 from .texts import (
@@ -79,6 +89,11 @@ class PADRegressionPipeline(Pipeline):
     `function` are no person's: their row has an `error`, no numbers and no `turn`, and so has a message without a text
     (a tool call).
 
+    A message may carry how its speaker rates it, `"pad": {"pleasure": 0.5}` in label units, for any of the targets, and
+    a `time`, a number that never falls. From the turn after a speaker's first rating on, rows have `adjusted`: the
+    answer by target, shifted by what the earlier ratings say of that speaker (see `PersonMemory`). The attribute
+    `person_prior` of the pipeline says what is known of persons; None is `PersonPrior.of_model`, a guess.
+
     Args of a call:
         inputs: a text or several; a message, a conversation (several messages) or a list of conversations. One
             input gives one row, several a list of the same shape.
@@ -119,6 +134,7 @@ class PADRegressionPipeline(Pipeline):
         super().__init__(*args, **kwargs)
         if self.tokenizer is not None:
             with_padding(self.tokenizer)
+        self.person_prior: PersonPrior | None = None
         if problem := clamped_targets(self.model.config):
             logger.warning(problem)
 
@@ -218,9 +234,10 @@ class PADRegressionPipeline(Pipeline):
                     f"Conversation {index} must be a list of messages, got {type(conversation).__name__}. Put a single "
                     'message in a list too: [{"role": ..., "content": ...}]'
                 )
-            turns.append(
-                [read_message(message, f"{where} {position}", roles) for position, message in enumerate(conversation)]
-            )
+            read = [
+                read_message(message, f"{where} {position}", roles) for position, message in enumerate(conversation)
+            ]
+            turns.append([check_rating(turn, self.model.config, f"{where} {at}") for at, turn in enumerate(read)])
         states = self._states(memory, len(turns), several)
         preprocess, forward, _ = self._sanitize_parameters(**kwargs)
         preprocess, forward = {**self._preprocess_params, **preprocess}, {**self._forward_params, **forward}
@@ -292,7 +309,10 @@ class PADRegressionPipeline(Pipeline):
                 was_read = answers[index]["error"] is None
                 about = {"turn": states[index].turns if was_read else None, "role": turn.role, "speaker": turn.speaker}
                 if was_read:
-                    states[index] = states[index].after(turn.speaker, memories.get(index))
+                    before, config = states[index].persons.get(turn.speaker), self.model.config
+                    adjusted, person = after_turn(turn, answers[index], before, config, self.person_prior)
+                    about |= {} if adjusted is None else {"adjusted": adjusted}
+                    states[index] = states[index].after(turn.speaker, memories.get(index), person)
                 rows[index].append(TurnRow({**about, **answers[index]}, states[index]))
         return rows
 

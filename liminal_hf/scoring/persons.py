@@ -23,7 +23,8 @@ from ..data.tables import open_table, write_table
 from ..data.writing import output_ending
 from ..modeling.configuration_liminal import LiminalConfig
 from ..modeling.errors import LiminalError
-from ..modeling.persons import PersonMemory, PersonPrior, fit_person_prior
+from ..modeling.person_prior import PersonPrior, fit_person_prior
+from ..modeling.persons import PersonMemory
 from .job import Progress, Report, make_scorer, score_table
 from .shards import ScoreSettings, find_files
 
@@ -190,7 +191,7 @@ def _number(key: Any) -> float:
 
 def prior_of(side: _Side, predictions: Tensor, config: LiminalConfig) -> PersonPrior:
     """The prior, fitted per target where there are ratings enough, else a guess."""
-    guess = PersonPrior.guess(config.label_std, [0.8 * spread for spread in config.label_std], config.label_mean)
+    guess = PersonPrior.of_model(config)
     counted = [row for row, person in enumerate(side.persons) if person is not None and not np.isnan(side.times[row])]
     who, times = [side.persons[row] for row in counted], torch.tensor(side.times[counted])
     columns = []

@@ -4,6 +4,7 @@ Requires liminal_hf, numpy and pandas, and the corpus (`LIMINAL_DATA_DIR`), whic
 is trained on it ships, and no line of it is quoted anywhere.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,27 +66,33 @@ def load_diary(data_dir: str | Path | None = None) -> Diary:
     return Diary(rows, forecasts)
 
 
-def states_of(texts: list[str], encoder: str) -> Array:
-    """`(texts, pooled size)`: all layers of a frozen encoder, kept in the cache."""
+def states_of(texts: list[str], encoder: str) -> NDArray[np.float32]:
+    """`(layers, texts, size)`: the mean-pooled states of a frozen encoder, kept in the cache."""
     name = ENCODERS[encoder]
     model = LiminalModel.from_encoder_pretrained(name, head="linear", pooled_layers="all")
     data = pooled_dataset(model, load_tokenizer(name), Dataset.from_dict({"text": texts}), max_length=_LONGEST)
-    return np.array(data.with_format("numpy")["pooled_embeds"][:], dtype=np.float64)
+    states = np.array(data.with_format("numpy")["pooled_embeds"][:], dtype=np.float32)
+    return states.reshape(len(texts), -1, model.config.hidden_size).transpose(1, 0, 2)
 
 
-def products(states: Array, fitted: NDArray[np.bool_]) -> Array:
-    """Inner products of states, centred, with a mean square of 1; both measured on the rows `fitted`."""
-    centred = states - states[fitted].mean(axis=0)
-    inner = centred @ centred.T
-    return inner / np.diag(inner)[fitted].mean()
+def kernels(
+    states: NDArray[np.float32], fitted: NDArray[np.bool_], widths: Sequence[float | None]
+) -> dict[float | None, Array]:
+    """By width, `(texts, texts)`: the mean over layers of exp(-distance^2 / (2 width)), or of inner products (None).
 
-
-def kernel(inner: list[Array], width: float | None) -> Array:
-    """The mean over encoders of the linear kernel (width None), or of exp(-distance^2 / (2 width))."""
-    if width is None:
-        return np.mean(inner, axis=0)
-    squares = [np.diag(one)[:, None] + np.diag(one)[None] - 2 * one for one in inner]
-    return np.mean([np.exp(-np.maximum(square, 0) / (2 * width)) for square in squares], axis=0)
+    A layer's states are centred and scaled to a mean square of 1, both as measured on the rows `fitted`.
+    """
+    found: dict[float | None, Array] = {}
+    for layer in states:
+        centred = layer.astype(np.float64) - layer[fitted].mean(axis=0)
+        inner = centred @ centred.T
+        inner /= np.diag(inner)[fitted].mean()
+        square = np.diag(inner)
+        apart = np.maximum(square[:, None] + square[None] - 2 * inner, 0)
+        for width in widths:
+            one = (inner if width is None else np.exp(-apart / (2 * width))) / len(states)
+            found[width] = found.get(width, 0.0) + one
+    return found
 
 
 @dataclass
