@@ -9,6 +9,7 @@ from .auto import register
 
 if TYPE_CHECKING:
     from .adapters import lora_config as lora_config
+    from .affect_memory import AffectMemory as AffectMemory
     from .emotion_words import emotion_pad as emotion_pad
     from .encoding import encode as encode
     from .explaining import explain as explain
@@ -42,6 +43,7 @@ checkpoints = {"minilm": DEFAULT_CHECKPOINT, "mpnet": str(_PRETRAINED / "mpnet-e
 
 _PUBLIC = {
     "lora_config": "adapters",
+    "AffectMemory": "affect_memory",
     "emotion_pad": "emotion_words",
     "encode": "encoding",
     "explain": "explaining",

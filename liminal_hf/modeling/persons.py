@@ -235,7 +235,7 @@ class PersonMemory(SavedTensors, StateRows, ModelOutput):
         level, unknown = self.level(prior), self.offset_variance(prior)
         last = torch.where(self.last_rated, self.last, self.last + self.offset(prior))
         doubt = torch.where(self.last_rated, 0.0, prior.residual_within + unknown)
-        mean = level + left * (last - level)
+        mean = torch.lerp(level, last, left)  # exact at both ends
         variance = (1 - left**2) * prior.deviation + left**2 * doubt + (1 - left) ** 2 * self.level_variance(prior)
         deviation = variance.sqrt()
         reach = NormalDist().inv_cdf(0.5 + share / 2) * deviation

@@ -1,0 +1,370 @@
+"""An affect memory for agents: messages of many persons in, each one's level and present state out, in one SQLite file.
+
+Requires torch. A person is one row of about a kilobyte, whatever the number of messages; no text is kept. Several
+threads and processes may use the same file.
+"""
+
+import datetime as dt
+import math
+import os
+import sqlite3
+import threading
+import time as clock
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .modeling.errors import LiminalError
+from .modeling.person_prior import PersonPrior
+from .modeling.persons import PERSON_FIELDS, PersonMemory, rating_row
+
+_SECONDS_PER_DAY = 86_400
+_TABLE = """CREATE TABLE IF NOT EXISTS persons (person TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID"""
+
+
+class AffectMemory:
+    """What is known of the affect of persons, from what they write and what they say of it themselves.
+
+    Every message updates a person's state: how far they lie from what their texts say (from ratings, where there are
+    any), their usual level, the last value. Between messages the state returns to that level; see `PersonMemory`.
+
+    Args:
+        path: the SQLite file; it is made where there is none.
+        reader: a `pipeline("pad-regression")`, or a `Scorer` (`Scorer(folder, backend="int8")` is the fastest).
+        prior: what is known of persons; None is `PersonPrior.of_model`, a guess. Its time is in days.
+
+    Raises:
+        LiminalError: the file is no SQLite file, or was made with other targets.
+
+    Example:
+        >>> import tempfile
+        >>> from transformers import pipeline
+        >>> import liminal_hf
+        >>> reader = pipeline("pad-regression", model=liminal_hf.DEFAULT_CHECKPOINT)
+        >>> memory = AffectMemory(tempfile.mkdtemp() + "/affect.db", reader)
+        >>> row = memory.add("Ada", "What a lovely surprise!", time=0, rating={"pleasure": 0.9})
+        >>> row = memory.add("Ada", "I went home.", time=3600)
+        >>> row["adjusted"]["pleasure"] > row["pleasure"]
+        True
+        >>> state = memory.state("Ada", at=30 * 86400)
+        >>> state["turns"], abs(state["pleasure"]["now"] - state["pleasure"]["level"]) < 1e-6
+        (2, True)
+        >>> memory.delete("Ada"), memory.state("Ada")
+        (True, None)
+    """
+
+    def __init__(self, path: str | os.PathLike, reader: Any, prior: PersonPrior | None = None) -> None:
+        config = getattr(reader, "config", None) or reader.model.config
+        self.targets: list[str] = list(config.targets)
+        self._trained = [
+            name for name, is_trained in zip(self.targets, config.trained_targets, strict=True) if is_trained
+        ]
+        self._span = tuple(config.label_range)
+        self._read: Callable[[list[str]], list[dict[str, Any]]] = _rows_of(reader, self.targets)
+        self.prior = PersonPrior.of_model(config) if prior is None else prior
+        self.path = os.fspath(path)
+        self._lock = threading.RLock()
+        self._connection = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
+        try:
+            self._connection.execute("PRAGMA secure_delete = ON")
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._connection.execute(_TABLE)
+            found = self._connection.execute("SELECT person, state FROM persons LIMIT 1").fetchone()
+            if found and PersonMemory.from_bytes(found[1], self.path).count.shape[1] != len(self.targets):
+                raise LiminalError(f"{self.path} was made with other targets than {', '.join(self.targets)}.")
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            raise LiminalError(f"{self.path} is no affect memory ({error}). Give another path.") from error
+        except LiminalError:
+            self._connection.close()
+            raise
+
+    def add(
+        self,
+        person: str,
+        text: str,
+        time: float | dt.datetime | None = None,
+        rating: Mapping[str, float] | None = None,
+    ) -> dict[str, Any]:
+        """Reads a message, updates its person, and says both.
+
+        Args:
+            person: who wrote it, any name that is not empty.
+            text: the message.
+            time: a datetime, or seconds since 1970; None is now. Not before the person's last message.
+            rating: how the person says it felt, by target, in label units; any of the targets.
+
+        Returns:
+            The model's row; `adjusted`, the answer by target for this person, by their earlier ratings; `state` after
+            it, as in `state`. A text that can't be read changes nothing: its row has an `error`.
+
+        Raises:
+            LiminalError: a time before the person's last message, a rating of an unknown target or outside the labels.
+        """
+        return self.add_many([{"person": person, "text": text, "time": time, "rating": rating}])[0]
+
+    def add_many(self, messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """As `add`, for several messages in their order: one reading of the model, one transaction.
+
+        All of them are added or none.
+
+        Args:
+            messages: mappings with `person`, `text`, and where wanted `time`, `rating`; also `prediction`, an answer by
+                target that was read before, instead of `text`.
+
+        Returns:
+            A row per message.
+        """
+        items = [_checked(message) for message in messages]
+        ratings = torch.cat([torch.empty(0, len(self.targets), dtype=torch.float64), *map(self._rating, items)])
+        unread = [item for item in items if item.get("prediction") is None]
+        answers = iter(self._read([item["text"] for item in unread])) if unread else iter(())
+        rows = [
+            dict(next(answers)) if item.get("prediction") is None else {"error": None, **item["prediction"]}
+            for item in items
+        ]
+        predictions = torch.tensor(
+            [[math.nan if row.get(name) is None else row[name] for name in self.targets] for row in rows],
+            dtype=torch.float64,
+        ).reshape(len(rows), len(self.targets))
+        ratings = ratings.masked_fill(predictions.isnan(), math.nan)  # of a text that could not be read
+        times = torch.tensor([item["time"] for item in items], dtype=torch.float64)
+        with self._transaction():
+            people = list(dict.fromkeys(item["person"] for item in items))
+            known = self._load(people)
+            where = {person: index for index, person in enumerate(people)}
+            for turn in _turns([where[item["person"]] for item in items]):
+                who = torch.tensor([where[items[index]["person"]] for index in turn])
+                before = known.rows(who)
+                adjusted = before.adjust(predictions[turn], self.prior)[0].clamp(*self._span)
+                try:
+                    after = before.observe(predictions[turn], ratings[turn], times[turn])
+                except LiminalError as error:
+                    raise LiminalError(f"{self._late(before, times[turn], items, turn)} ({error})") from None
+                states = self._describe(after, times[turn])
+                for place, index in enumerate(turn):
+                    values = zip(self.targets, adjusted[place].tolist(), strict=True)
+                    rows[index]["adjusted"] = {name: None if math.isnan(value) else value for name, value in values}
+                    rows[index]["state"] = states[place]
+                for name, value in known.items():
+                    value[who] = after[name]
+            self._store(people, known)
+        for item, row in zip(items, rows, strict=True):
+            row |= {"person": item["person"], "time": round(item["time"] * _SECONDS_PER_DAY, 3)}
+        return rows
+
+    def rate(self, person: str, rating: Mapping[str, float]) -> dict[str, Any]:
+        """Takes note of how a person says that their last message felt, and gives their state.
+
+        Raises:
+            LiminalError: the person is not known, or has rated that message already.
+        """
+        with self._transaction():
+            memory = self.memory(person)
+            if memory is None:
+                raise LiminalError(f"{person!r} is not known. A rating belongs to a message: add one first.")
+            values = rating_row(rating, self._all_trained(), self._span)
+            if bool((~values.isnan() & memory.last_rated).any()):
+                raise LiminalError(f"The last message of {person!r} has been rated. Rate the next one.")
+            memory = memory.rate(memory.last, values)
+            self._store([person], memory)
+        return self._describe(memory, memory.time)[0]
+
+    def state(self, person: str, at: float | dt.datetime | None = None) -> dict[str, Any] | None:
+        """What is known of a person at a moment; None where the person is not known.
+
+        Args:
+            person: the name.
+            at: a datetime, or seconds since 1970, not before the last message; None is now.
+
+        Returns:
+            `turns`; `time` of the last message; and per target `ratings`, the usual `level`, `offset` (how far from
+            what the texts say), `last`, `now` (what is expected at that moment), and the ends of its 80% interval,
+            `low` and `high`.
+
+        Raises:
+            LiminalError: a moment before the last message.
+        """
+        with self._lock:
+            memory = self.memory(person)
+        if memory is None:
+            return None
+        last = float(memory.time[0])
+        if at is not None and _days(at) < last:
+            raise LiminalError(f"The last message of {person!r} is later than that. What was before is not kept.")
+        return self._describe(memory, max(_days(at), last))[0]
+
+    def memory(self, person: str) -> PersonMemory | None:
+        """All that is kept of a person, as a `PersonMemory` of one row (`save` makes a file of it); None if unknown."""
+        with self._lock:
+            found = self._connection.execute("SELECT state FROM persons WHERE person = ?", (person,)).fetchone()
+        return None if found is None else PersonMemory.from_bytes(found[0], f"The row of {person!r} in {self.path}")
+
+    def persons(self) -> list[str]:
+        """The names, sorted."""
+        with self._lock:
+            return [name for (name,) in self._connection.execute("SELECT person FROM persons ORDER BY person")]
+
+    def __len__(self) -> int:
+        with self._lock:
+            return int(self._connection.execute("SELECT count(*) FROM persons").fetchone()[0])
+
+    def __contains__(self, person: object) -> bool:
+        return isinstance(person, str) and self.memory(person) is not None
+
+    def delete(self, person: str) -> bool:
+        """Forgets a person: no byte of the row is left in the file or in the log beside it. True where there was one.
+
+        The whole file is written anew for that, so it takes longer than everything else.
+
+        Raises:
+            LiminalError: another process is reading, so that the log can't be emptied yet; the row is deleted.
+        """
+        with self._lock:
+            count = self._connection.execute("DELETE FROM persons WHERE person = ?", (person,)).rowcount
+            if count:
+                self._connection.execute("VACUUM")
+                busy, *_ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                if busy:
+                    raise LiminalError(
+                        f"{person!r} is deleted, but another process reads {self.path}, and its log may hold the row "
+                        "until that ends. Delete again then."
+                    )
+        return bool(count)
+
+    def close(self) -> None:
+        """Closes the file."""
+        with self._lock:
+            self._connection.close()
+
+    def __enter__(self) -> "AffectMemory":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """One writer at a time, in this process and among all."""
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    def _load(self, people: Sequence[str]) -> PersonMemory:
+        """The states of these persons, a row each."""
+        nobody = PersonMemory.empty(1, len(self.targets))
+        found = [self.memory(person) or nobody for person in people]
+        if not found:
+            return PersonMemory.empty(0, len(self.targets))
+        return PersonMemory(**{name: torch.cat([one[name] for one in found]) for name in PERSON_FIELDS})
+
+    def _store(self, people: Sequence[str], memory: PersonMemory) -> None:
+        """Writes the rows of those who have one."""
+        rows = [
+            (person, memory.rows(torch.tensor([index])).to_bytes())
+            for index, person in enumerate(people)
+            if int(memory.turn[index])
+        ]
+        self._connection.executemany("INSERT OR REPLACE INTO persons VALUES (?, ?)", rows)
+
+    def _rating(self, item: Mapping[str, Any]) -> Tensor:
+        return rating_row(item.get("rating"), self._all_trained(), self._span)
+
+    def _all_trained(self) -> list[str]:
+        """The targets, where one that can't be rated has no name."""
+        return [name if name in self._trained else "" for name in self.targets]
+
+    def _late(self, before: PersonMemory, times: Tensor, items: list[dict[str, Any]], turn: list[int]) -> str:
+        """Whose message came too late."""
+        late = [items[index]["person"] for place, index in enumerate(turn) if times[place] < before.time[place]]
+        return f"A message of {late[0]!r} is older than their last one" if late else "A message can't be added"
+
+    def _describe(self, memory: PersonMemory, at: Any) -> list[dict[str, Any]]:
+        """States for people, a row each."""
+        known = memory.turn > 0
+        at = torch.as_tensor(at, dtype=torch.float64).expand_as(memory.time)
+        forecast = memory.forecast(self.prior, torch.where(known, torch.maximum(at, memory.time), at))
+        columns = {
+            "ratings": memory.count,
+            "level": memory.level(self.prior).clamp(*self._span),
+            "offset": memory.offset(self.prior),
+            "last": memory.last,
+            "now": forecast.mean.clamp(*self._span),
+            "low": forecast.low.clamp(*self._span),
+            "high": forecast.high.clamp(*self._span),
+        }
+        plain = {name: value.tolist() for name, value in columns.items()}
+        turns, times = memory.turn.tolist(), (memory.time * _SECONDS_PER_DAY).tolist()
+        return [
+            {
+                "turns": turns[row],
+                "time": round(times[row], 3) if turns[row] else None,
+                **{
+                    target: {name: values[row][index] for name, values in plain.items()}
+                    for index, target in enumerate(self.targets)
+                    if target in self._trained
+                },
+            }
+            for row in range(len(turns))
+        ]
+
+
+def _rows_of(reader: Any, targets: Sequence[str]) -> Callable[[list[str]], list[dict[str, Any]]]:
+    """A function from texts to rows, of a pipeline or a `Scorer`."""
+    if not hasattr(reader, "score"):
+        return lambda texts: reader(list(texts), batch_size=32)
+
+    def rows(texts: list[str]) -> list[dict[str, Any]]:
+        found = reader.score(list(texts)).to_pylist()
+        for row in found:
+            row["uncertainty"] = {name: row.pop(f"uncertainty_{name}") for name in targets}
+        return found
+
+    return rows
+
+
+def _checked(message: Mapping[str, Any]) -> dict[str, Any]:
+    """The message with its time in days."""
+    person = message.get("person")
+    if not isinstance(person, str) or not person:
+        raise LiminalError(f"A person is a name that is not empty, got {person!r}.")
+    if message.get("prediction") is None and "text" not in message:
+        raise LiminalError(f"A message of {person!r} has no 'text'. It has: {', '.join(map(repr, message))}.")
+    return {**message, "person": person, "time": _days(message.get("time"))}
+
+
+def _days(time: float | dt.datetime | None) -> float:
+    if isinstance(time, dt.datetime):
+        time = time.timestamp()
+    elif time is None:
+        time = clock.time()
+    if isinstance(time, bool) or not isinstance(time, int | float) or not math.isfinite(time):
+        raise LiminalError(f"A time is a datetime or seconds since 1970, got {time!r}.")
+    return time / _SECONDS_PER_DAY
+
+
+def _turns(people: Sequence[int]) -> list[list[int]]:
+    """The messages that are each person's first, second, ...
+
+    Example:
+        >>> _turns([7, 7, 3, 7])
+        [[0, 2], [1], [3]]
+    """
+    turns: list[list[int]] = []
+    begun: dict[int, int] = {}
+    for index, person in enumerate(people):
+        place = begun.get(person, 0)
+        if place == len(turns):
+            turns.append([])
+        turns[place].append(index)
+        begun[person] = place + 1
+    return turns
