@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from liminal_hf import checkpoints
 from liminal_hf.data.pooled_cache import pooled_dataset
 from liminal_hf.io import require_file
 from liminal_hf.modeling.encoders import load_tokenizer
-from liminal_hf.modeling.modeling_liminal import LiminalModel
+from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression, LiminalModel
 
 from .report import Array
 
@@ -27,6 +29,8 @@ ENCODERS = {
     "mpnet": "sentence-transformers/all-mpnet-base-v2",
     "minilm": "sentence-transformers/all-MiniLM-L6-v2",
 }
+# Shipped checkpoints whose encoder is the frozen one.
+HEADS = {"mpnet": "mpnet"}
 _LONGEST = 256  # tokens; the longest entry has fewer
 
 
@@ -73,6 +77,20 @@ def states_of(texts: list[str], encoder: str) -> NDArray[np.float32]:
     data = pooled_dataset(model, load_tokenizer(name), Dataset.from_dict({"text": texts}), max_length=_LONGEST)
     states = np.array(data.with_format("numpy")["pooled_embeds"][:], dtype=np.float32)
     return states.reshape(len(texts), -1, model.config.hidden_size).transpose(1, 0, 2)
+
+
+def head_answers(states: NDArray[np.float32], encoder: str) -> NDArray[np.float32] | None:
+    """`(1, texts, 3)`: what the shipped checkpoint says of these states, each target with a spread of 1.
+
+    None where no checkpoint reads the states of this frozen encoder. It was trained on EmoBank, never on a diary.
+    """
+    if encoder not in HEADS:
+        return None
+    model = LiminalForPADRegression.from_pretrained(checkpoints[HEADS[encoder]]).eval()
+    with torch.inference_mode():
+        pooled = torch.from_numpy(states.transpose(1, 0, 2).reshape(states.shape[1], -1).copy())
+        answers = model(pooled_embeds=pooled).logits.numpy()
+    return (answers / answers.std(axis=0))[None]
 
 
 def kernels(
