@@ -359,6 +359,42 @@ def after_turn(
     return adjusted, person.observe(prediction, rating_row(turn.pad, config.targets, config.label_range), turn.time)
 
 
+def checked_states(memory: Any, number: int, several: bool, config: Any, has_memory: bool) -> list[ConversationState]:
+    """A state per conversation, from what a caller of a pipeline gave as `memory`.
+
+    Args:
+        memory: a state, a list of one for each conversation, or None, True and False for new ones.
+        number: of conversations.
+        several: whether the caller gave several conversations.
+        config: the model's.
+        has_memory: whether its head has a memory.
+
+    Raises:
+        LiminalError: there are more states or fewer, or one is of another model.
+    """
+    if memory is None or isinstance(memory, bool):
+        return [ConversationState() for _ in range(number)]
+    states = list(memory) if several and isinstance(memory, list | tuple) else [memory]
+    # By what it has and not by its class: code that came with a checkpoint has a class of its own.
+    if len(states) != number or not all(hasattr(state, "turns") and hasattr(state, "after") for state in states):
+        raise LiminalError(
+            f"memory must be a ConversationState{f' for each of the {number} conversations' if several else ''}: "
+            "the `memory` of the last row, ConversationState.load(path), or True to start anew. Got "
+            f"{[type(state).__name__ for state in states][:5]}."
+        )
+    for index, state in enumerate(states):
+        for speaker, remembered in state.items():
+            try:
+                if not has_memory:
+                    raise ValueError(f"head {config.head!r} has no memory.")
+                remembered.check(1, config.memory_slots, config.latent_size, config.num_labels)
+            except ValueError as error:
+                raise LiminalError(
+                    f"The memory of {speaker!r} in conversation {index} is not this model's: {error}"
+                ) from None
+    return states
+
+
 def stack(memories: Iterable[ConversationMemory]) -> ConversationMemory:
     """Memories of one row each as the rows of one.
 

@@ -23,6 +23,7 @@ from .conversation import (
     TurnRow,
     after_turn,
     check_rating,
+    checked_states,
     looks_like_chat,
     read_message,
     stack,
@@ -238,7 +239,8 @@ class PADRegressionPipeline(Pipeline):
                 read_message(message, f"{where} {position}", roles) for position, message in enumerate(conversation)
             ]
             turns.append([check_rating(turn, self.model.config, f"{where} {at}") for at, turn in enumerate(read)])
-        states = self._states(memory, len(turns), several)
+        has_memory = self.model.base.head.has_memory
+        states = checked_states(memory, len(turns), several, self.model.config, has_memory)
         preprocess, forward, _ = self._sanitize_parameters(**kwargs)
         preprocess, forward = {**self._preprocess_params, **preprocess}, {**self._forward_params, **forward}
         size = 1 if mixes_padding(self.model.config) else batch_size or self._batch_size or 32
@@ -248,30 +250,6 @@ class PADRegressionPipeline(Pipeline):
         if memory is None or memory is False:
             rows = [[dict(row) for row in conversation] for conversation in rows]
         return rows if several else rows[0][0] if single else rows[0]
-
-    def _states(self, memory: Any, number: int, several: bool) -> list[ConversationState]:
-        if memory is None or isinstance(memory, bool):
-            return [ConversationState() for _ in range(number)]
-        states = list(memory) if several and isinstance(memory, list | tuple) else [memory]
-        # By what it has and not by its class: code that came with a checkpoint has a class of its own.
-        if len(states) != number or not all(hasattr(state, "turns") and hasattr(state, "after") for state in states):
-            raise LiminalError(
-                f"memory must be a ConversationState{f' for each of the {number} conversations' if several else ''}: "
-                "the `memory` of the last row, ConversationState.load(path), or True to start anew. Got "
-                f"{[type(state).__name__ for state in states][:5]}."
-            )
-        config, has_memory = self.model.config, self.model.base.head.has_memory
-        for index, state in enumerate(states):
-            for speaker, remembered in state.items():
-                try:
-                    if not has_memory:
-                        raise ValueError(f"head {config.head!r} has no memory.")
-                    remembered.check(1, config.memory_slots, config.latent_size, config.num_labels)
-                except ValueError as error:
-                    raise LiminalError(
-                        f"The memory of {speaker!r} in conversation {index} is not this model's: {error}"
-                    ) from None
-        return states
 
     def _read(
         self,
