@@ -9,7 +9,6 @@ from .auto import register
 
 if TYPE_CHECKING:
     from .adapters import lora_config as lora_config
-    from .affect_memory import AffectMemory as AffectMemory
     from .emotion_words import emotion_pad as emotion_pad
     from .encoding import encode as encode
     from .explaining import explain as explain
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from .modeling.pipeline_liminal import PADRegressionPipeline as PADRegressionPipeline
     from .modeling.pipeline_liminal import octant as octant
     from .modeling.pooling import POOLERS as POOLERS
+    from .scoring.affect_memory import AffectMemory as AffectMemory
     from .timelines import timeline as timeline
     from .training.args import LiminalTrainingArguments as LiminalTrainingArguments
     from .training.trainer import LiminalTrainer as LiminalTrainer
@@ -43,7 +43,7 @@ checkpoints = {"minilm": DEFAULT_CHECKPOINT, "mpnet": str(_PRETRAINED / "mpnet-e
 
 _PUBLIC = {
     "lora_config": "adapters",
-    "AffectMemory": "affect_memory",
+    "AffectMemory": "scoring.affect_memory",
     "emotion_pad": "emotion_words",
     "encode": "encoding",
     "explain": "explaining",

@@ -26,7 +26,6 @@ ROOMS: dict[str, set[str]] = {
     "encoding": {"modeling", "inference"},
     "chat": {"modeling"},
     "adapters": {"modeling"},
-    "affect_memory": {"modeling"},
     "data": {"modeling", "inference", "io"},
     "export": {"modeling", "inference", "io", "metrics", "data", "adapters"},
     "training": {"modeling", "inference", "io", "metrics", "data", "adapters", "export"},

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .modeling.errors import LiminalError
-from .modeling.person_prior import PersonPrior
-from .modeling.persons import PERSON_FIELDS, PersonMemory, rating_row
+from ..modeling.errors import LiminalError
+from ..modeling.person_prior import PersonPrior
+from ..modeling.persons import PERSON_FIELDS, PersonMemory, rating_row
 
 _SECONDS_PER_DAY = 86_400
 _TABLE = """CREATE TABLE IF NOT EXISTS persons (person TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID"""
