@@ -114,29 +114,31 @@ def predictions_of(talk: Talk) -> tuple[Array, float]:
     states = np.array(data.with_format("numpy")["pooled_embeds"][:], dtype=np.float64)
     states = (states - states[talk.train].mean(axis=0)) / states[talk.train].std(axis=0).mean()
     fold = np.random.default_rng(0).permutation(talk.dialogues.max() + 1)[talk.dialogues] % FOLDS
-    solved = {}
-    for alpha in ALPHAS:
-        answers = np.empty_like(talk.labels)
-        for number_ in range(FOLDS):
-            held = talk.train & (fold == number_)
-            answers[held] = ridge(states, talk.labels, talk.train & ~held, alpha)[held]
-        score = weighted_figures(answers[talk.train], talk.labels[talk.train], np.ones((1, talk.train.sum())))[
-            "r"
-        ].mean()
-        solved[alpha] = (score, answers)
-    alpha = max(solved, key=lambda one: solved[one][0])
-    answers = solved[alpha][1]
-    answers[~talk.train] = ridge(states, talk.labels, talk.train, alpha)[~talk.train]
+    solved = {alpha: np.empty_like(talk.labels) for alpha in ALPHAS}
+    for number_ in range(FOLDS):
+        held = talk.train & (fold == number_)
+        for alpha, found in ridges(states, talk.labels, talk.train & ~held, held).items():
+            solved[alpha][held] = found
+    weights = np.ones((1, int(talk.train.sum())))
+    scores = {
+        alpha: weighted_figures(answers[talk.train], talk.labels[talk.train], weights)["r"].mean()
+        for alpha, answers in solved.items()
+    }
+    alpha = max(scores, key=lambda one: scores[one])
+    answers = solved[alpha]
+    answers[~talk.train] = ridges(states, talk.labels, talk.train, ~talk.train)[alpha]
     return answers, alpha
 
 
-def ridge(states: Array, labels: Array, fitted: NDArray[np.bool_], alpha: float) -> Array:
-    """Answers of a ridge for all rows."""
-    x, y = states[fitted], labels[fitted]
-    mean, centre = y.mean(axis=0), x.mean(axis=0)
-    x = x - centre
-    weights = np.linalg.solve(x.T @ x + alpha * np.eye(x.shape[1]), x.T @ (y - mean))
-    return mean + (states - centre) @ weights
+def ridges(states: Array, labels: Array, fitted: NDArray[np.bool_], asked: NDArray[np.bool_]) -> dict[float, Array]:
+    """By strength, the answers of a ridge for the rows that are asked."""
+    mean, centre = labels[fitted].mean(axis=0), states[fitted].mean(axis=0)
+    x, y, new = states[fitted] - centre, labels[fitted] - mean, states[asked] - centre
+    if len(x) < x.shape[1]:  # the same by the rows, of which there are fewer
+        inner, between = x @ x.T, new @ x.T
+        return {alpha: mean + between @ np.linalg.solve(inner + alpha * np.eye(len(x)), y) for alpha in ALPHAS}
+    inner, right = x.T @ x, x.T @ y
+    return {alpha: mean + new @ np.linalg.solve(inner + alpha * np.eye(len(inner)), right) for alpha in ALPHAS}
 
 
 def past_of(values: Array, groups: NDArray[np.int64]) -> Array:

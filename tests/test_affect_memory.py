@@ -213,3 +213,19 @@ def test_another_file_is_refused(reader: Any, tmp_path: Path) -> None:
         memory.add("Ada", "w5", time=5)
         with pytest.raises(LiminalError, match=r"later than that\. What was before is not kept"):
             memory.state("Ada", at=4)
+
+
+def test_the_benchmark_notices_what_is_mixed_up(reader: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
+    import affect_memory as script
+
+    monkeypatch.setattr(script, "ALONE", 40)
+    traffic = script.Traffic(persons=12, messages=400)
+    (tmp_path / "bench").mkdir()
+    found = script.states(tmp_path / "bench" / "affect.db", reader, traffic)
+    assert (found["persons"], found["mixed up"], found["left of the deleted"]) == (12, 0, 0)
+    assert found["left of the others"] == 11 and found["bytes of a person"] < 2000
+    with AffectMemory(tmp_path / "bench" / "affect.db", reader) as memory:
+        assert traffic.mixed_up(memory) == 1, "the deleted one"
+        memory.add_many([{**traffic.message(399), "person": memory.persons()[0]}])
+        assert traffic.mixed_up(memory) == 2
