@@ -117,8 +117,7 @@ def page() -> None:
             view.get_by_label("Next turn").fill(text)
             view.get_by_label("Next turn").press("Enter")
             view.wait_for_function(
-                "number => document.querySelector('#trajectory img')?.alt.includes(` over ${number} turn`)",
-                arg=number,
+                "number => document.querySelectorAll('#trajectory .points path').length == 3 * number", arg=number
             )
         view.wait_for_timeout(1500)
         view.screenshot(path=RESULTS / "page.png")

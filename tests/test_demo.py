@@ -11,9 +11,9 @@ import openpyxl
 import pytest
 from demo_kit import HOSTILE, TALK, assert_same, kept, rows_of, shown
 
-from liminal_hf import demo
+from liminal_hf import demo, explain
 from liminal_hf.chat import sharp_turn, trend
-from liminal_hf.demo._view import note_html, numbers_table, trajectory_html, turns_html, verdict_html
+from liminal_hf.demo._view import bars_html, note_html, trajectory_plot, turns_html, verdict_html
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS
 from liminal_hf.modeling.errors import LiminalError
 
@@ -35,20 +35,47 @@ def test_turns_are_those_of_the_pipeline(reader: demo.Reader, pad: Any) -> None:
     assert conversation.texts == tuple(text for _, text in TALK) and conversation.state.turns == 3
     assert conversation.rows[2]["trend"] == trend(expected[:1], expected[2])
     assert conversation.rows[2]["sharp"] == sharp_turn(expected[0], expected[2])
-    assert turns_html(conversation).count("SHARP TURN") == sum(row["sharp"] for row in conversation.rows)
+    assert turns_html(conversation).count("Escalates: ") == sum(row["sharp"] for row in conversation.rows)
 
 
 def test_one_text_is_that_of_the_pipeline(reader: demo.Reader, pad: Any) -> None:
     row, expected = reader.read("Good morning."), pad("Good morning.")
     assert_same(row, expected)
-    assert numbers_table(row, list(DIMENSIONS))["data"][0][:2] == ["pleasure", shown(row["pleasure"])]
-    assert row["pad_trajectory"][-1] == pytest.approx([expected[name] for name in DIMENSIONS])
-    assert len(row["pad_trajectory"]) == pad.model.config.num_outer_steps
+    bars = bars_html(row, pad.model.config)
+    low, high = expected["interval"]["arousal"]
+    assert f"<b>{shown(row['pleasure'])}</b>" in bars and f"80% {shown(low)} to {shown(high)}" in bars
+    # The scale is -1..1, and the bar of an interval begins where the interval does.
+    assert f'class="span" style="left:{50 + 50 * low:.1f}%;width:{50 * (high - low):.1f}%"' in bars
+    assert next(iter(expected["emotions"])) in bars
     long = reader.read("word " * 500)
     assert long["pleasure"] == pad("word " * 500)["pleasure"] and not long["truncated"]
     assert f"the mean of {len(long['windows'])} sentences" in verdict_html(long)
     turn = reader.say(demo.Conversation(), "word " * 500, "you")
     assert "its end was left out" in turns_html(turn)
+
+
+def test_the_figure_joins_no_two_speakers(reader: demo.Reader) -> None:
+    conversation = demo.Conversation()
+    assert trajectory_plot(conversation, list(DIMENSIONS), (-1, 1)) is None
+    for speaker, text in TALK:
+        conversation = reader.say(conversation, text, speaker)
+    traces = trajectory_plot(conversation, list(DIMENSIONS), (-1, 1)).data
+    assert [(trace.name, trace.x) for trace in traces[::3]] == [("Ana", (1, 3)), ("Ben", (2,))]
+    ana = traces[1]
+    for place, index in enumerate((0, 2)):
+        low, high = conversation.rows[index]["interval"]["arousal"]
+        assert ana.y[place] == conversation.rows[index]["arousal"]
+        assert ana.y[place] + ana.error_y.array[place] == pytest.approx(high)
+        assert ana.y[place] - ana.error_y.arrayminus[place] == pytest.approx(low)
+
+
+def test_which_words_moved_it_is_what_the_command_line_says(reader: demo.Reader, pad: Any) -> None:
+    assert (
+        reader.explain("I do not like this.")
+        == explain("I do not like this.", pad.model, tokenizer=pad.tokenizer).to_html()
+    )
+    with pytest.raises(LiminalError, match="The text is empty"):
+        reader.explain(" ")
 
 
 @pytest.mark.parametrize(
@@ -82,7 +109,8 @@ def test_a_stranger_s_text_stays_text(reader: demo.Reader) -> None:
     assert "<img" not in page and "<script" not in page and "<b>Eve" not in page
     assert "&lt;img" in page and "<bdi>&lt;b&gt;Eve" in page
     assert len(turns_html(reader.say(demo.Conversation(), "<" * 20_000, "you"))) < 6000
-    trajectory_html(conversation, list(DIMENSIONS), 390)
+    assert "<img" not in trajectory_plot(conversation, list(DIMENSIONS), (-1, 1)).to_json()
+    assert "<img" not in reader.explain(HOSTILE)
 
 
 # ---- tables ----

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,6 @@ from gradio_client import Client, handle_file
 
 from liminal_hf.chat import trend
 from liminal_hf.cli import main
-from liminal_hf.demo._view import _DOTS_PER_INCH
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS
 from liminal_hf.modeling.rows import in_words
 
@@ -164,23 +164,22 @@ def fits(page: Any) -> bool:
 
 def test_a_conversation_in_the_browser(browser: Any, address: str, pad: Any) -> None:
     expected = pad([{"role": "user", "speaker": speaker, "content": text} for speaker, text in TALK])
-    pictures = set()
     with visitor(browser, address) as page:
         for (speaker, text), row in zip(TALK, expected, strict=True):
             turn = say(page, speaker, text)
             assert text in turn and speaker in turn and in_words(row) in turn
             for name in DIMENSIONS:
                 assert f"{name} {shown(row[name])} \u00b1 {row['uncertainty'][name]:.2f}" in turn
+            # A marker for each turn in each panel.
             page.wait_for_function(
-                "seen => ![null, ...seen].includes(document.querySelector('#trajectory img')?.src ?? null)",
-                arg=list(pictures),
+                "count => document.querySelectorAll('#trajectory .points path').length == count",
+                arg=3 * page.locator("#log li").count(),
             )
-            pictures.add(page.locator("#trajectory img").get_attribute("src"))
             assert page.get_by_label("Next turn").input_value() == ""
         assert turn.count("falling") == list(trend(expected[:1], expected[2]).values()).count("falling")
         page.get_by_role("button", name="Start anew").click()
         page.get_by_text("No turn yet").wait_for()
-        assert page.locator("#trajectory img").count() == 0
+        page.locator("#trajectory").wait_for(state="hidden")
         assert say(page, "Ana", "Hello.").startswith("1. Ana")
 
 
@@ -219,11 +218,15 @@ def test_one_text_by_keyboard_alone(browser: Any, address: str, pad: Any) -> Non
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.innerText") == "Read this text"
         page.keyboard.press("Enter")
-        page.locator("#steps img").wait_for()
+        page.locator("#reading .bar").first.wait_for()
         for name in DIMENSIONS:
-            assert f"{name} {shown(row[name])}" in " ".join(page.locator("#values").inner_text().split())
+            assert f"{name} {shown(row[name])}" in " ".join(page.locator("#reading").inner_text().split())
         assert in_words(row) in page.locator("#reading").inner_text()
-        assert page.locator("#steps img").get_attribute("alt").startswith("The answer after each of 5 steps")
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.innerText") == "Which words moved it?"
+        page.keyboard.press("Enter")
+        words = page.frame_locator("#words iframe").locator("body")
+        assert "gone" in words.inner_text()
 
 
 def test_a_csv_goes_in_and_comes_back(browser: Any, address: str, pad: Any, tmp_path: Path) -> None:
@@ -247,6 +250,13 @@ def test_a_csv_goes_in_and_comes_back(browser: Any, address: str, pad: Any, tmp_
             page.get_by_text("Download predictions.csv").click()
         assert download.value.suggested_filename == "predictions.csv"
         rows = rows_of(Path(download.value.path()).read_bytes())
+        page.get_by_role("button", name="Make a report").click()
+        page.get_by_text("The report is ready").wait_for()
+        with page.expect_download() as download:
+            page.get_by_text("Download report.zip").click()
+        with zipfile.ZipFile(download.value.path()) as packed:
+            assert {"index.html", "scores.csv", "scores.xlsx", "methods.md"} <= set(packed.namelist())
+            assert "Good morning." in packed.read("index.html").decode()
     assert [row["id"] for row in rows] == ["1", "2", "'=3"] and "empty" in rows[1]["error"]
     for row in (rows[0], rows[2]):
         assert float(row["arousal"]) == pytest.approx(pad(row["said"])["arousal"], abs=6e-5)
@@ -256,15 +266,18 @@ def test_a_phone_s_width_needs_no_sideways_scrolling(browser: Any, address: str,
     with visitor(browser, address, width=390, has_touch=True) as page:
         assert fits(page)
         say(page, "n" * 40, "so " + "x" * 3000)
-        page.locator("#trajectory img").wait_for()
+        figure = page.locator("#trajectory .js-plotly-plot")
+        figure.wait_for()
         assert fits(page)
-        box = page.locator("#trajectory img").bounding_box()
-        width = page.locator("#trajectory img").evaluate("image => image.naturalWidth")
-        # Drawn for this width: a letter of 9 points stays at least 10 pixels high.
-        assert box["x"] >= 0 and box["x"] + box["width"] <= 390 and width / _DOTS_PER_INCH <= 4 < box["width"] / 60
+        box = figure.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 390
+        # The newest turn and its figure are in sight together.
+        page.evaluate("window.scrollTo(0, 0)")
+        assert page.locator("#log").bounding_box()["y"] >= 0
+        assert figure.bounding_box()["y"] + figure.bounding_box()["height"] <= 844
         page.get_by_role("tab", name="One text").click()
         page.get_by_role("button", name="Read this text").click()
-        page.locator("#steps img").wait_for()
+        page.locator("#reading .bar").first.wait_for()
         assert fits(page)
         page.get_by_role("tab", name="A table").click()
         page.locator("input[type=file][accept*=xlsx]").set_input_files(

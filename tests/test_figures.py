@@ -69,7 +69,6 @@ FIGURES: dict[str, Callable[..., Figure]] = {
     "steps_curve": lambda **k: f.steps_curve(TRAJECTORY, GOLD, **k),
     "conversation": lambda **k: f.conversation_trajectory(PAD, DOUBT, speakers=SPEAKERS, **k),
     "conversation of two": lambda **k: f.conversation_trajectory(PAD[:, :2], DOUBT[:, :2], **TWO, **k),
-    "refinement": lambda **k: f.refinement(PAD[:STEPS], uncertainty=DOUBT[0], **k),
     "probe_curves": lambda **k: f.probe_curves(PROBE, PROBE - 0.02, PROBE + 0.02, ["MiniLM", "BERT"], **k),
     "phrase_map": lambda **k: f.phrase_map(PLACED, ["a", "$b$", "c"], ["MiniLM", "BERT"], **k),
 }
@@ -303,14 +302,12 @@ def test_conversations_of_any_length_width_and_any_names() -> None:
     drawn(one)
     names = [f"$x^{{{index}}}$ \n{'n' * 60}" for index in range(14)]
     drawn(f.conversation_trajectory(np.tile(PAD, (20, 1))[:140], speakers=names * 10, sharp=[True] * 140))
-    for figure in (FIGURES["conversation"](width=3.7), FIGURES["refinement"](width=3.7), f.refinement(PAD[:1])):
-        image = drawn(figure)
-        assert image.shape[1] == round(100 * figure.get_figwidth())
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        box = figure.get_tightbbox(canvas.get_renderer())
-        assert box.x0 >= -0.01 and box.x1 <= figure.get_figwidth() + 0.01, "something is cut off"
-    np.testing.assert_array_equal(FIGURES["refinement"]().axes[0].lines[0].get_ydata(), PAD[:STEPS, 0])
+    figure = FIGURES["conversation"](width=3.7)
+    assert drawn(figure).shape[1] == round(100 * figure.get_figwidth())
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    box = figure.get_tightbbox(canvas.get_renderer())
+    assert box.x0 >= -0.01 and box.x1 <= figure.get_figwidth() + 0.01, "something is cut off"
 
 
 # ---- encoders ----
@@ -340,7 +337,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "rows": (lambda: f.predicted_vs_gold(PREDICTED, GOLD[:9]), r"`gold` must have the shape \(300, 3\), got \(9, 3\)"),
     "nan": (lambda: f.pad_distributions([[0, NAN, 0]]), r"`predicted` holds nan at index \(0, 1\)"),
     "empty": (lambda: f.emotional_field(np.zeros((0, 3)), np.zeros((0, 3))), "`predicted` is empty"),
-    "no numbers": (lambda: f.refinement([["a", "b", "c"]]), r"`trajectory` must be numbers in the shape \(K, 3\)"),
+    "no numbers": (lambda: f.conversation_trajectory([["a", "b", "c"]]), "`pad` must be numbers in the shape"),
     "ragged": (lambda: f.step_attention([[1], [0.5, 0.5]]), "`attention` must be numbers"),
     "not square": (lambda: f.step_attention(np.zeros((2, 3))), "square"),
     "gold scale": (lambda: f.predicted_vs_gold(PREDICTED, 3 + GOLD), r"must lie in -1\.\.1 .*--scale LOW,HIGH"),

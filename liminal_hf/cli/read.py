@@ -76,9 +76,8 @@ def predict(
         console.print(table)
         low, high = (f"{end:g}" for end in config.label_range)
         hint = "; most texts lie close to 0" if (low, high) == ("-1", "1") else ""
-        below = " In per cent: how many of the model's training texts lie below."
-        percent = below if config.prediction_quantiles is not None else ""
-        console.print(f"From {low} to {high}{hint}.{percent}", style="dim")
+        spread = " \u00b1: standard deviation; 80% intervals: --json."
+        console.print(f"From {low} to {high}{hint}.{spread}", style="dim")
     report(long, len(texts), "longer than the model reads at once, read sentence by sentence (liminal timeline)")
     report(unlike, len(texts), "unlike the training texts (another language, code): the numbers mean little")
     why = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common(5))
@@ -164,11 +163,10 @@ def one_line(text: str, width: int = 200) -> str:
 
 
 def cell(row: dict[str, Any], name: str) -> str:
-    """A target's value for a table, and in per cent how many training texts lie below."""
+    """A target's value and its standard deviation, for a table."""
     if row[name] is None:
         return "-"
-    value = f"{row[name]:+.2f}"
-    return value if row["percentile"] is None else f"{value} {row['percentile'][name]:3.0f}%"
+    return f"{row[name]:+.2f}" + (f" \u00b1{row['uncertainty'][name]:.2f}" if row["uncertainty"] else "")
 
 
 def chat(

@@ -1,22 +1,22 @@
 """The page as gradio's components, and the server that shows it."""
 
+import html
 import tempfile
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..modeling.errors import LiminalError
-from ._reader import ENDINGS, MAX_BYTES, MAX_ROWS, Conversation, Reader, Scored, columns_of
+from ._reader import ENDINGS, MAX_BYTES, MAX_ROWS, Conversation, Reader, columns_of
 from ._view import (
     INTRODUCTION,
     STYLE,
+    bars_html,
     cell_text,
     note_html,
-    numbers_table,
-    steps_html,
-    trajectory_html,
+    trajectory_plot,
     turns_html,
-    verdict_html,
 )
 
 if TYPE_CHECKING:
@@ -34,13 +34,11 @@ def build(pipeline: Any) -> "Blocks":  # noqa: C901  (the page from top to botto
         pipeline: a `pipeline("pad-regression")` of a model with an encoder.
 
     Raises:
-        ImportError: gradio or matplotlib is missing.
+        ImportError: gradio or plotly is missing.
     """
     gr = _gradio()
     reader = Reader(pipeline)
-    targets = reader.targets
-    # The last input of what draws is the window's width, which only the browser knows.
-    width_of_window = "(...inputs) => [...inputs.slice(0, -1), window.innerWidth]"
+    targets, config = reader.targets, pipeline.model.config
     to_the_last_turn = (
         "() => { const log = document.querySelector('#log [role=log]'); log.scrollTop = log.scrollHeight; }"
     )
@@ -58,32 +56,40 @@ def build(pipeline: Any) -> "Blocks":  # noqa: C901  (the page from top to botto
 
         return answer
 
-    def show_turn(text: str, speaker: str, conversation: Conversation, pixels: Any) -> tuple[Any, ...]:
+    def show_turn(text: str, speaker: str, conversation: Conversation) -> tuple[Any, ...]:
         try:
             conversation = reader.say(conversation, text, speaker)
         except ValueError as error:
             return conversation, gr.skip(), gr.skip(), gr.skip(), note_html(str(error), wrong=True)
-        return conversation, "", turns_html(conversation), trajectory_html(conversation, targets, pixels), ""
+        plot = trajectory_plot(conversation, targets, config.label_range)
+        return conversation, "", turns_html(conversation), gr.Plot(plot, visible=plot is not None), ""
 
     def show_nothing() -> tuple[Any, ...]:
-        return Conversation(), turns_html(Conversation()), "", note_html("A new conversation.")
+        nothing = gr.Plot(None, visible=False)
+        return Conversation(), turns_html(Conversation()), nothing, note_html("A new conversation.")
 
-    def show_reading(text: str, pixels: Any) -> tuple[Any, ...]:
+    def show_reading(text: str) -> str:
         try:
-            row = reader.read(text)
+            return bars_html(reader.read(text), config)
         except ValueError as error:
-            return gr.Dataframe(visible=False), note_html(str(error), wrong=True), ""
-        said = f'<div class="liminal"><p>{verdict_html(row)}</p></div>'
-        return gr.Dataframe(numbers_table(row, targets), visible=True), said, steps_html(row, targets, pixels)
+            return note_html(str(error), wrong=True)
+
+    def show_words(text: str) -> str:
+        try:
+            content = html.escape(reader.explain(text), quote=True)
+        except ValueError as error:
+            return note_html(str(error), wrong=True)
+        return f'<iframe class="words" title="Which words moved the answer" sandbox srcdoc="{content}"></iframe>'
 
     def show_columns(path: str | None) -> tuple[Any, ...]:
         if path is None:
-            return gr.Dropdown(choices=[], value=None), ""
+            return gr.Dropdown(choices=[], value=None), gr.Dropdown(choices=[], value=None), ""
         try:
             names, likely = columns_of(path)
         except (ValueError, ImportError) as error:
-            return gr.Dropdown(choices=[], value=None), note_html(str(error), wrong=True)
-        return gr.Dropdown(choices=names, value=likely), ""
+            nothing = gr.Dropdown(choices=[], value=None)
+            return nothing, nothing, note_html(str(error), wrong=True)
+        return gr.Dropdown(choices=names, value=likely), gr.Dropdown(choices=names, value=None), ""
 
     def show_table(path: str | None, column: str | None, progress: Any = gr.Progress()) -> tuple[Any, ...]:  # noqa: B008
         try:
@@ -96,19 +102,39 @@ def build(pipeline: Any) -> "Blocks":  # noqa: C901  (the page from top to botto
         first = scored.columns.select(names).slice(0, _PREVIEW)
         cells = [[cell_text(value) for value in row.values()] for row in first.to_pylist()]
         preview = gr.Dataframe({"headers": names, "data": cells}, visible=True)
-        button = gr.DownloadButton(f"Download predictions{scored.ending}", value=saved(scored), interactive=True)
+        button = gr.DownloadButton(f"Download predictions{scored.ending}", value=saved(scored.save), interactive=True)
         return button, preview, note_html(str(scored))
 
-    def saved(scored: Scored) -> str:
+    def saved(write: Callable[[str], Path]) -> str:
         # Straight into gradio's cache, which it clears by the hour.
         with tempfile.TemporaryDirectory() as folder:
-            path = scored.save(folder)
+            path = write(folder)
             return gr.processing_utils.save_bytes_to_cache(path.read_bytes(), path.name, result.GRADIO_CACHE)
+
+    def make_report(
+        path: str | None,
+        column: str | None,
+        group: str | None,
+        progress: Any = gr.Progress(),  # noqa: B008
+    ) -> tuple[Any, ...]:
+        try:
+            if path is None:
+                raise LiminalError("There is no file yet. Choose a table first.")
+
+            def write(folder: str) -> Path:
+                return reader.report(
+                    path, column or "text", group or None, folder, lambda share: progress(share, desc="Reading")
+                )
+
+            button = gr.DownloadButton("Download report.zip", value=saved(write), interactive=True)
+        except (ValueError, ImportError) as error:
+            return gr.DownloadButton(value=None, interactive=False), note_html(str(error), wrong=True)
+        return button, note_html("The report is ready: open index.html in it.")
 
     def score(path: str, column: str) -> tuple[str, dict[str, int]]:
         scored = reader.score(path, column)
         counts = {"rows": len(scored.columns), "errors": scored.errors, "long": scored.long}
-        return saved(scored), counts
+        return saved(scored.save), counts
 
     def say(text: str, speaker: str, conversation: Conversation) -> tuple[Conversation, dict[str, Any]]:
         conversation = reader.say(conversation, text, speaker)
@@ -116,41 +142,38 @@ def build(pipeline: Any) -> "Blocks":  # noqa: C901  (the page from top to botto
 
     with gr.Blocks(title="How a text feels", analytics_enabled=False, delete_cache=(_HOUR, _HOUR)) as page:
         gr.HTML(INTRODUCTION)
-        pixels = gr.Number(visible=False)
         with gr.Tab("Conversation"):
             session = gr.State(Conversation(), time_to_live=6 * _HOUR)
             with gr.Row():
                 with gr.Column(scale=4, min_width=300):
                     log = gr.HTML(turns_html(Conversation()), elem_id="log")
-                    text = gr.Textbox(label="Next turn", placeholder="Say something", max_lines=6, elem_id="turn")
-                    speaker = gr.Textbox("you", label="Who speaks", info="Each speaker is remembered apart.")
-                    with gr.Row():
-                        send = gr.Button("Read this turn", variant="primary", size="md", min_width=120)
-                        new = gr.Button("Start anew", size="md", min_width=120)
-                    note = gr.HTML(elem_id="note")
-                    gr.Examples(_EXAMPLES, text, label="Such as")
                 with gr.Column(scale=5, min_width=300):
-                    trajectory = gr.HTML(elem_id="trajectory")
+                    trajectory = gr.Plot(visible=False, show_label=False, elem_id="trajectory")
+            text = gr.Textbox(label="Next turn", placeholder="Say something", max_lines=6, elem_id="turn")
+            with gr.Row():
+                send = gr.Button("Read this turn", variant="primary", size="md", min_width=120)
+                new = gr.Button("Start anew", size="md", min_width=120)
+            note = gr.HTML(elem_id="note")
+            speaker = gr.Textbox("you", label="Who speaks", info="Each speaker is remembered apart.")
+            gr.Examples(_EXAMPLES, text, label="Such as")
             gr.on(
                 [send.click, text.submit],
                 show_turn,
-                [text, speaker, session, pixels],
+                [text, speaker, session],
                 [session, text, log, trajectory, note],
-                js=width_of_window,
                 **private,
             ).then(None, js=to_the_last_turn)
             new.click(show_nothing, None, [session, log, trajectory, note], **private)
-        with gr.Tab("One text"), gr.Row():
-            with gr.Column(scale=4, min_width=300):
-                one = gr.Textbox("What a lovely surprise!", label="Text", lines=4, max_lines=12, elem_id="one")
-                go = gr.Button("Read this text", variant="primary")
-                values = gr.Dataframe(visible=False, interactive=False, elem_id="values", show_label=False)
-                reading = gr.HTML(elem_id="reading")
-                gr.Examples(_EXAMPLES, one, label="Such as")
-            with gr.Column(scale=5, min_width=300):
-                steps = gr.HTML(elem_id="steps")
-            shown = [values, reading, steps]
-            gr.on([go.click, one.submit], show_reading, [one, pixels], shown, js=width_of_window, **private)
+        with gr.Tab("One text"):
+            one = gr.Textbox("What a lovely surprise!", label="Text", lines=3, max_lines=12, elem_id="one")
+            with gr.Row():
+                go = gr.Button("Read this text", variant="primary", size="md", min_width=120)
+                why = gr.Button("Which words moved it?", size="md", min_width=120)
+            reading, words = gr.HTML(elem_id="reading"), gr.HTML(elem_id="words")
+            gr.Examples(_EXAMPLES, one, label="Such as")
+            read_now = gr.on([go.click, one.submit], show_reading, one, reading, **private)
+            read_now.then(lambda: "", None, words, **private)
+            why.click(show_words, one, words, **private)
         with gr.Tab("A table"):
             gr.Markdown(
                 f"At most {MAX_ROWS:,} rows: CSV, TSV, Excel, JSON lines, Parquet or SPSS. The table comes back as it "
@@ -164,8 +187,13 @@ def build(pipeline: Any) -> "Blocks":  # noqa: C901  (the page from top to botto
             preview = gr.Dataframe(
                 visible=False, interactive=False, wrap=True, label="The first rows", elem_id="preview"
             )
-            file.change(show_columns, file, [column, summary], **private)
+            group = gr.Dropdown([], label="Column with groups (may stay empty)", elem_id="group")
+            describe = gr.Button("Make a report")
+            told = gr.HTML(elem_id="told")
+            document = gr.DownloadButton("Download report.zip", interactive=False)
+            file.change(show_columns, file, [column, group, summary], **private)
             read_all.click(show_table, [file, column], [result, preview, summary], **private)
+            describe.click(make_report, [file, column, group], [document, told], **private)
 
         # For gradio_client alone: what it says and gets is not shown on the page.
         heard, who = gr.Textbox(visible=False), gr.Textbox("you", visible=False)
@@ -189,7 +217,7 @@ def launch(pipeline: Any, *, host: str | None = None, port: int | None = None, b
 
     Raises:
         OSError: the port is taken.
-        ImportError: gradio or matplotlib is missing.
+        ImportError: gradio or plotly is missing.
     """
     gr = _gradio()
     page = build(pipeline)
@@ -226,7 +254,7 @@ def launch(pipeline: Any, *, host: str | None = None, port: int | None = None, b
 def _gradio() -> Any:
     try:
         import gradio
-        import matplotlib  # noqa: F401 (the figures need it)
+        import plotly  # noqa: F401 (the figure of a conversation needs it)
     except ImportError:
-        raise ImportError("The page needs gradio and matplotlib: pip install 'liminal_hf[demo]'") from None
+        raise ImportError("The page needs gradio and plotly: pip install 'liminal_hf[demo]'") from None
     return gradio

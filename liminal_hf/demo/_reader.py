@@ -1,5 +1,7 @@
 """What the page asks of a pipeline: a turn, a text, a table; and what one visitor may ask of the machine."""
 
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import torch
 
 from ..chat import sharp_turn, trend
 from ..data.answers import answers_table
+from ..data.answers import columns_of as answers_columns
 from ..data.tables import TableSettings, column_names, open_table, write_table
+from ..explaining import explain
 from ..modeling.conversation import ConversationState
 from ..modeling.errors import LiminalError
 from ..modeling.texts import checked_text, is_missing
+from ..scoring import Scorer
 
 # What one visitor may ask of the machine that all share.
 MAX_CHARACTERS, MAX_NAME, MAX_TURNS = 20_000, 40, 200
@@ -96,6 +100,7 @@ class Reader:
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
         self.targets: list[str] = pipeline.model.config.targets
+        self._scorer: Scorer | None = None
 
     def say(self, conversation: Conversation, text: str, speaker: str) -> Conversation:
         """The conversation after one more turn.
@@ -118,29 +123,59 @@ class Reader:
         return Conversation(answer["memory"], (*conversation.rows, row), (*conversation.texts, text))
 
     def read(self, text: str) -> dict[str, Any]:
-        """The pipeline's row of one text, and how it came about.
-
-        Returns:
-            The row, with `pad_trajectory` (K lists of T; None where the head has none, and for a text that is read in
-            windows).
+        """The pipeline's row of one text.
 
         Raises:
             LiminalError: the text can't be read.
         """
-        text, pipeline = _text(text), self.pipeline
-        tokens = pipeline.preprocess(text)
-        if tokens["windows"][0] is not None:
-            return {**pipeline(text), "pad_trajectory": None}
-        about = {name: tokens.pop(name) for name in ("truncated", "windows", "error")}
-        with torch.inference_mode():
-            output = pipeline.model(**{name: value.to(pipeline.device) for name, value in tokens.items()})
-        answers = {name: output[name] for name in ("logits", "uncertainty", "in_domain") if name in output}
-        row = pipeline.postprocess({**answers, **about})
-        if row["error"] is not None:
-            raise LiminalError(f"The text can't be read: {row['error']}.")
-        steps = output.pad_trajectory
-        trajectory = None if steps is None else steps[0].double().tolist()
-        return {**row, "pad_trajectory": trajectory}
+        row: dict[str, Any] = self.pipeline(_text(text))
+        return row
+
+    def explain(self, text: str) -> str:
+        """Which words moved the answer, as a page of its own.
+
+        Raises:
+            LiminalError: the text can't be read, or has no word.
+        """
+        if self._scorer is None:
+            self._scorer = Scorer(self.pipeline.model, tokenizer=self.pipeline.tokenizer)
+        return explain(_text(text), self._scorer).to_html()
+
+    def report(
+        self,
+        path: str | Path,
+        column: str,
+        group: str | None,
+        folder: str | Path,
+        progress: Callable[[float], None] | None = None,
+    ) -> Path:
+        """What `liminal report` writes of a table, packed.
+
+        Args:
+            path, column, progress: as in `score`.
+            group: column whose values are compared, or None.
+            folder: gets the file `report.zip`.
+
+        Raises:
+            LiminalError: as `score`.
+        """
+        from ..reporting import report
+
+        def tell(done: int, total: int) -> None:
+            if progress is not None:
+                progress(done / max(total, 1))
+
+        with _opened(path) as path, tempfile.TemporaryDirectory() as place:
+            target = Path(place) / "report"
+            # Names of an earlier reading may be in the file.
+            taken = {name.lower() for name in answers_columns(self.pipeline.model.config).names}
+            prefix = "new_" if taken & {name.lower() for name in column_names(path)} else ""
+            made = report(
+                path, target, self.pipeline.model.name_or_path, text=column, group=group, prefix=prefix, progress=tell
+            )
+            if made.counts["rows"] > MAX_ROWS:
+                raise LiminalError(f"The file has more than {MAX_ROWS:,} rows, the most this page takes. Split it.")
+            return Path(shutil.make_archive(str(Path(folder) / "report"), "zip", target))
 
     def score(self, path: str | Path, column: str = "text", progress: Callable[[float], None] | None = None) -> Scored:
         """A table with answers added; see `Scored`.

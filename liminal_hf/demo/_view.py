@@ -1,29 +1,28 @@
 """What the page shows: turns, numbers and figures as HTML, with every text of a visitor escaped."""
 
-import base64
 import html
-import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .. import figures
 from ..modeling.rows import in_words
 from ._reader import Conversation, count_of
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
-_DOTS_PER_INCH = 144
-_WIDE, _NARROW, _PHONE = 6.4, 3.7, 640
 _ARROWS = {"rising": "\u25b2", "falling": "\u25bc"}
+# Okabe & Ito's colours that are clear on white and on black.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
+_GREY, _FAINT = "#7a7a7a", "rgba(128,128,128,.25)"
 
 STYLE = """
 .gradio-container { max-width: min(1200px, 100vw) !important; margin: 0 auto !important; }
 .gradio-container :is(.app, .app > .wrap, .contain, .tabs, .tabitem, .column, .row) { min-width: 0; max-width: 100%; }
+iframe.words { width: 100%; height: 60vh; border: 0; border-radius: 6px; }
 footer .divider { display: none; }
 .liminal { line-height: 1.45; overflow-wrap: anywhere; }
 .liminal h1 { font-size: 1.5rem; margin: 0 0 .2rem; }
 .liminal p { margin: .15rem 0; }
-.liminal img { display: block; width: 100%; height: auto; background: white; border-radius: 6px; }
 .liminal ol { list-style: none; margin: 0; padding: 0; }
 .liminal li { margin: 0; padding: .5rem 0 .5rem .7rem; border-left: 4px solid transparent; }
 .liminal li + li { border-top: 1px solid var(--border-color-primary); }
@@ -33,12 +32,22 @@ footer .divider { display: none; }
 .dark .liminal .mark { color: #FF9A57; }
 .liminal .faint { opacity: .78; }
 .liminal .wrong { border-left: 4px solid #D55E00; padding: .3rem .6rem; }
-.liminal[role=log] { max-height: 460px; overflow-y: auto; }
+.liminal[role=log] { max-height: min(460px, 34vh); overflow-y: auto; }
+.bars .target { padding-bottom: .6rem; }
+.bars .target span { margin-left: .8rem; }
+.bars .bar { position: relative; height: 1.1rem; border-bottom: 1px solid #808080; }
+.bars .scale { display: flex; justify-content: space-between; margin-top: -.6rem; opacity: .78; }
+.bars i { position: absolute; }
+.bars .zone { top: 0; bottom: 0; background: rgba(128, 128, 128, .25); }
+.bars .span { top: .4rem; height: .3rem; background: #0072B2; }
+.bars .dot { top: .15rem; height: .8rem; margin-left: -.2rem; min-width: .4rem; background: #D55E00; }
+@media (max-width: 640px) { .liminal[role=log] { max-height: 24vh; } }
 """
 
 INTRODUCTION = """<div class="liminal"><h1>How a text feels</h1>
 <p>Pleasure, arousal and dominance as readers perceive them, from &minus;1 to 1. Most texts lie close to 0. It is an
 estimate of how a text reads, no diagnosis of who wrote it.</p></div>"""
+_ESCALATES = "Escalates: less pleasure, more arousal than before"
 EMPTY = '<p class="faint">No turn yet. Type one below and press Enter.</p>'
 
 
@@ -55,16 +64,35 @@ def _signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
-def numbers_table(row: dict[str, Any], targets: list[str]) -> dict[str, Any]:
-    """The targets of one row for `gr.Dataframe`, a line each, with what the model has of uncertainty and percentile."""
-    doubts, percentiles = row["uncertainty"], row["percentile"]
-    names = [name for name in targets if row[name] is not None]
-    columns = {"": names, "value": [_signed(row[name]) for name in names]}
-    if doubts:
-        columns["\u00b1"] = [f"{doubts[name]:.2f}" for name in names]
-    if percentiles:
-        columns["higher than"] = [f"{percentiles[name]:.0f}% of texts" for name in names]
-    return {"headers": list(columns), "data": [list(cells) for cells in zip(*columns.values(), strict=True)]}
+def bars_html(row: dict[str, Any], config: Any) -> str:
+    """The targets of one row as bars on their scale (answer, 80% interval, neutral zone), and in words."""
+    low, high = config.label_range
+
+    def part(start: float, end: float, look: str) -> str:
+        left, right = (100 * (min(max(value, low), high) - low) / (high - low) for value in (start, end))
+        return f'<i class="{look}" style="left:{left:.1f}%;width:{right - left:.1f}%"></i>'
+
+    lines = []
+    for name, zone in zip(config.targets, config.neutral_zone, strict=True):
+        value = row[name]
+        if value is None:
+            continue
+        ends = row["interval"][name] if row["interval"] else None
+        spread = "" if ends is None else f"80% {_signed(ends[0])} to {_signed(ends[1])}"
+        bar = part(*zone, "zone") + ("" if ends is None else part(*ends, "span")) + part(value, value, "dot")
+        said = row["verdict"][name] if row["verdict"] else ""
+        lines.append(
+            f'<div class="target"><p>{html.escape(name)} <b>{_signed(value)}</b> <span>{said}</span> '
+            f'<span class="faint">{spread}</span></p><div class="bar" aria-hidden="true">{bar}</div></div>'
+        )
+    scale = f"<span>{low:g}</span><span>{(low + high) / 2:g}</span><span>{high:g}</span>"
+    words = list((row["emotions"] or {}).items())[:3]
+    likely = ", ".join(f"{word} {share:.0%}" for word, share in words)
+    return (
+        f'<div class="liminal bars"><p>{verdict_html(row)}</p>{"".join(lines)}<div class="scale">{scale}</div>'
+        '<p class="faint">Orange: the answer. Blue: its 80% interval. Shaded: neutral.</p>'
+        f"{f'<p>Emotion words: {likely}</p>' if words else ''}</div>"
+    )
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -92,7 +120,7 @@ def turns_html(conversation: Conversation) -> str:
     """The turns as HTML, the newest last."""
     turns = []
     for row, text in zip(conversation.rows, conversation.texts, strict=True):
-        mark = '<div class="mark">SHARP TURN: less pleasure, more arousal</div>' if row["sharp"] else ""
+        mark = f'<div class="mark">{_ESCALATES}</div>' if row["sharp"] else ""
         said = f"<div><b>{row['turn'] + 1}. {_shown(row['speaker'])}</b> {_shown(text)}</div>"
         look = ' class="sharp"' if row["sharp"] else ""
         turns.append(f"<li{look}>{said}<div>{_line(row)}</div><div>{verdict_html(row)}</div>{mark}</li>")
@@ -105,45 +133,69 @@ def note_html(text: str, wrong: bool = False) -> str:
     return f'<div class="liminal"><p{look}>{html.escape(text)}</p></div>' if text else ""
 
 
-def _picture(figure: "Figure", says: str) -> str:
-    """A figure as an image in HTML, with words for those who can't see it."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<div class="liminal"><img src="data:image/png;base64,{data}" alt="{html.escape(says)}"></div>'
+def trajectory_plot(conversation: Conversation, targets: list[str], value_range: Sequence[float]) -> "Figure | None":
+    """The targets over the turns as an interactive figure: a panel per target, a line per speaker, 80% intervals."""
+    from plotly.graph_objects import Figure, Scatter
+    from plotly.subplots import make_subplots
 
-
-def _inches(pixels: Any) -> float:
-    """The width of a figure for a window of so many pixels."""
-    return _NARROW if isinstance(pixels, int | float) and 0 < pixels < _PHONE else _WIDE
-
-
-def trajectory_html(conversation: Conversation, targets: list[str], pixels: Any) -> str:
     rows = conversation.rows
     shown = [name for name in targets if rows and rows[0][name] is not None]
     if not shown:
-        return ""
-    doubts = [[row["uncertainty"][name] for name in shown] for row in rows if row["uncertainty"]]
-    figure = figures.conversation_trajectory(
-        [[row[name] for name in shown] for row in rows],
-        doubts or None,
-        speakers=[row["speaker"] for row in rows],
-        sharp=[row["sharp"] for row in rows],
-        octants=[row["octant"] for row in rows] if rows[0]["octant"] else None,
-        targets=shown,
-        width=_inches(pixels),
+        return None
+    figure: Figure = make_subplots(rows=len(shown), shared_xaxes=True, vertical_spacing=0.06)
+    for number, speaker in enumerate(dict.fromkeys(row["speaker"] for row in rows)):
+        own = [index for index, row in enumerate(rows) if row["speaker"] == speaker]
+        for panel, name in enumerate(shown, 1):
+            values = [rows[index][name] for index in own]
+            ends = [(rows[index]["interval"] or {name: (value, value)})[name]
+                    for index, value in zip(own, values, strict=True)]  # fmt: skip
+            figure.add_trace(
+                Scatter(
+                    x=[index + 1 for index in own],
+                    y=values,
+                    error_y={
+                        "type": "data",
+                        "symmetric": False,
+                        "array": [high - value for (_, high), value in zip(ends, values, strict=True)],
+                        "arrayminus": [value - low for (low, _), value in zip(ends, values, strict=True)],
+                        "thickness": 1,
+                    },
+                    mode="lines+markers",
+                    name=html.escape(_short(speaker, 20)),
+                    legendgroup=str(number),
+                    showlegend=panel == 1,
+                    line={"color": _COLOURS[number % len(_COLOURS)]},
+                    marker={"symbol": number % 30, "size": 9},
+                    hovertext=[html.escape(_short(conversation.texts[index], 80)) for index in own],
+                    hovertemplate="%{y:+.2f}<br>%{hovertext}",
+                ),
+                row=panel,
+                col=1,
+            )
+    points = [end for row in rows for name in shown for end in (row["interval"] or {name: (row[name],)})[name]]
+    middle = sum(value_range) / 2
+    reach = 1.1 * max(*(abs(point - middle) for point in points), 0.1 * (value_range[1] - value_range[0]))
+    for panel, name in enumerate(shown, 1):
+        axis = {"title": name, "range": [middle - reach, middle + reach], "zeroline": False, "gridcolor": _FAINT}
+        figure.update_yaxes(axis, row=panel, col=1)
+        figure.add_hline(middle, line={"color": _GREY, "width": 1}, row=panel, col=1)
+    for index, row in enumerate(rows):
+        if row["sharp"]:
+            figure.add_vline(index + 1, line={"color": "#D55E00", "dash": "dot"})
+    figure.update_xaxes(gridcolor=_FAINT, dtick=max(1, len(rows) // 12), range=[0.5, len(rows) + 0.5])
+    figure.update_xaxes(title="turn", row=len(shown), col=1)
+    # Colours that can be read on white and on black, as the page is light or dark.
+    clear = "rgba(0,0,0,0)"
+    figure.update_layout(
+        height=70 + 85 * len(shown),
+        margin={"l": 10, "r": 10, "t": 10, "b": 10},
+        font={"color": _GREY, "size": 12},
+        paper_bgcolor=clear,
+        plot_bgcolor=clear,
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+        modebar={"remove": ["zoom", "pan", "select", "lasso", "zoomIn", "zoomOut", "autoScale", "resetScale"]},
     )
-    return _picture(figure, f"{', '.join(shown)} over {count_of(len(rows), 'turn')}, as in the list of turns.")
-
-
-def steps_html(row: dict[str, Any], targets: list[str], pixels: Any) -> str:
-    if row["pad_trajectory"] is None or None in [row[name] for name in targets]:
-        return ""
-    doubt = list(row["uncertainty"].values()) if row["uncertainty"] else None
-    figure = figures.refinement(row["pad_trajectory"], uncertainty=doubt, targets=targets, width=_inches(pixels))
-    count = len(row["pad_trajectory"])
-    first, last = (", ".join(_signed(value) for value in row["pad_trajectory"][i]) for i in (0, -1))
-    return _picture(figure, f"The answer after each of {count} steps: {first} after the first, {last} after the last.")
+    return figure
 
 
 def cell_text(value: Any) -> str:

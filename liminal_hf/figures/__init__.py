@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..modeling.errors import LiminalError
-from .conversation import conversation_trajectory, one_conversation, refinement, sharp_turns
+from .conversation import conversation_trajectory, one_conversation, sharp_turns
 from .encoders import phrase_map, probe_curves, read_probe
 from .files import PREDICTION_FORMATS, Predictions, read_predictions, write_predictions
 from .predictions import (
@@ -35,7 +35,7 @@ __all__ = [
     "FIGURE_FORMATS", "KINDS", "LOG_COLUMNS", "PREDICTION_FORMATS", "Predictions", "breathing_animation",
     "conversation_trajectory", "emotional_field", "heartbeat", "pad_distributions", "phrase_map",
     "pleasure_arousal_plane", "plot", "predicted_vs_gold", "probe_curves", "read_log", "read_predictions",
-    "read_probe", "refinement", "reliability", "save_figure", "save_gif", "sentence_timeline", "sharp_turns",
+    "read_probe", "reliability", "save_figure", "save_gif", "sentence_timeline", "sharp_turns",
     "step_attention", "steps_curve", "training_curves", "write_predictions",
 ]  # fmt: skip
 
