@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .modeling.pipeline_liminal import PADRegressionPipeline as PADRegressionPipeline
     from .modeling.pipeline_liminal import octant as octant
     from .modeling.pooling import POOLERS as POOLERS
+    from .reporting import report as report
     from .scoring.affect_memory import AffectMemory as AffectMemory
     from .timelines import timeline as timeline
     from .training.args import LiminalTrainingArguments as LiminalTrainingArguments
@@ -65,6 +66,7 @@ _PUBLIC = {
     "PADRegressionPipeline": "modeling.pipeline_liminal",
     "octant": "modeling.pipeline_liminal",
     "POOLERS": "modeling.pooling",
+    "report": "reporting",
     "timeline": "timelines",
     "LiminalTrainer": "training.trainer",
     "LiminalTrainingArguments": "training.args",

@@ -32,6 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "scoring": {"modeling", "inference", "io", "metrics", "data", "export"},
     "explaining": {"modeling", "export", "scoring"},
     "figures": {"modeling", "io", "metrics", "data", "training", "chat"},
+    "reporting": {"modeling", "io", "data", "export", "scoring", "figures"},
     "plots": {"figures"},
     "visualization": {"figures"},
     "demo": {"modeling", "inference", "data", "chat", "scoring", "explaining", "reporting"},

@@ -1,4 +1,4 @@
-"""The command line `liminal`: predict, explain, chat, demo, score, timeline, train, evaluate, plot, probe, push, ...
+"""The command line `liminal`: predict, explain, chat, demo, score, report, timeline, train, evaluate, plot, push, ...
 
 Requires typer and rich. A command imports what it needs when it runs. An error that a person can put right (a missing
 file, an empty text, a package that is not installed) is printed as one message with exit status 2;
@@ -18,6 +18,7 @@ from .explain import explain
 from .figures import plot, probe
 from .hub import export, push, verify
 from .read import chat, demo, predict
+from .report import report
 from .score import score
 from .shared import TextCommand, find_checkpoint, load
 from .timeline import timeline
@@ -89,5 +90,5 @@ def _options(
 app.command(cls=TextCommand)(predict)
 app.command(cls=TextCommand)(timeline)
 app.command(cls=TextCommand)(explain)
-for _command in (chat, demo, score, probe, train, evaluate, plot, push, verify, export):
+for _command in (chat, demo, score, report, probe, train, evaluate, plot, push, verify, export):
     app.command()(_command)

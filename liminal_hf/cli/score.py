@@ -127,7 +127,7 @@ def score(
     checkpoint = find_checkpoint(model or DEFAULT_CHECKPOINT)
     if (person is None) != (ratings is None) or (person is None and (when or scale)):
         raise LiminalError("Persons need both: --person COLUMN --ratings COLUMNS (--time and --scale go with them).")
-    with _score_progress() as tell:
+    with score_progress() as tell:
         if person is None or ratings is None:
             report = score_table(source, output, checkpoint, settings, progress=tell)
         else:
@@ -137,7 +137,7 @@ def score(
 
 
 @contextmanager
-def _score_progress() -> Iterator[Callable[[int, int], None]]:
+def score_progress() -> Iterator[Callable[[int, int], None]]:
     """Rows done, rate and time left: a bar on a terminal, else a line every half minute."""
     console = Console(stderr=True)
     start: tuple[float, int] | None = None  # when rows began to come, and how many were done by then

@@ -24,6 +24,7 @@ from .predictions import (
 )
 from .run import LOG_COLUMNS, breathing_animation, heartbeat, read_log, save_gif, training_curves
 from .style import count_of
+from .tables import group_means, means_over_time
 from .timeline import sentence_timeline
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FIGURE_FORMATS", "KINDS", "LOG_COLUMNS", "PREDICTION_FORMATS", "Predictions", "breathing_animation",
-    "conversation_trajectory", "emotional_field", "heartbeat", "pad_distributions", "phrase_map",
-    "pleasure_arousal_plane", "plot", "predicted_vs_gold", "probe_curves", "read_log", "read_predictions",
+    "conversation_trajectory", "emotional_field", "group_means", "heartbeat", "means_over_time", "pad_distributions",
+    "phrase_map", "pleasure_arousal_plane", "plot", "predicted_vs_gold", "probe_curves", "read_log", "read_predictions",
     "read_probe", "reliability", "save_figure", "save_gif", "sentence_timeline", "sharp_turns",
     "step_attention", "steps_curve", "training_curves", "write_predictions",
 ]  # fmt: skip
@@ -103,6 +104,7 @@ def plot(
         True
     """
     name = kind.replace("_", "-")
+    name = f"pad-{name}" if f"pad-{name}" in KINDS else name
     if name not in KINDS:
         lines = "\n".join(f"  {known:<18} {entry.source}" for known, entry in KINDS.items())
         raise LiminalError(f"There is no figure {kind!r}. There are, with what they are drawn from:\n{lines}")

@@ -44,7 +44,13 @@ def _pair(
 
 
 def pad_distributions(
-    predicted: ArrayLike, gold: ArrayLike | None = None, *, bins: int = 30, **options: Unpack[st.Options]
+    predicted: ArrayLike,
+    gold: ArrayLike | None = None,
+    *,
+    bins: int = 30,
+    neutral_zone: Sequence[Range] | None = None,
+    width: float = st.WIDTH,
+    **options: Unpack[st.Options],
 ) -> "Figure":
     """Histograms of the predictions, with the range that holds 80% of them; beside those of the labels, if given.
 
@@ -54,6 +60,8 @@ def pad_distributions(
         predicted: `(rows, T)`.
         gold: `(rows, T)`, or None for texts without labels.
         bins: at least 2.
+        neutral_zone: per target its lowest and highest value (`neutral_zone` of the config), as dotted lines.
+        width: in inches, 3.5..20.
 
     Example:
         >>> gold = np.random.default_rng(0).normal(0, .15, (500, 3))
@@ -68,7 +76,8 @@ def pad_distributions(
         guess, truth, known = _pair(guess, gold, targets, value_range)
         series = [("gold", st.ORANGE, "-", truth, known), ("predicted", st.BLUE, "--", guess, known)]
     title = f"How {st.count_of(len(guess), 'text')} spread" + ("" if gold is None else ", predicted and gold")
-    figure = st.new_figure(0.6 + 3.4 * -(-len(targets) // 3), title, subject)
+    height = min(3.4, 0.75 * width)
+    figure = st.new_figure(0.6 + height * -(-len(targets) // 3), title, subject, width=width)
     low, high = st.limits(*(values[shown] for *_, values, shown in series), floor=0.2)
     edges: Any = np.linspace(low, high, bins + 1)
     all_axes = st.panels(figure, len(targets), sharey=True)
@@ -92,21 +101,37 @@ def pad_distributions(
             spread = columns[0].std()
             heading = f"{name}: SD ratio {st.number(columns[1].std() / spread if spread > 0 else np.nan)}"
             axes.legend(fontsize=8.5, frameon=False, loc="upper left", handlelength=1.2)
+        for edge in () if neutral_zone is None else neutral_zone[index]:
+            axes.axvline(edge, color=st.VERMILLION, linestyle=":", linewidth=1.5)
         st.label_axes(axes, xlabel=st.scale(name, value_range), ylabel="", title=heading)
         axes.set_xlim(low, high)
     all_axes[0].set_ylabel("share of the texts (%)", fontsize=10)
     all_axes[0].set_ylim(top=all_axes[0].get_ylim()[1] * (1.05 if gold is None else 1.25))
+    if neutral_zone is not None:
+        from matplotlib.lines import Line2D
+
+        ends = Line2D([], [], color=st.VERMILLION, linestyle=":", linewidth=1.5, label="ends of the neutral zone")
+        figure.legend(handles=[ends], loc="outside lower center", fontsize=9.5, frameon=False)
     return figure
 
 
 def pleasure_arousal_plane(
-    predicted: ArrayLike, uncertainty: ArrayLike | None = None, **options: Unpack[st.Options]
+    predicted: ArrayLike,
+    uncertainty: ArrayLike | None = None,
+    *,
+    neutral_zone: Sequence[Range] | None = None,
+    width: float = st.WIDTH,
+    **options: Unpack[st.Options],
 ) -> "Figure":
     """Texts in the plane of pleasure and arousal; the colour is dominance, the cross the usual uncertainty.
+
+    Each quarter has the names of its two octants: the upper one for high dominance, the lower one for low dominance.
 
     Args:
         predicted: `(rows, T)`.
         uncertainty: `(rows, T)`, standard deviations; the cross has their median.
+        neutral_zone: per target its lowest and highest value (`neutral_zone` of the config); a shaded box.
+        width: in inches, 3.5..20.
         targets: T names, with pleasure (or valence), arousal and dominance among them.
 
     Example:
@@ -123,30 +148,44 @@ def pleasure_arousal_plane(
         )
     pleasure, arousal, dominance = (points[:, column] for column in found)
     middle = sum(value_range) / 2
-    reach = 1.08 * max(np.abs(pleasure - middle).max(), np.abs(arousal - middle).max(), 0.1)
+    reach = 1.15 * max(np.abs(pleasure - middle).max(), np.abs(arousal - middle).max(), 0.1)
     title = f"{st.count_of(len(points), 'text')} in the plane of pleasure and arousal"
-    figure = st.new_figure(6.6, title, subject)
+    figure = st.new_figure(0.825 * width, title, subject, width=width)
     axes = figure.subplots()
     st.cross(axes, middle)
+    if neutral_zone is not None:
+        (left, right), (low, high) = (neutral_zone[column] for column in found[:2])
+        box: dict[str, Any] = {"facecolor": st.LIGHT, "edgecolor": st.GREY, "linestyle": ":", "zorder": 0.6}
+        axes.fill_between([left, right], low, high, label="neutral zone", **box)
     dots: dict[str, Any] = {"s": 30 if len(points) <= 400 else 10, "alpha": 0.75 if len(points) <= 400 else 0.4}
-    image = axes.scatter(pleasure, arousal, c=dominance, cmap="cividis", linewidth=0, rasterized=True, **dots)
-    image.set_clim(*st.limits(dominance, floor=0.2))
-    st.colour_bar(axes, image, st.scale("dominance", value_range)).solids.set_alpha(1)
+    image = axes.scatter(pleasure, arousal, c=dominance, cmap=st.two_sided(), linewidth=0, rasterized=True, **dots)
+    half = max(np.abs(dominance - middle).max(), 0.1)
+    image.set_clim(middle - half, middle + half)
+    st.colour_bar(axes, image, st.scale(targets[found[2]], value_range)).solids.set_alpha(1)
     if uncertainty is not None:
         doubt = np.median(st.check("uncertainty", uncertainty, points.shape, low=0), axis=0)[list(found[:2])]
-        corner = (middle + reach - min(1.1 * doubt[0], reach), middle - reach + min(1.1 * doubt[1], reach))
+        # Where no corner has a name.
+        corner = (middle + reach - min(1.1 * doubt[0], reach), middle - 0.45 * reach)
         axes.errorbar(
             *corner, xerr=doubt[0], yerr=doubt[1], color=st.BLACK, capsize=3, label="± 1 predicted sd (median)"
         )
     axes.set(xlim=(middle - reach, middle + reach), ylim=(middle - reach, middle + reach), aspect="equal")
-    corners = ((0.01, 0.505, "unpleasant"), (0.99, 0.505, "pleasant"), (0.505, 0.99, "excited"), (0.505, 0.01, "calm"))
-    for x, y, word in corners:
-        where: dict[str, Any] = {"ha": "right" if x > 0.9 else "left", "va": "top" if y > 0.9 else "bottom"}
-        axes.text(x, y, word, color=st.GREY, fontsize=9, transform=axes.transAxes, **where)
+    axes.locator_params(nbins=6)
+    _name_octants(axes)
     xlabel, ylabel = (st.scale(targets[column], value_range) for column in found[:2])
     st.label_axes(axes, xlabel=xlabel, ylabel=ylabel)
     st.legend_below(axes)
     return figure
+
+
+def _name_octants(axes: "Axes") -> None:
+    """The two octants of each quarter, in its corner and in the colours of high and low dominance."""
+    from ..modeling.answers import OCTANTS
+
+    for (pleasant, aroused, strong), word in OCTANTS.items():
+        x, y = (0.99 if pleasant else 0.01), (0.99 if aroused else 0.12) - (0 if strong else 0.06)
+        where: dict[str, Any] = {"ha": "right" if pleasant else "left", "va": "top", "transform": axes.transAxes}
+        axes.text(x, y, word, color=st.VERMILLION if strong else st.BLUE, fontsize=9, **where)
 
 
 def emotional_field(

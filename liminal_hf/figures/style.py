@@ -58,6 +58,13 @@ def settled(
     return targets, value_range, subject
 
 
+def two_sided() -> Any:
+    """Colours for values on two sides of a middle: blue below, orange-red above, grey between."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("two_sided", [BLUE, "#A8A8A8", VERMILLION])
+
+
 def line_styles(count: int) -> list[tuple[str, str, str]]:
     """A colour, a marker and a line style for each of `count` lines."""
     return list(islice(cycle(_LINES), count))
