@@ -91,7 +91,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> Path:
         [*command, "--group", "Condition", "--time", "day"], cwd=home, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "13 rows, 11 read, 1 empty, 1 not readable, 1 truncated, 1 unlike the training texts" in done.stdout
+    assert "13 rows, 11 read, 1 empty, 1 not readable" in done.stdout
+    assert "1 unlike the training texts, 10 in figures and means" in done.stdout
     assert "the texts are those of column 'answer'; another: --text" in done.stderr
     return home / "out"
 

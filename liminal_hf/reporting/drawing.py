@@ -73,11 +73,11 @@ def _plane(findings: Findings) -> "Figure":
 def _over_time(findings: Findings, target: str) -> "Figure":
     times, found = findings.source.times, findings.spans
     assert times is not None and found is not None
-    rows = sorted(row for some in found.rows for row in some)
+    rows = [row for some in found.rows for row in some]
     at = [_mean([times[row] for row in some]) for some in found.rows]
     numbers = [row for row in rows_of(findings.tables["over_time"]) if row["target"] == target]
-    # All of a span's texts are in its mean; the points are some of them, where they are many.
-    drawn = rows[:: len(rows) // _MOST_POINTS + 1]
+    # All of a span's texts are in its mean; the points are some of them, where they are many, chosen at random.
+    drawn = np.random.default_rng(0).permutation(rows)[:_MOST_POINTS].tolist()
     return means_over_time(
         [times[row] for row in drawn],
         findings.column(target, drawn)[:, None],

@@ -108,7 +108,7 @@ def sentences(findings: Findings, reader: Reader) -> list[str]:
         long = count_of(counts["truncated"], "text")
         cut = f"Of {long} the model read the first {reader.max_length} tokens alone."
     else:
-        cut = f"No text was longer than the {reader.max_length} tokens that the model reads."
+        cut = "Every text was read to its end."
     rows += f" {cut}"
     if findings.answers["in_domain"].null_count < len(findings.answers):
         what = "In" if findings.include_unlike else "Left out of"
