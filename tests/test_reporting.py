@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from training_kit import WORDS, encoder_with_tokenizer
 
 import liminal_hf
 from liminal_hf import report
+from liminal_hf.data import TableSettings
 from liminal_hf.modeling.errors import LiminalError
 from liminal_hf.reporting import eta_squared, hedges_g, mean_interval, welch_difference
-from liminal_hf.reporting.columns import find_text, sorted_groups, spans
+from liminal_hf.reporting.columns import find_text, read_input, sorted_groups, spans
 from liminal_hf.reporting.findings import rows_of
 
 RNG = np.random.default_rng(0)
@@ -152,8 +154,6 @@ def test_groups_are_sorted_and_not_lost() -> None:
 
 
 def test_the_column_with_the_texts_is_found(tmp_path: Path) -> None:
-    from liminal_hf.data import TableSettings
-
     def found(content: str) -> str:
         path = tmp_path / "mine.csv"
         path.write_text(content, encoding="utf-8")
@@ -165,6 +165,34 @@ def test_the_column_with_the_texts_is_found(tmp_path: Path) -> None:
         found("id;a;b\n1;one two three;four five six\n")
     with pytest.raises(LiminalError, match=r"No column .*: 'id', 'a'\. Say which"):
         found("id;a\n1;one\n")
+
+
+def test_groups_of_spss_have_their_labels(tmp_path: Path) -> None:
+    import pandas as pd
+    import pyreadstat
+
+    frame = pd.DataFrame({"text": ["a b c", "d e f", "g", "h"], "arm": [1.0, 2.0, 2.0, np.nan]})
+    labels = {"arm": {1: "none", 2: "drug"}}
+    pyreadstat.write_sav(frame, str(tmp_path / "mine.sav"), variable_value_labels=labels)
+    given = read_input(tmp_path / "mine.sav", TableSettings(text="text"), "arm", None)
+    assert given.groups == ["none", "drug", "drug", None]
+
+
+def test_times_of_many_kinds(tmp_path: Path) -> None:
+    def times(*cells: str, **options: Any) -> Any:
+        (tmp_path / "mine.tsv").write_text("\n".join(["text\twhen", *(f"x\t{cell}" for cell in cells)]) + "\n")
+        return read_input(tmp_path / "mine.tsv", TableSettings(text="text", **options), None, "when").times
+
+    assert times("1.5", "", "2") == [1.5, None, 2.0] and times("9:30", "10:00 PM") == [9.5, 22.0]
+    assert times("2024-05-01T09:00Z", "2024-05-01T09:00+02:00") == [
+        dt.datetime(2024, 5, 1, 9),
+        dt.datetime(2024, 5, 1, 7),
+    ]
+    with pytest.raises(LiminalError, match="--date-order dmy"):
+        times("1/9/2024")
+    assert times("1/9/2024", date_order="dmy") == [dt.datetime(2024, 9, 1)]
+    with pytest.raises(LiminalError, match="'when' is empty"):
+        times("", "")
 
 
 # ---- the report ----
@@ -350,24 +378,24 @@ def test_rows_of_a_small_table() -> None:
     assert list(rows_of({"a": [1, 2], "b": [3, 4]})) == [{"a": 1, "b": 3}, {"a": 2, "b": 4}]
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("mode", ["light", "dark"])
-def test_the_page_fits_a_screen_and_a_phone(folder: Path, width: int, mode: Any) -> None:
+def test_the_page_fits_a_screen_and_a_phone(folder: Path) -> None:
     path = shutil.which("chromium")
     if path is None:
         pytest.skip("needs chromium: apt-get install chromium")
     from playwright.sync_api import sync_playwright
 
+    modes: tuple[Any, ...] = ("light", "dark")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--headless", "--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=mode)
-        page.goto((folder / "index.html").as_uri())
-        page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
-        assert page.evaluate("document.documentElement.scrollWidth") == width
-        lightness = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert (sum(map(int, re.findall(r"\d+", lightness)[:3])) > 600) == (mode == "light")
-        letters = page.evaluate(
-            "[...document.querySelectorAll('svg text')].map(one => one.getBoundingClientRect().height)"
-        )
-        assert len(letters) > 50 and min(letters) >= 9, "letters that nobody can read"
+        for width, mode in product((1280, 390), modes):
+            page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=mode)
+            page.goto((folder / "index.html").as_uri())
+            page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+            lightness = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert (sum(map(int, re.findall(r"\d+", lightness)[:3])) > 600) == (mode == "light")
+            letters = page.evaluate(
+                "[...document.querySelectorAll('svg text')].map(one => one.getBoundingClientRect().height)"
+            )
+            assert len(letters) > 50 and min(letters) >= 9, "letters that nobody can read"
         browser.close()
