@@ -239,6 +239,8 @@ def test_groups_and_times_are_those_of_the_scores(folder: Path) -> None:
 def test_small_tables_agree_with_each_other(folder: Path) -> None:
     counts = {row["what"]: int(row["rows"]) for row in csv_rows(folder / "tables" / "rows.csv")}
     assert counts["rows"] == counts["read"] + counts["empty"] + counts["not readable"] == 13
+    assert counts["read in windows"] == 1 and counts["truncated"] == 0
+    assert sum(int(row["texts"]) for row in csv_rows(folder / "tables" / "emotions.csv")) == 10
     assert counts["in figures and means"] == counts["read"] - counts["unlike the training texts"] == 10
     verdicts = csv_rows(folder / "tables" / "verdicts.csv")
     for target in liminal_hf.DIMENSIONS:

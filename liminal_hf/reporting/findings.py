@@ -65,6 +65,7 @@ class Findings:
             "read": int(read.sum()),
             "empty": empty,
             "not readable": count - int(read.sum()) - empty,
+            "read in windows": sum(number is not None and number > 1 for number in self.answers["windows"].to_pylist()),
             "truncated": sum(map(bool, self.answers["truncated"].to_pylist())),
             "unlike the training texts": int(self.unlike.sum()),
             "in figures and means": int(self.used.sum()),
@@ -74,7 +75,8 @@ class Findings:
             "rows": {"what": list(self.counts), "rows": list(self.counts.values())},
             "distributions": self._distributions(),
             "verdicts": self._verdicts(),
-            "octants": self._octants(),
+            "octants": self._words("octant", [*OCTANTS.values(), NEUTRAL]),
+            "emotions": self._words("emotion"),
             "over_time": self._over_time(),
             "groups": self._groups(),
             "effects": self._effects(),
@@ -125,11 +127,13 @@ class Findings:
                 _append(columns, target, word, said[word], said[word] / said.total())
         return columns
 
-    def _octants(self) -> Columns:
-        columns: Columns = {"octant": [], "texts": [], "share": []}
-        named = np.array(self.answers["octant"].to_pylist(), dtype=object)[self.used]
+    def _words(self, name: str, words: list[str] | None = None) -> Columns:
+        """Of how many texts each word of a column is said; without a list the words by their number, neutral last."""
+        columns: Columns = {name: [], "texts": [], "share": []}
+        named = np.array(self.answers[name].to_pylist(), dtype=object)[self.used]
         said = Counter(word for word in named.tolist() if word is not None)
-        for word in (*OCTANTS.values(), NEUTRAL) if said else ():
+        by_number = [word for word, _ in said.most_common() if word != NEUTRAL]
+        for word in (words or [*by_number, NEUTRAL]) if said else ():
             _append(columns, word, said[word], said[word] / said.total())
         return columns
 

@@ -22,6 +22,8 @@ _REFERENCES = {
     "pad": "Mehrabian, A. (1996). Pleasure-arousal-dominance: A general framework for describing and measuring "
     "individual differences in temperament. Current Psychology, 14(4), 261-292.",
     "hedges": "Hedges, L. V., & Olkin, I. (1985). Statistical methods for meta-analysis. Academic Press.",
+    "words": "Scott, G. G., Keitel, A., Becirspahic, M., Yao, B., & Sereno, S. C. (2019). The Glasgow Norms: Ratings "
+    "of 5,500 words on nine scales. Behavior Research Methods, 51, 1258-1270.",
     "package": f"liminal_hf contributors. liminal_hf (version {__version__}) [Computer software].",
 }
 
@@ -100,6 +102,10 @@ def sentences(findings: Findings, reader: Reader) -> list[str]:
             + ". A verdict names the class (below, in or above the neutral zone) that is more likely than not, and is "
             f"'unclear' where none is. The neutral zones are: {_listed(zones)}."
         )
+    if "emotions" in findings.tables:
+        doubt += (
+            " Emotion words follow from the three predictions and the words' published positions (Scott et al., 2019)."
+        )
     rows = (
         f"Of {count_of(counts['rows'], 'row')} the model read {counts['read']:,}; {counts['empty']:,} had no text, and "
         f"{counts['not readable']:,} could not be read."
@@ -109,6 +115,9 @@ def sentences(findings: Findings, reader: Reader) -> list[str]:
         cut = f"Of {long} the model read the first {reader.max_length} tokens alone."
     else:
         cut = "Every text was read to its end."
+    if counts["read in windows"]:
+        long = count_of(counts["read in windows"], "text")
+        cut = f"Longer than {reader.max_length} tokens: {long}, read by sentence and averaged by length. {cut}"
     rows += f" {cut}"
     if findings.answers["in_domain"].null_count < len(findings.answers):
         what = "In" if findings.include_unlike else "Left out of"
@@ -140,6 +149,7 @@ def references(findings: Findings, reader: Reader) -> list[str]:
     keys = ["emobank"] if _corpus(reader.facts) == "EmoBank" else []
     keys += ["hedges"] if "Hedges' g" in findings.tables.get("effects", {}) else []
     keys += ["pad"] if findings.config.pad_indices is not None else []
+    keys += ["words"] if "emotions" in findings.tables else []
     return [_REFERENCES[key] for key in (*keys, "package")]
 
 

@@ -95,12 +95,15 @@ def _distributions(findings: Findings, figures: Mapping[str, list[str]]) -> str:
     for target in findings.targets if "verdicts" in findings.tables else ():
         words = [row for row in rows_of(findings.tables["verdicts"]) if row["target"] == target]
         said += _shares(target, {row["verdict"]: row for row in words})
-    if "octants" in findings.tables:
-        said += _shares("octant", {row["octant"]: row for row in rows_of(findings.tables["octants"])})
+    for name, title in (("octant", "octant"), ("emotion", "likeliest emotion word")):
+        if f"{name}s" in findings.tables:
+            said += _shares(title, {row[name]: row for row in rows_of(findings.tables[f"{name}s"])})
     if said:
         said = (
             "<h3>In words</h3><p>A text is <em>unclear</em> where no word is more likely than not. An octant is "
-            "Mehrabian's name for high or low pleasure, arousal and dominance; most short texts have none.</p>" + said
+            "Mehrabian's name for high or low pleasure, arousal and dominance; most short texts have none. Three "
+            "numbers hardly tell anger from disgust: emotion words are good for a picture, not for a decision.</p>"
+            + said
         )
     numbers = _details("The numbers", findings.tables["distributions"], "distributions")
     return f"{about}{_grid(figures.get('distributions', []))}{numbers}{said}"
@@ -110,7 +113,7 @@ def _shares(title: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
     """How many texts each word is said of: a stacked bar, and the counts below it."""
     bar = legend = ""
     for index, (word, row) in enumerate(rows.items()):
-        kind = word if word in ("neutral", "unclear") else f"word{index}"
+        kind = word if word in ("neutral", "unclear") else f"word{index % 11}"
         if row["texts"]:
             bar += f'<span class="{kind}" style="width:{100 * row["share"]:.3f}%"></span>'
             legend += f'<li><i class="{kind}"></i>{_text(word)} {row["share"]:.0%} ({row["texts"]:,})</li>'

@@ -58,7 +58,8 @@ details {{ margin: .6rem 0; }} summary {{ cursor: pointer; color: var(--blue); }
 .neutral {{ background: light-dark(#b9bfc6, #6c747d); }} .unclear {{ background: light-dark(#e2e5e9, #394048); }}
 .word0 {{ background: #0072B2; }} .word1 {{ background: #56B4E9; }} .word2 {{ background: #D55E00; }}
 .word3 {{ background: #E69F00; }} .word4 {{ background: #CC79A7; }} .word5 {{ background: #009E73; }}
-.word6 {{ background: #F0E442; }} .word7 {{ background: #8C6BB1; }}
+.word6 {{ background: #F0E442; }} .word7 {{ background: #8C6BB1; }} .word8 {{ background: #8C564B; }}
+.word9 {{ background: #17BECF; }} .word10 {{ background: #7F9F3F; }}
 .pairs {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); gap: 0 2.5rem; }}
 .text {{
   display: grid; grid-template-columns: 3.5rem 1fr; gap: 0 .6rem; align-items: center;
