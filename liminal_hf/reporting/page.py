@@ -115,8 +115,9 @@ def _shares(title: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
     for index, (word, row) in enumerate(rows.items()):
         kind = word if word in ("neutral", "unclear") else f"word{index % 11}"
         if row["texts"]:
+            share = "under 1%" if row["share"] < 0.005 else f"{row['share']:.0%}"
             bar += f'<span class="{kind}" style="width:{100 * row["share"]:.3f}%"></span>'
-            legend += f'<li><i class="{kind}"></i>{_text(word)} {row["share"]:.0%} ({row["texts"]:,})</li>'
+            legend += f'<li><i class="{kind}"></i>{_text(word)} {share} ({row["texts"]:,})</li>'
     return f'<div class="shares"><h4>{_text(title)}</h4><div class="stack">{bar}</div><ul>{legend}</ul></div>'
 
 
