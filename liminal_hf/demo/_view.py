@@ -79,7 +79,11 @@ def bars_html(row: dict[str, Any], config: Any) -> str:
             continue
         ends = row["interval"][name] if row["interval"] else None
         spread = "" if ends is None else f"80% {_signed(ends[0])} to {_signed(ends[1])}"
-        bar = part(*zone, "zone") + ("" if ends is None else part(*ends, "span")) + part(value, value, "dot")
+        bar = (
+            part(zone[0], zone[1], "zone")
+            + ("" if ends is None else part(ends[0], ends[1], "span"))
+            + part(value, value, "dot")
+        )
         said = row["verdict"][name] if row["verdict"] else ""
         lines.append(
             f'<div class="target"><p>{html.escape(name)} <b>{_signed(value)}</b> <span>{said}</span> '
