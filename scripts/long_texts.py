@@ -6,12 +6,15 @@ Requires liminal_hf and EmoBank with `meta.tsv` (`LIMINAL_DATA_DIR`).
 
 Nobody rated EmoBank's documents as a whole. A text is what a split has of a document's sentences, joined, and its label
 the mean of theirs, weighted by their length. SemEval's headlines are no text. The text is divided again by
-`liminal_hf.timeline`. Rules were chosen on the development split.
+`liminal_hf.timeline`. Rules were chosen on the development split. Where the corpora of Hutto and Gilbert are there,
+product reviews and editorials are read, too: other texts, whose sentences about 20 raters gave a valence.
 """
 
 import argparse
+import csv
 import logging
 import sys
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,7 @@ from transformers import pipeline
 
 import liminal_hf
 from liminal_hf.data import load_emobank
+from liminal_hf.io import require_file
 from liminal_hf.metrics import mae, pearson
 from liminal_hf.modeling.answers import interval
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS, LiminalConfig
@@ -27,6 +31,7 @@ from liminal_hf.modeling.windows import SHARED_ERROR
 
 CORRELATIONS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
 LEVEL = 0.8
+REVIEWS = {"product reviews": "amazon", "editorials": "nyt"}
 SPLITS = {"development": "validation", "test": "test"}
 
 
@@ -37,6 +42,37 @@ def documents(rows: Any) -> tuple[list[str], Array]:
     groups = [group for _, group in frame.groupby("document", sort=False) if len(group) > 1]
     labels = [np.average(np.stack(group.labels), axis=0, weights=group.text.str.len()) for group in groups]
     return [" ".join(group.text) for group in groups], np.array(labels)
+
+
+def reviews(name: str) -> tuple[list[str], Array]:
+    """Texts of at least two sentences, and their labels `(texts, 2)`: mean valence by length, and plain mean."""
+    parts: dict[str, list[tuple[str, float]]] = defaultdict(list)
+    with require_file("vader", f"{name}.csv", None, "cjhutto/vaderSentiment").open(
+        encoding="utf-8", newline=""
+    ) as file:
+        for row in csv.DictReader(file):
+            parts[row["doc"]].append((row["text"], float(row["valence"]) / 4))
+    kept = [rows for rows in parts.values() if len(rows) > 1]
+    labels = [
+        [np.average([value for _, value in rows], weights=[len(text) for text, _ in rows]),
+         np.mean([value for _, value in rows])]
+        for rows in kept
+    ]  # fmt: skip
+    return [" ".join(text for text, _ in rows) for rows in kept], np.array(labels)
+
+
+def on_reviews(name: str, pad: Any) -> dict[str, Any]:
+    """r of pleasure with both labels, by rule."""
+    texts, labels = reviews(name)
+    found = whole_texts(texts, pad)
+    return {
+        "texts": len(texts),
+        "cut": found["cut"],
+        "rules": {
+            rule: pearson(np.repeat(values[:, :1], 2, axis=1), labels).tolist()
+            for rule, values in found["rules"].items()
+        },
+    }
 
 
 def values_of(row: dict[str, Any], key: str | None = None) -> list[float]:
@@ -116,6 +152,12 @@ def markdown(report: dict[str, Any]) -> str:
             rule = part["rules"][name]
             cells += [" / ".join(number(value) for value in rule["r"]), number(rule["mae"])]
         lines.append(line(cells))
+    if others := report["reviews"]:
+        heads = ["r of pleasure with the mean of the sentences' valence, by length / plain", *others]
+        lines += ["", line(heads), line(["---"] * len(heads))]
+        for name in test["rules"]:
+            cells = [" / ".join(number(value) for value in other["rules"][name]) for other in others.values()]
+            lines.append(line([name, *cells]))
     heads = ["correlation of the errors", "test: 80% intervals hold V / A / D", "development", "mean deviation, test"]
     lines += ["", line(heads), line(["---"] * len(heads))]
     for name in test["uncertainty"]:
@@ -125,7 +167,8 @@ def markdown(report: dict[str, Any]) -> str:
     lines += [
         "",
         f"`{report['command']}`; EmoBank, {test['texts']} texts of the test split ({test['cut']} longer than 128 "
-        f"tokens) and {dev['texts']} of the development split ({dev['cut']}); default checkpoint.",
+        f"tokens) and {dev['texts']} of the development split ({dev['cut']}); default checkpoint."
+        + "".join(f" {name}: {other['texts']} ({other['cut']})." for name, other in report["reviews"].items()),
     ]
     return "\n".join(lines) + "\n"
 
@@ -138,7 +181,13 @@ def main(arguments: list[str] | None = None) -> int:
     pad = pipeline("pad-regression", model=liminal_hf.DEFAULT_CHECKPOINT)
     corpus = load_emobank(extras=True)
     parts = {name: measured(*documents(corpus[split]), pad) for name, split in SPLITS.items()}
-    report = rounded({"command": "python scripts/long_texts.py", **parts})
+    others = {}
+    for title, name in REVIEWS.items():
+        try:
+            others[title] = on_reviews(name, pad)
+        except FileNotFoundError as error:
+            print(error, file=sys.stderr)
+    report = rounded({"command": "python scripts/long_texts.py", **parts, "reviews": others})
     save(given.results, "long_texts", report, markdown(report))
     print(markdown(report))
     return 0
