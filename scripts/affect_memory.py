@@ -10,6 +10,7 @@ sums that numpy made of the same messages, and one person is deleted.
 """
 
 import argparse
+import json
 import logging
 import sys
 import tempfile
@@ -26,6 +27,7 @@ import liminal_hf
 from liminal_hf import AffectMemory
 from liminal_hf.data import load_emobank
 from liminal_hf.export.onnx import export_onnx
+from liminal_hf.io import write_text
 from liminal_hf.modeling.errors import LiminalError
 from liminal_hf.scoring import Scorer
 from liminal_hf.training.run_folder import hardware
@@ -149,9 +151,17 @@ def exported_scorer(folder: Path) -> tuple[Scorer, str]:
         return Scorer(str(folder / "onnx"), backend="onnx", threads=1), "ONNX, in float"
 
 
+def kept(path: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What an earlier run has computed, or else is computed now and written there."""
+    if not path.is_file():
+        write_text(path, json.dumps(rounded(compute()), indent=1) + "\n")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def markdown(report: dict[str, Any]) -> str:
     """The report for people."""
-    it, model, how = report["states"], report["with model"], report["exported"]
+    it, model = report["states"], report["with model"]
+    how = model["how"]
 
     def shown(values: dict[str, float]) -> str:
         return f"{values['median']:.2f} ms (95%: {values['95%']:.2f} ms)"
@@ -191,20 +201,26 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     texts = [text for text in load_emobank()["test"]["text"][:] if text.strip()][:WITH_MODEL]
-    with tempfile.TemporaryDirectory() as folder:
-        reader, exported = exported_scorer(Path(folder))
-        for name in ("states", "model"):
-            (Path(folder) / name).mkdir()
-        model = with_model(Path(folder) / "model" / "affect.db", reader, texts)
-        found = states(Path(folder) / "states" / "affect.db", reader, Traffic(given.persons, given.messages))
+    name = f"affect_memory-{given.persons}-{given.messages}"
+
+    def of_model() -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as folder:
+            reader, how = exported_scorer(Path(folder))
+            (Path(folder) / "model").mkdir()
+            return {"how": how, **with_model(Path(folder) / "model" / "affect.db", reader, texts)}
+
+    def of_states() -> dict[str, Any]:
+        reader = Scorer(liminal_hf.DEFAULT_CHECKPOINT, threads=1)
+        with tempfile.TemporaryDirectory() as folder:
+            return states(Path(folder) / "affect.db", reader, Traffic(given.persons, given.messages))
+
     report = rounded(
         {
             "command": "python scripts/affect_memory.py",
             "machine": hardware(),
             "texts": len(texts),
-            "states": found,
-            "exported": exported,
-            "with model": model,
+            "states": kept(given.work / f"{name}.json", of_states),
+            "with model": kept(given.work / "affect_memory-model.json", of_model),
         }
     )
     save(given.results, "affect_memory", report, markdown(report))
