@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .modeling.pooling import POOLERS as POOLERS
     from .reporting import report as report
     from .scoring.affect_memory import AffectMemory as AffectMemory
+    from .scoring.cascade import Cascade as Cascade
     from .timelines import timeline as timeline
     from .training.args import LiminalTrainingArguments as LiminalTrainingArguments
     from .training.trainer import LiminalTrainer as LiminalTrainer
@@ -45,6 +46,7 @@ checkpoints = {"minilm": DEFAULT_CHECKPOINT, "mpnet": str(_PRETRAINED / "mpnet-e
 _PUBLIC = {
     "lora_config": "adapters",
     "AffectMemory": "scoring.affect_memory",
+    "Cascade": "scoring.cascade",
     "emotion_pad": "emotion_words",
     "encode": "encoding",
     "explain": "explaining",

@@ -66,6 +66,17 @@ def score(
         str | None, typer.Option(help="dmy or mdy: how 1/9/2024 is meant.", show_default="found in the file")
     ] = None,
     backend: Annotated[str, typer.Option(help="torch, onnx, or int8.")] = "torch",
+    then: Annotated[
+        str | None,
+        typer.Option(help="A second model, for what the first is unsure of, such as mpnet.", show_default=False),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(help="With --then: time it may take, in times of the first model's.", show_default=False),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="With --then, not --budget: doubt to read again from.", show_default=False)
+    ] = None,
     max_length: Annotated[
         int | None, typer.Option(help="Tokens read at once.", show_default="the checkpoint's", min=1)
     ] = None,
@@ -115,6 +126,9 @@ def score(
         speaker=speaker,
         backend=backend,
         tokens=tokens,
+        then=then and find_checkpoint(then),
+        budget=budget,
+        threshold=threshold,
         max_length=max_length,
         truncate=truncate,
         refuse_long=refuse_long,

@@ -4,12 +4,14 @@ Requires numpy, pyarrow, torch and transformers; the back ends "onnx" and "int8"
 `ray`.
 """
 
+from .cascade import Cascade
 from .job import DifferentRunError, Report, score_table
 from .persons import PersonColumns, score_persons
 from .scorer import Scorer
 from .shards import ScoreSettings
 
 __all__ = [
+    "Cascade",
     "DifferentRunError",
     "PersonColumns",
     "Report",

@@ -25,6 +25,7 @@ from .._version import __version__
 from ..data.writing import COMPRESSION, EXCEL_ROWS, OUTPUT_ENDINGS, TableWriter, number_formats
 from ..io import atomic_write, write_text
 from ..modeling.errors import LiminalError
+from .cascade import Cascade
 from .scorer import Scorer
 from .shards import HOW, STAGED, Plan, ScoreSettings, find_files, fingerprint, make_plan, open_files, read_shard
 
@@ -125,8 +126,8 @@ def score_table(
         settings = replace(settings, threads=settings.threads or 1)
     output, folder, single = _output(output)
     files = find_files(path)
-    here = Path(checkpoint)
-    checkpoint = str(here.absolute()) if here.exists() else checkpoint
+    checkpoint = _absolute(checkpoint)
+    settings = replace(settings, then=settings.then and _absolute(settings.then))
     # With Ray the model is only looked at here; each worker loads it.
     scorer = make_scorer(checkpoint, settings, device="cpu" if settings.engine == "ray" else None)
     facts = {
@@ -167,10 +168,19 @@ def score_table(
     return report
 
 
-def make_scorer(checkpoint: str, settings: ScoreSettings, device: str | None = None) -> Scorer:
+def _absolute(checkpoint: str) -> str:
+    """A folder by its whole path, a Hub id as it is."""
+    here = Path(checkpoint)
+    return str(here.absolute()) if here.exists() else checkpoint
+
+
+def make_scorer(checkpoint: str, settings: ScoreSettings, device: str | None = None) -> Scorer | Cascade:
     """The scorer that the settings ask for."""
     names = ("backend", "tokens", "max_length", "truncate", "refuse_long", "threads")
     options = {name: getattr(settings, name) for name in names}
+    if settings.then is not None:
+        pair = [checkpoint, settings.then]
+        return Cascade(pair, settings.threshold, budget=settings.budget, device=device, **options)
     return Scorer(checkpoint, conversations=settings.conversation is not None, device=device, **options)
 
 
@@ -224,7 +234,7 @@ def _run(
 class ShardWorker:
     """Reads, scores and commits the shards in a folder: the whole work of one process, and of one actor of Ray."""
 
-    def __init__(self, folder: Path, checkpoint: str, plan: Plan, scorer: Scorer | None = None) -> None:
+    def __init__(self, folder: Path, checkpoint: str, plan: Plan, scorer: Scorer | Cascade | None = None) -> None:
         self.folder, self.checkpoint, self.plan = folder, checkpoint, plan
         self.scorer = scorer or make_scorer(checkpoint, plan.settings)
 

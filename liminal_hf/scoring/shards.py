@@ -27,8 +27,8 @@ SHARD_BYTES = 64 << 20
 # A conversation is read as one; beyond this it would no longer fit beside the others.
 LONGEST_CONVERSATION = 65_536
 STAGED = "_table.parquet"
-# Settings that say how the work is done, and change nothing in the output.
-HOW = ("threads", "engine", "workers", "address")
+# Settings that say how the work is done, and change nothing in the output. A checkpoint is known by its content.
+HOW = ("threads", "engine", "workers", "address", "then")
 _ERROR = "__liminal_error__"
 _BATCH = 512
 
@@ -44,6 +44,8 @@ class ScoreSettings(TableSettings):
         order: column by which the turns of a conversation are ordered: numbers or dates.
         speaker: column with who speaks; each speaker has a memory of their own.
         backend, tokens, max_length, truncate, refuse_long, threads: as in `Scorer`.
+        then: a checkpoint that reads again what the first is unsure of, see `Cascade`.
+        budget, threshold: of `Cascade`; one of them goes with `then`.
         shard_rows: rows per shard, fewer where rows are long (64 MiB of input).
         engine: "local", or "ray" for a Ray cluster.
         workers: how many work at a time with Ray, each with `threads` cores (default 1).
@@ -60,6 +62,9 @@ class ScoreSettings(TableSettings):
     max_length: int | None = None
     truncate: bool = False
     refuse_long: bool = False
+    then: str | None = None
+    budget: float | None = None
+    threshold: float | None = None
     shard_rows: int = 16_384
     threads: int | None = None
     engine: str = "local"
@@ -72,6 +77,10 @@ class ScoreSettings(TableSettings):
             object.__setattr__(self, "keep", list(dict.fromkeys(self.keep)))
         if (self.order or self.speaker) and not self.conversation:
             raise LiminalError("An order or a speaker goes with a conversation: --conversation COLUMN")
+        if (self.then is None) != (self.budget is None and self.threshold is None):
+            raise LiminalError("A second model goes with a budget or a threshold: --then mpnet --budget 1.5")
+        if self.then and self.conversation:
+            raise LiminalError("A second model reads texts that stand alone: leave out --then or --conversation.")
         for name in ("shard_rows", "workers"):
             if getattr(self, name) < 1:
                 raise LiminalError(f"{name} must be at least 1, got {getattr(self, name)}.")
