@@ -54,11 +54,21 @@ def test_each_row_is_that_of_the_model_which_read_it(pair: list[str], middle: fl
     found = doubts(cascade.small.score(TEXTS), TEXTS, cascade.config)
     expected = ["large" if doubt > middle * 1.01 else "small" for doubt in found]
     assert table["read_by"].to_pylist() == [*expected, None, None, None] and set(expected) == {"small", "large"}
-    for name, scorer in zip(("small", "large"), (cascade.small, cascade.large), strict=True):
+    pure = Cascade(pair, middle * 1.01, small_share=0, threads=1).score(texts)
+    assert pure["read_by"].equals(table["read_by"])
+    for name, share in (("small", 1.0), ("large", 0.2)):
         rows = [row for row, reader in enumerate(expected) if reader == name]
-        mine, its = table.take(rows), scorer.score([TEXTS[row] for row in rows])
-        for column in ("pleasure", "uncertainty_arousal", "high_dominance"):
-            np.testing.assert_allclose(mine[column].to_numpy(), its[column].to_numpy(), atol=1e-5)
+        small, large = (scorer.score([TEXTS[row] for row in rows]) for scorer in (cascade.small, cascade.large))
+        for column in ("pleasure", "uncertainty_arousal"):
+            wanted = share * small[column].to_numpy() + (1 - share) * large[column].to_numpy()
+            np.testing.assert_allclose(table.take(rows)[column].to_numpy(), wanted, atol=1e-5)
+        alone = small if name == "small" else large
+        for column in ("high_dominance", "octant_probability", "in_domain", "emotion_probability"):
+            np.testing.assert_allclose(
+                pure.take(rows)[column].to_numpy().astype(float), alone[column].to_numpy().astype(float), atol=1e-5
+            )
+        for column in ("verdict_pleasure", "octant", "windows", "truncated"):
+            assert pure.take(rows)[column].equals(alone[column])
     alone = cascade.small.score(texts)
     assert table["error"].to_pylist() == alone["error"].to_pylist() and table["error"].null_count == len(TEXTS)
 
@@ -105,6 +115,8 @@ def test_a_pair_that_does_not_fit_is_refused(tmp_path: Path, pair: list[str]) ->
         Cascade(pair, 1.0, budget=1.5)
     with pytest.raises(LiminalError, match=r"measured for the pair minilm, mpnet .* Cascade\.fitted"):
         Cascade(pair, budget=1.5)
+    with pytest.raises(LiminalError, match=r"in 0\.\.1, got 2"):
+        Cascade(pair, 1.0, small_share=2)
     with pytest.raises(LiminalError, match="no conversations"):
         Cascade(pair, 1.0, conversations=True)
     with pytest.raises(LiminalError, match="no conversations"):
@@ -113,6 +125,8 @@ def test_a_pair_that_does_not_fit_is_refused(tmp_path: Path, pair: list[str]) ->
     word_tokenizer().save_pretrained(tmp_path / "linear")
     with pytest.raises(LiminalError, match="says no uncertainty"):
         Cascade([tmp_path / "linear", pair[1]], 1.0).score(["w3"])
+    (row,) = Cascade([pair[0], tmp_path / "linear"], 0.0).score(["w3"]).to_pylist()
+    assert row["read_by"] == "linear" and row["pleasure"] is not None and row["uncertainty_pleasure"] is None
 
 
 def test_a_budget_becomes_a_share_of_the_reading(pair: list[str]) -> None:

@@ -16,9 +16,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ..data.answers import answers_table
 from ..io import file_sha256
 from ..modeling.configuration_liminal import LiminalConfig
 from ..modeling.errors import LiminalError
+from ..modeling.rows import describe
 from ..modeling.texts import as_list
 from .scorer import Scorer
 
@@ -34,8 +36,9 @@ class Cascade:
     """Predictions for many texts by two models, with the interface of `Scorer`.
 
     The small model reads every text. Where its doubt (see `doubts`) is above a threshold, the large one reads the text
-    again, and the row is the large one's. No row depends on the others. A row that the small model can't read keeps its
-    error, and one that only the large model can't read keeps the small one's numbers.
+    again, and the row is a mean of both, in which the large one counts most. No row depends on the others. A row that
+    the small model can't read keeps its error, and one that only the large model can't read keeps what the small one
+    said.
 
     Args:
         checkpoints: the small and the large one: folders, Hub ids, or names in `liminal_hf.checkpoints`.
@@ -43,6 +46,8 @@ class Cascade:
         budget: instead of a threshold, the time that it may take, in times of the small model's own: 1 never reads
             again, 1.5 takes half as long again. It was measured for the pair "minilm", "mpnet" on a processor and with
             texts like EmoBank's sentences; for other pairs see `fitted`.
+        small_share: how much the small model counts in a row that both read, 0..1; with 0 the row is the large one's.
+            The default was chosen on EmoBank's development split, for the shipped pair.
         backend, options: as in `Scorer`, for both.
 
     Raises:
@@ -65,6 +70,7 @@ class Cascade:
         threshold: float | None = None,
         *,
         budget: float | None = None,
+        small_share: float = 0.2,
         backend: str = "torch",
         **options: Any,
     ) -> None:
@@ -74,6 +80,9 @@ class Cascade:
             raise LiminalError("A cascade reads texts that have nothing to do with each other, no conversations.")
         if (threshold is None) == (budget is None):
             raise LiminalError("A cascade takes a threshold or a budget, such as budget=1.5, and not both.")
+        if not 0 <= small_share <= 1:
+            raise LiminalError(f"The small model's share must be in 0..1, got {small_share:g}.")
+        self.small_share = small_share
         folders = [_folder(name) for name in checkpoints]
         self.threshold = _threshold(folders, budget, backend) if threshold is None else float(threshold)
         self.names = _names(folders)
@@ -85,7 +94,8 @@ class Cascade:
     @property
     def identity(self) -> str:
         """A hash of what the answers depend on, of both models."""
-        both = json.dumps([self.small.identity, self.large.identity, self.names, repr(self.threshold)])
+        choices = [repr(self.threshold), self.small_share, self.names]
+        both = json.dumps([self.small.identity, self.large.identity, *choices])
         return hashlib.sha256(both.encode()).hexdigest()
 
     @classmethod
@@ -145,8 +155,8 @@ class Cascade:
             conversations, speakers: None.
 
         Returns:
-            The columns of `Scorer.score`, and `read_by`: the name of the checkpoint whose row it is, null where there
-            is an error.
+            The columns of `Scorer.score`, and `read_by`: the name of the checkpoint that was the last to read the row,
+            null where there is an error.
 
         Raises:
             LiminalError: as `Scorer.score`; or conversations, or the small model does not say how unsure it is.
@@ -169,24 +179,48 @@ class Cascade:
         if on_rows and len(again) < len(rows):
             on_rows(len(rows) - len(again))
         second = self.large.score([rows[row] for row in again], on_rows=on_rows)
+        is_read = np.array([error is None for error in second["error"].to_pylist()], dtype=bool)
+        again = again[is_read]
         order = np.arange(len(rows))
-        for position, (row, error) in enumerate(zip(again, second["error"].to_pylist(), strict=True)):
-            if error is None:
-                order[row] = len(rows) + position
-        table = pa.concat_tables([first, second]).take(order)
+        order[again] = len(rows) + np.arange(len(again))
+        table = pa.concat_tables([first, self._both(first.take(again), second.filter(is_read))]).take(order)
         readers = [
             None if error else self.names[int(at >= len(rows))]
             for at, error in zip(order, table["error"].to_pylist(), strict=True)
         ]
         return table.append_column("read_by", pa.array(readers, pa.string()))
 
-    def _unsure(self, table: pa.Table, rows: list[Any]) -> list[int]:
+    def _both(self, first: pa.Table, second: pa.Table) -> pa.Table:
+        """The mean of what both say of the same rows; without an uncertainty, if the large one does not say its own.
+
+        Errors of two models on one text go together, so the mean's uncertainty is the mean of theirs.
+        """
+        config, share = self.large.config, self.small_share
+        answers, spreads = (
+            share * _numbers(first, config, prefix) + (1 - share) * _numbers(second, config, prefix)
+            for prefix in ("", "uncertainty_")
+        )
+        is_known: NDArray[np.bool_] = ~np.isnan(spreads[:, config.trained_targets]).any(axis=1)
+        others = [second[name].to_pylist() for name in ("in_domain", "windows", "truncated")]
+        # A target that was not trained has no number, and `describe` gives it none.
+        numbers: list[list[Any]] = [
+            np.nan_to_num(answers).tolist(),
+            np.nan_to_num(spreads, nan=1.0).tolist(),
+            is_known.tolist(),
+        ]
+        rows = [
+            describe(answer, spread if known else None, config, in_domain=domain, windows=[{}] * count, truncated=cut)
+            for answer, spread, known, domain, count, cut in zip(*numbers, *others, strict=True)
+        ]
+        return answers_table(rows, config)
+
+    def _unsure(self, table: pa.Table, rows: list[Any]) -> NDArray[np.int64]:
         """The rows that are read again."""
         found = doubts(table, rows, self.config)
         for row in np.flatnonzero(np.abs(found - self.threshold) < _CLOSE * self.threshold):
             text = [rows[row]]
             found[row] = doubts(self.small.score(text), text, self.config)[0]
-        return np.flatnonzero(found > self.threshold).tolist()
+        return np.flatnonzero(found > self.threshold)
 
 
 def doubts(table: pa.Table, texts: Sequence[Any], config: LiminalConfig) -> NDArray[np.float64]:
@@ -210,13 +244,16 @@ def doubts(table: pa.Table, texts: Sequence[Any], config: LiminalConfig) -> NDAr
         >>> doubts(table, ["It is warm.", ""], config).round(3).tolist()
         [4.545, nan]
     """
-    columns = [table[f"uncertainty_{name}"].to_numpy().astype(np.float64) for name in config.targets]
-    kinds = zip(columns, config.label_std, config.trained_targets, strict=True)
-    parts = [column / deviation for column, deviation, is_trained in kinds if is_trained]
-    found: NDArray[np.float64] = 100 * np.mean(parts, axis=0) / lengths_of(texts)
+    relative = _numbers(table, config, "uncertainty_") / np.array(config.label_std)
+    found: NDArray[np.float64] = 100 * relative[:, config.trained_targets].mean(axis=1) / lengths_of(texts)
     if np.any(np.isnan(found) & np.array([error is None for error in table["error"].to_pylist()], dtype=bool)):
         raise LiminalError("The small model says no uncertainty, by which a cascade decides. Take one with head v7.")
     return found
+
+
+def _numbers(table: pa.Table, config: LiminalConfig, prefix: str) -> NDArray[np.float64]:
+    """`(rows, T)`, what the columns of the targets hold; NaN for what is null."""
+    return np.column_stack([table[prefix + name].to_numpy().astype(np.float64) for name in config.targets])
 
 
 def lengths_of(texts: Sequence[Any]) -> NDArray[np.int64]:
@@ -269,8 +306,9 @@ def _threshold(folders: Sequence[str], budget: float | None, backend: str) -> fl
     known = all(file.is_file() for file in weights) and [file_sha256(file) for file in weights] == measured["weights"]
     if not known or backend not in measured["ratio"]:
         raise LiminalError(
-            "What a budget comes to was measured for the pair minilm, mpnet of this package. For others give a "
-            "threshold (threshold=0.8), or let it be measured: Cascade.fitted(checkpoints, texts, budget)"
+            "What a budget comes to was measured for the pair minilm, mpnet of this package, with the back ends "
+            f"{', '.join(measured['ratio'])}. Otherwise give a threshold, or let it be measured: "
+            "Cascade.fitted(checkpoints, texts, budget)"
         )
     return threshold_for(float(budget or 0), measured["ratio"][backend], measured["quantiles"])
 
