@@ -193,11 +193,7 @@ def test_the_budgets_were_measured_on_the_checkpoints_that_ship() -> None:
     measured = json.loads(MEASURED.read_text(encoding="utf-8"))
     weights = [Path(liminal_hf.checkpoints[name]) / "model.safetensors" for name in measured["pair"]]
     assert [file_sha256(file) for file in weights] == measured["weights"], "type: python scripts/cascade.py --fit"
-    assert measured["quantiles"] == sorted(measured["quantiles"]) and set(measured["ratio"]) == {
-        "torch",
-        "onnx",
-        "int8",
-    }
+    assert measured["quantiles"] == sorted(measured["quantiles"]) and set(measured["ratio"]) == {"torch", "onnx"}
 
 
 def test_the_shipped_pair_keeps_its_names_and_reads(mpnet: None) -> None:

@@ -200,7 +200,7 @@ class Cascade:
             share * _numbers(first, config, prefix) + (1 - share) * _numbers(second, config, prefix)
             for prefix in ("", "uncertainty_")
         )
-        is_known: NDArray[np.bool_] = ~np.isnan(spreads[:, config.trained_targets]).any(axis=1)
+        is_known = ~np.isnan(spreads[:, config.trained_targets].sum(axis=1))
         others = [second[name].to_pylist() for name in ("in_domain", "windows", "truncated")]
         # A target that was not trained has no number, and `describe` gives it none.
         numbers: list[list[Any]] = [
