@@ -58,7 +58,7 @@ class Cascade:
     Example:
         >>> import liminal_hf
         >>> pair = [liminal_hf.checkpoints["minilm"]] * 2  # a pair that needs no other encoder
-        >>> cascade = Cascade(pair, threshold=2.0, threads=1)
+        >>> cascade = Cascade(pair, threshold=4.0, threads=1)
         >>> table = cascade.score(["The train leaves at nine.", "I hate you, and I love you!", None])
         >>> table["read_by"].to_pylist()
         ['minilm-1', 'minilm-2', None]
@@ -120,7 +120,7 @@ class Cascade:
             >>> import liminal_hf
             >>> pair = [liminal_hf.checkpoints["minilm"]] * 2
             >>> cascade = Cascade.fitted(pair, ["Hello!", "I hate it.", "It rains.", "What a day!"], 1.5, threads=1)
-            >>> 0 < cascade.threshold < 2
+            >>> cascade.threshold > 0
             True
         """
         rows = as_list(texts)
