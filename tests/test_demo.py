@@ -69,6 +69,19 @@ def test_the_figure_joins_no_two_speakers(reader: demo.Reader) -> None:
         assert ana.y[place] - ana.error_y.arrayminus[place] == pytest.approx(low)
 
 
+def test_a_rating_moves_what_follows(reader: demo.Reader) -> None:
+    first = reader.say(demo.Conversation(), "Good morning.", "Ana")
+    with pytest.raises(LiminalError, match="has not said anything that could be rated yet"):
+        reader.rate(first, "Ben", "pleasure=0.5")
+    rated, known = reader.rate(first, "Ana", "pleasure=0.9")
+    assert "Ana, after 1 rating" in known and "pleasure usually" in known
+    plain, moved = (reader.say(one, "It rains.", "Ana") for one in (first, rated))
+    assert plain.rows[1].get("adjusted") is None and plain.rows[1]["pleasure"] == moved.rows[1]["pleasure"]
+    assert moved.rows[1]["adjusted"]["pleasure"] > moved.rows[1]["pleasure"]
+    assert "by this speaker's ratings: pleasure" in turns_html(moved) and "ratings" not in turns_html(plain)
+    assert reader.say(rated, "It rains.", "Ben").rows[1].get("adjusted") is None
+
+
 def test_which_words_moved_it_is_what_the_command_line_says(reader: demo.Reader, pad: Any) -> None:
     assert (
         reader.explain("I do not like this.")

@@ -177,6 +177,10 @@ def test_a_conversation_in_the_browser(browser: Any, address: str, pad: Any) -> 
             )
             assert page.get_by_label("Next turn").input_value() == ""
         assert turn.count("falling") == list(trend(expected[:1], expected[2]).values()).count("falling")
+        page.get_by_text("How did your last turn feel?").click()
+        page.get_by_role("button", name="Rate it").click()
+        page.get_by_text("Ana, after 1 rating").wait_for()
+        assert "by this speaker's ratings" in say(page, "Ana", "It rains.")
         page.get_by_role("button", name="Start anew").click()
         page.get_by_text("No turn yet").wait_for()
         page.locator("#trajectory").wait_for(state="hidden")

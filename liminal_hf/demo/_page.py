@@ -39,6 +39,7 @@ def build(pipeline: Any) -> "Blocks":  # noqa: C901  (the page from top to botto
     gr = _gradio()
     reader = Reader(pipeline)
     targets, config = reader.targets, pipeline.model.config
+    trained = [name for name, is_trained in zip(targets, config.trained_targets, strict=True) if is_trained]
     to_the_last_turn = (
         "() => { const log = document.querySelector('#log [role=log]'); log.scrollTop = log.scrollHeight; }"
     )
@@ -63,6 +64,14 @@ def build(pipeline: Any) -> "Blocks":  # noqa: C901  (the page from top to botto
             return conversation, gr.skip(), gr.skip(), gr.skip(), note_html(str(error), wrong=True)
         plot = trajectory_plot(conversation, targets, config.label_range)
         return conversation, "", turns_html(conversation), gr.Plot(plot, visible=plot is not None), ""
+
+    def show_rating(speaker: str, conversation: Conversation, *values: float) -> tuple[Any, ...]:
+        rating = " ".join(f"{name}={value}" for name, value in zip(trained, values, strict=True))
+        try:
+            conversation, known = reader.rate(conversation, speaker, rating)
+        except ValueError as error:
+            return conversation, note_html(str(error), wrong=True)
+        return conversation, note_html(known)
 
     def show_nothing() -> tuple[Any, ...]:
         nothing = gr.Plot(None, visible=False)
@@ -154,6 +163,10 @@ def build(pipeline: Any) -> "Blocks":  # noqa: C901  (the page from top to botto
                 send = gr.Button("Read this turn", variant="primary", size="md", min_width=120)
                 new = gr.Button("Start anew", size="md", min_width=120)
             note = gr.HTML(elem_id="note")
+            with gr.Accordion("How did your last turn feel?", open=False), gr.Row():
+                low, high = config.label_range
+                felt = [gr.Slider(low, high, (low + high) / 2, step=(high - low) / 40, label=name) for name in trained]
+                rated = gr.Button("Rate it", size="md", min_width=120)
             speaker = gr.Textbox("you", label="Who speaks", info="Each speaker is remembered apart.")
             gr.Examples(_EXAMPLES, text, label="Such as")
             gr.on(
@@ -163,6 +176,7 @@ def build(pipeline: Any) -> "Blocks":  # noqa: C901  (the page from top to botto
                 [session, text, log, trajectory, note],
                 **private,
             ).then(None, js=to_the_last_turn)
+            rated.click(show_rating, [speaker, session, *felt], [session, note], **private)
             new.click(show_nothing, None, [session, log, trajectory, note], **private)
         with gr.Tab("One text"):
             one = gr.Textbox("What a lovely surprise!", label="Text", lines=3, max_lines=12, elem_id="one")

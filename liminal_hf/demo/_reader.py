@@ -2,22 +2,24 @@
 
 import shutil
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from ..chat import sharp_turn, trend
+from ..chat import rate, sharp_turn, trend
 from ..data.answers import answers_table
 from ..data.answers import columns_of as answers_columns
 from ..data.tables import TableSettings, column_names, open_table, write_table
 from ..explaining import explain
 from ..modeling.conversation import ConversationState
 from ..modeling.errors import LiminalError
+from ..modeling.persons import PersonMemory
 from ..modeling.texts import checked_text, is_missing
 from ..scoring import Scorer
 
@@ -27,6 +29,7 @@ MAX_ROWS, MAX_BYTES = 5_000, 5_000_000
 # An Excel file is a packed folder; unpacked, it may be so many times as large.
 _MOST_UNPACKED = 20
 _AT_ONCE = 64
+_SECONDS_PER_DAY = 86_400
 ENDINGS = (".csv", ".tsv", ".txt", ".xlsx", ".jsonl", ".parquet", ".sav")
 # What comes in by a format that goes out by another.
 _OUTPUTS = {".txt": ".csv", ".sav": ".xlsx"}
@@ -111,7 +114,12 @@ class Reader:
         text, speaker = _text(text), _name(speaker)
         if len(conversation.rows) >= MAX_TURNS:
             raise LiminalError(f"This page follows {MAX_TURNS} turns at most. Start a new conversation.")
-        answer = self.pipeline({"role": "user", "speaker": speaker, "content": text}, memory=conversation.state)
+        state = conversation.state
+        # Everyone who speaks may come to rate, so they are remembered from the first turn on; times are in days.
+        persons = {speaker: PersonMemory.empty(1, len(self.targets)), **state.persons}
+        now = max(time.time() / _SECONDS_PER_DAY, float(persons[speaker].time[0]))  # a clock may be put back
+        message = {"role": "user", "speaker": speaker, "content": text, "time": now}
+        answer = self.pipeline(message, memory=ConversationState(state, state.turns, state.rows, persons))
         if answer["error"] is not None:
             raise LiminalError(f"The text can't be read: {answer['error']}.")
         own = [earlier for earlier in conversation.rows if earlier["speaker"] == speaker]
@@ -120,7 +128,25 @@ class Reader:
             "trend": trend(own, answer, self.targets),
             "sharp": bool(own) and sharp_turn(own[-1], answer),
         }
-        return Conversation(answer["memory"], (*conversation.rows, row), (*conversation.texts, text))
+        state = answer["memory"]
+        state.rows = {**state.rows, speaker: [{name: answer[name] for name in self.targets}]}
+        return Conversation(state, (*conversation.rows, row), (*conversation.texts, text))
+
+    def rate(self, conversation: Conversation, speaker: str, rating: str) -> tuple[Conversation, str]:
+        """The conversation after a speaker has rated their last turn, and what is known of them now.
+
+        Args:
+            conversation: it stays as it is.
+            speaker: who rates.
+            rating: as it is typed after /rate in `liminal chat`.
+
+        Raises:
+            LiminalError: this speaker has not said anything yet, or the rating is none.
+        """
+        old = conversation.state
+        state = ConversationState(old, old.turns, old.rows, old.persons)
+        known = rate(self.pipeline, state, _name(speaker), rating).plain.strip()
+        return replace(conversation, state=state), known
 
     def read(self, text: str) -> dict[str, Any]:
         """The pipeline's row of one text.

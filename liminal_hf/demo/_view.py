@@ -111,6 +111,13 @@ def _line(row: dict[str, Any]) -> str:
     return "".join(f'<span class="value">{part}</span> ' for part in parts)
 
 
+def _adjusted(row: dict[str, Any]) -> str:
+    """What a turn is for its speaker, by their own ratings."""
+    values = (row.get("adjusted") or {}).items()
+    shown = ", ".join(f"{html.escape(name)} {_signed(value)}" for name, value in values if value is not None)
+    return f"<div>by this speaker's ratings: {shown}</div>" if shown else ""
+
+
 def verdict_html(row: dict[str, Any]) -> str:
     parts = [
         f"<b>{in_words(row)}</b>" if in_words(row) else "",
@@ -127,7 +134,9 @@ def turns_html(conversation: Conversation) -> str:
         mark = f'<div class="mark">{_ESCALATES}</div>' if row["sharp"] else ""
         said = f"<div><b>{row['turn'] + 1}. {_shown(row['speaker'])}</b> {_shown(text)}</div>"
         look = ' class="sharp"' if row["sharp"] else ""
-        turns.append(f"<li{look}>{said}<div>{_line(row)}</div><div>{verdict_html(row)}</div>{mark}</li>")
+        turns.append(
+            f"<li{look}>{said}<div>{_line(row)}</div><div>{verdict_html(row)}</div>{_adjusted(row)}{mark}</li>"
+        )
     listed = f"<ol>{''.join(turns)}</ol>" if turns else EMPTY
     return f'<div class="liminal" role="log" tabindex="0" aria-label="The turns so far">{listed}</div>'
 
