@@ -24,7 +24,7 @@ from research import diary as task
 from research.diary import ENCODERS, TARGETS, Diary
 from research.report import RESAMPLES, Array, add_folders, interval, line, number, resample_counts, rounded, save
 
-from liminal_hf import PersonMemory, PersonPrior
+from liminal_hf import PersonMemory, PersonPrior, fit_person_prior
 from liminal_hf.io import atomic_write
 
 # As published by the task: subtask 1 composite r, 2A and 2B r, V and A.
@@ -299,6 +299,38 @@ def forecast(data: Diary, train: Mask) -> dict[str, Any]:
     return result
 
 
+def intervals(data: Diary, train: Mask) -> dict[str, Any]:
+    """Forecasts of each test entry from the person's ratings before it, without any text, by the prior of train.
+
+    Returns:
+        By target: the share of the ratings inside of the 80% intervals, the mean squared errors of the forecast, of the
+        level and of the last value (of entries with a rating before), and the persistence per day.
+    """
+    persons, days, labels = data.rows["user_id"].to_numpy(), data.rows["days"].to_numpy(), torch.tensor(data.labels)
+    rated = labels[torch.tensor(train)]
+    constant = rated.mean(dim=0, keepdim=True)
+    when = torch.tensor(days[train])
+    prior = fit_person_prior(constant.expand(len(rated), -1), rated, persons[train].tolist(), when)
+    held: list[torch.Tensor] = []
+    errors: dict[str, list[torch.Tensor]] = {"forecast": [], "level": [], "last value": []}
+    for person in np.unique(persons[~train]):
+        memory = PersonMemory.empty(1, len(TARGETS))
+        for row in np.flatnonzero(persons == person):
+            if not train[row]:
+                expected = memory.forecast(prior, float(days[row]), share=0.8)
+                held.append((expected.low <= labels[row]) & (labels[row] <= expected.high))
+                if int(memory.turn[0]):
+                    pairs = zip(errors, (expected.mean, memory.level(prior), memory.last), strict=True)
+                    for name, value in pairs:
+                        errors[name].append((value - labels[row]) ** 2)
+            memory = memory.observe(constant, labels[row : row + 1], float(days[row]))
+    return {
+        "coverage": torch.cat(held).double().mean(dim=0).tolist(),
+        "squared error": {name: torch.cat(values).mean(dim=0).tolist() for name, values in errors.items()},
+        "persistence": prior.persistence.tolist(),
+    }
+
+
 def write_submission(path: Path, keys: dict[str, Any], prefix: str, values: Array) -> None:
     """A file in the task's format."""
     import pandas as pd
@@ -332,6 +364,11 @@ def markdown(report: dict[str, Any]) -> str:
         for system, values in PUBLISHED.get(name, {}).items():
             lines.append(line([f"2A, published: {system}", both(values), number(float(np.mean(values)))]))
     lines.append(line(["2B, published: best, an organisers' baseline", "", number(0.509)]))
+    it = report["intervals"]
+    heads = ["each test entry, forecast from the ratings before it", "V / A"]
+    lines += ["", line(heads), line(["---"] * len(heads))]
+    lines.append(line(["80% intervals hold", " / ".join(f"{share:.1%}" for share in it["coverage"])]))
+    lines += [line([f"squared error: {name}", both(values)]) for name, values in it["squared error"].items()]
     lines += ["", line(["target", "wanted", "reached"]), line(["---"] * 3)]
     for name, wanted in TARGET.items():
         reached = report["reached"][name]
@@ -398,6 +435,7 @@ def main(arguments: list[str] | None = None) -> int:
             "tried": tried,
             "subtask1": found,
             **forecasts,
+            "intervals": intervals(data, train),
             "reached": {"subtask1": found[BOTH]["mean"]["mean"], **reached},
         }
     )
