@@ -134,7 +134,8 @@ class PersonPrior(SavedTensors, ModelOutput):
         """A guess for a model that is to read persons of whom there are no ratings yet; see `guess`.
 
         The spread and the mean are those of the labels that it was trained on, and its error is taken to be four fifths
-        of that spread, which is an r of .6. Half of a deviation is taken to be left after a day; time is in days.
+        of that spread, which is an r of .6. Half of a deviation is taken to be left after a day; time is in days. It is
+        no finding: in diaries next to nothing was left after a day (scripts/results/diary.md). Fit your own.
 
         Args:
             config: a `LiminalConfig`.
