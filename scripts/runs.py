@@ -3,7 +3,8 @@
     liminal train hub_configs/mpnet6-emobank.yaml -o runs/mpnet6-emobank-0
     python scripts/runs.py mpnet runs/mpnet6-emobank-0 runs/mpnet6-emobank-lora-0
 
-Runs of one recipe are one row: means over their seeds. Requires liminal_hf.
+Runs of one recipe are one row: means over their seeds. Rows of other recipes that the page has already stay. Requires
+liminal_hf.
 """
 
 import argparse
@@ -67,7 +68,7 @@ def markdown(report: dict[str, Any]) -> str:
         cells += [" / ".join(number(value) for value in row["r"]), number(test["pearson_mean"]), f"{low} to {high}"]
         cells += [number(test["ccc_mean"]), number(test["mae_mean"], 4), ", ".join(map(str, row["seeds"]))]
         lines.append(line(cells))
-    return "\n".join([*lines, "", f"`{report['command']}`"]) + "\n"
+    return "\n".join([*lines, "", *(f"`{command}`\n" for command in report["commands"])])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -78,7 +79,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="gets the table (%(default)s)")
     given = parser.parse_args(arguments)
     command = " ".join(["python scripts/runs.py", given.name, *(f"runs/{run.name}" for run in given.runs)])
-    report = rounded({"command": command, "runs": collect(given.runs)})
+    page = given.results / f"{given.name}.json"
+    earlier = json.loads(page.read_text(encoding="utf-8")) if page.is_file() else {"runs": {}, "commands": []}
+    found = collect(given.runs)
+    commands = [one for one in earlier.get("commands", [earlier.get("command")]) if one and one != command]
+    report = rounded({"commands": [*commands, command], "runs": {**earlier["runs"], **found}})
     save(given.results, given.name, report, markdown(report))
     print(markdown(report))
     return 0
