@@ -16,6 +16,7 @@ from liminal_hf.data.table_settings import TableSettings
 from liminal_hf.data.tables import read_table
 from liminal_hf.modeling.person_prior import fit_person_prior
 from liminal_hf.scoring import PersonColumns, score_persons, score_table
+from liminal_hf.scoring.persons import PersonHistory
 
 HEAD = ["who", "day", "text", "V", "A"]
 
@@ -46,10 +47,10 @@ def some_rows(persons: int = 6, each: int = 7) -> list[list[Any]]:
     return [rows[index] for index in draw.permutation(len(rows))]
 
 
-def command(source: Path, output: Path, checkpoint: str, *options: str) -> list[str]:
+def command(source: Path, output: Path, checkpoint: str, *options: Any) -> list[str]:
     """The arguments of one run."""
     fixed = ["--person", "who", "--ratings", "pleasure=V,arousal=A", "--scale", "1,9", "--threads", "1"]
-    return ["score", str(source), "-o", str(output), "-m", checkpoint, *fixed, *options]
+    return ["score", str(source), "-o", str(output), "-m", checkpoint, *fixed, *map(str, options)]
 
 
 def test_each_row_follows_the_ratings_before_it(tmp_path: Path, checkpoint: str, run: Run) -> None:
@@ -161,3 +162,27 @@ def test_json_lines_hold_the_same(tmp_path: Path, checkpoint: str, run: Run) -> 
     assert run(*command(write(tmp_path / "mine.csv", some_rows()), tmp_path / "out.jsonl", checkpoint))[0] == 0
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(rows) == 42 and all("adjusted_dominance" in row for row in rows)
+
+
+def test_a_figure_of_each_person_who_rates(tmp_path: Path, checkpoint: str, run: Run) -> None:
+    rows = [*some_rows(persons=2), ["silent", "2024-03-01", "w3", "", ""], ["../a b", "2024-03-02", "w4", 9, ""]]
+    source, seen = write(tmp_path / "mine.csv", rows), list[PersonHistory]()
+    columns = PersonColumns(person="who", time="day", ratings="pleasure=V,arousal=A", scale="1,9")
+    score_persons(source, tmp_path / "out.parquet", checkpoint, columns, threads=1, on_person=seen.append)
+    assert sorted(one.person for one in seen) == ["../a b", "p0", "p1"]
+    persons = pq.read_table(tmp_path / "out.persons.parquet").to_pylist()
+    for one in seen:
+        (known,) = (row for row in persons if row["person"] == one.person)
+        assert len(one.times) == known["turns"] and (np.diff(one.times) >= 0).all()
+        level, low, high = one.levels[-1, 0]
+        assert level == pytest.approx(known["level_pleasure"], abs=1e-6)
+        assert (high - low) / 2 == pytest.approx(1.2816 * known["level_doubt_pleasure"], rel=1e-3)
+        # A forecast begins at the last value, where that was a rating, and ends near the level.
+        if not np.isnan(one.ratings[-1, 0]):
+            assert one.expected[0, 0, 0] == pytest.approx(one.ratings[-1, 0])
+        assert abs(one.expected[-1, 0, 0] - level) <= abs(one.expected[0, 0, 0] - level) + 1e-9
+    drawn = command(source, tmp_path / "out.csv", checkpoint, "--time", "day", "--figures", tmp_path / "all")
+    assert run(*drawn)[0] == 0
+    names = sorted(path.name for path in (tmp_path / "all").iterdir())
+    assert {name.partition("-")[2] for name in names} == {"p0.png", "p1.png", "_a_b.png"}
+    assert all((tmp_path / "all" / name).stat().st_size > 5000 for name in names)

@@ -1,12 +1,13 @@
 """`liminal score`: a table of any size in, the same table with predictions out."""
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,6 +17,7 @@ from ..modeling.errors import LiminalError
 from .shared import Decimal, Encoding, Model, Quotes, Separator, Sheet, TextColumn, find_checkpoint
 
 _REPORT_EVERY_SECONDS = 30
+_MOST_FIGURES = 200
 
 
 def score(
@@ -56,6 +58,9 @@ def score(
     ] = None,
     scale: Annotated[
         str | None, typer.Option(help="Lowest and highest possible rating.", show_default="the model's")
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="With --person: a folder for a figure of each person.", show_default=False)
     ] = None,
     separator: Separator = None,
     encoding: Encoding = None,
@@ -139,15 +144,56 @@ def score(
         address=address,
     )
     checkpoint = find_checkpoint(model or DEFAULT_CHECKPOINT)
-    if (person is None) != (ratings is None) or (person is None and (when or scale)):
-        raise LiminalError("Persons need both: --person COLUMN --ratings COLUMNS (--time and --scale go with them).")
+    if (person is None) != (ratings is None) or (person is None and (when or scale or figures)):
+        raise LiminalError(
+            "Persons need both: --person COLUMN --ratings COLUMNS (--time, --scale and --figures go with them)."
+        )
     with score_progress() as tell:
         if person is None or ratings is None:
             report = score_table(source, output, checkpoint, settings, progress=tell)
         else:
             columns = PersonColumns(person=person, time=when, ratings=ratings, scale=scale)
-            report = score_persons(source, output, checkpoint, columns, settings, progress=tell)
+            draw = None if figures is None else _draw_persons(figures, checkpoint)
+            report = score_persons(source, output, checkpoint, columns, settings, progress=tell, on_person=draw)
     print(report)
+
+
+def _draw_persons(folder: Path, checkpoint: str) -> Callable[[Any], None]:
+    """What draws a person's figure into the folder, for the first persons."""
+    import numpy as np
+    from transformers import AutoConfig
+
+    from ..figures import person_history, save_figure
+
+    config = AutoConfig.from_pretrained(checkpoint)
+    trained = [index for index, is_trained in enumerate(config.trained_targets) if is_trained]
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = 0
+
+    def draw(history: Any) -> None:
+        nonlocal drawn
+        drawn += 1
+        if drawn > _MOST_FIGURES:
+            if drawn == _MOST_FIGURES + 1:
+                print(f"liminal: only the first {_MOST_FIGURES} persons are drawn.", file=sys.stderr)
+            return
+        shown = [index for index in trained if not np.isnan(history.ratings[:, index]).all()]
+        figure = person_history(
+            history.times,
+            history.readings[:, shown],
+            history.ratings[:, shown],
+            history.levels[:, shown],
+            history.ahead,
+            history.expected[:, shown],
+            targets=[config.targets[index] for index in shown],
+            value_range=tuple(config.label_range),
+            subject=history.person,
+        )
+        # A name may hold what no file's name may.
+        name = re.sub(r"[^\w-]+", "_", history.person)[:60]
+        save_figure(figure, folder / f"{drawn:03d}-{name}.png")
+
+    return draw
 
 
 @contextmanager

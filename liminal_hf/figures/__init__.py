@@ -13,6 +13,7 @@ from ..modeling.errors import LiminalError
 from .conversation import conversation_trajectory, one_conversation, sharp_turns
 from .encoders import phrase_map, probe_curves, read_probe
 from .files import PREDICTION_FORMATS, Predictions, read_predictions, write_predictions
+from .person import person_history
 from .predictions import (
     emotional_field,
     pad_distributions,
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 __all__ = [
     "FIGURE_FORMATS", "KINDS", "LOG_COLUMNS", "PREDICTION_FORMATS", "Predictions", "breathing_animation",
     "conversation_trajectory", "emotional_field", "group_means", "heartbeat", "means_over_time", "pad_distributions",
-    "phrase_map", "pleasure_arousal_plane", "plot", "predicted_vs_gold", "probe_curves", "read_log", "read_predictions",
-    "read_probe", "reliability", "save_figure", "save_gif", "sentence_timeline", "sharp_turns",
+    "person_history", "phrase_map", "pleasure_arousal_plane", "plot", "predicted_vs_gold", "probe_curves", "read_log",
+    "read_predictions", "read_probe", "reliability", "save_figure", "save_gif", "sentence_timeline", "sharp_turns",
     "step_attention", "steps_curve", "training_curves", "write_predictions",
 ]  # fmt: skip
 

@@ -74,7 +74,7 @@ def emotion_shares(mean: Sequence[float], deviation: Sequence[float], config: An
         >>> from liminal_hf import LiminalConfig
         >>> config = LiminalConfig(pooled_size=8, label_std=[0.2, 0.2, 0.2])
         >>> list(emotion_shares([0.5, 0.4, 0.1], [0.1, 0.1, 0.1], config))[:3]
-        ['excitement', 'love', 'joy']
+        ['love', 'excitement', 'joy']
         >>> list(emotion_shares([0.0, 0.0, 0.0], [0.1, 0.1, 0.1], config))[0]
         'neutral'
     """

@@ -6,9 +6,10 @@ Requires numpy, pyarrow and torch. The texts are scored first, as `score_table` 
 import datetime as dt
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,19 @@ class _Side:
     ratings: np.ndarray  # (rows, T) in label units, NaN for none
 
 
+@dataclass(frozen=True)
+class PersonHistory:
+    """One person who has rated something, for `liminal_hf.figures.person_history`, which says what each field is."""
+
+    person: str
+    times: np.ndarray
+    readings: np.ndarray
+    ratings: np.ndarray
+    levels: np.ndarray
+    ahead: np.ndarray
+    expected: np.ndarray
+
+
 def score_persons(
     path: str | os.PathLike,
     output: str | os.PathLike,
@@ -69,6 +83,7 @@ def score_persons(
     settings: ScoreSettings | None = None,
     *,
     progress: Progress | None = None,
+    on_person: Callable[[PersonHistory], None] | None = None,
     **options: Any,
 ) -> Report:
     """Reads every text of a table, and adjusts the answers by what each person has rated *before*.
@@ -82,6 +97,7 @@ def score_persons(
         path, output, checkpoint, settings, progress, options: as in `score_table`; the output is one file. An
             interrupted run goes on.
         columns: who, when, and which ratings.
+        on_person: is called with the history of each person who has rated something.
 
     Returns:
         As `score_table`.
@@ -128,6 +144,8 @@ def score_persons(
     write_table(beside, person_rows(memory, people, prior, config, side), like)
     write_table(output, table, like)
     scored.unlink()
+    for history in histories(side, predictions, prior) if on_person else ():
+        on_person(history)
     return replace(report, output=output)
 
 
@@ -233,6 +251,29 @@ def adjust_rows(side: _Side, predictions: Tensor, prior: PersonPrior) -> tuple[T
         for name, value in memory.items():
             value[people] = after[name]
     return answers, memory, list(number)
+
+
+def histories(side: _Side, predictions: Tensor, prior: PersonPrior) -> Iterator[PersonHistory]:
+    """What is known of each person who has rated something, turn by turn, and as long ahead as half of what was."""
+    reach = NormalDist().inv_cdf(0.9)  # of 80% intervals
+    for person in dict.fromkeys(side.persons):
+        own = [row for row, name in enumerate(side.persons) if name == person and not np.isnan(side.times[row])]
+        own.sort(key=lambda row: side.times[row])
+        if person is None or np.isnan(side.ratings[own]).all():
+            continue
+        memory, levels = PersonMemory.empty(1, predictions.shape[1]), []
+        for row in own:
+            rating = torch.tensor(side.ratings[[row]]).masked_fill(predictions[[row]].isnan(), torch.nan)
+            memory = memory.observe(predictions[[row]], rating, float(side.times[row]))
+            level, doubt = memory.level(prior)[0], reach * memory.level_variance(prior)[0].sqrt()
+            levels.append(torch.stack([level, level - doubt, level + doubt], dim=-1).numpy())
+        times = side.times[own]
+        ahead = times[-1] + np.linspace(0, max((times[-1] - times[0]) / 2, 1.0), 30)
+        found = [memory.forecast(prior, float(time)) for time in ahead]
+        expected = [torch.stack([one.mean[0], one.low[0], one.high[0]], dim=-1).numpy() for one in found]
+        yield PersonHistory(
+            person, times, predictions[own].numpy(), side.ratings[own], np.array(levels), ahead, np.array(expected)
+        )
 
 
 def person_rows(
