@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from conftest import Run
 from scoring_kit import tiny_checkpoint
 
 from liminal_hf.data.table_settings import TableSettings
 from liminal_hf.data.tables import read_table
-from liminal_hf.modeling.person_prior import fit_person_prior
+from liminal_hf.modeling.configuration_liminal import LiminalConfig
+from liminal_hf.modeling.errors import LiminalError
+from liminal_hf.modeling.person_prior import PersonPrior, fit_person_prior
 from liminal_hf.scoring import PersonColumns, score_persons, score_table
 from liminal_hf.scoring.persons import PersonHistory
 
@@ -66,7 +69,7 @@ def test_each_row_follows_the_ratings_before_it(tmp_path: Path, checkpoint: str,
     for target, column in ((0, 3), (1, 4)):
         ratings[:, target] = [np.nan if row[column] == "" else (row[column] - 5) / 4 for row in rows]
     days = np.array([int(str(row[1])[-2:]) for row in rows])
-    prior = fit_person_prior(predictions[:, :2], ratings[:, :2], [row[0] for row in rows], days)
+    prior = PersonPrior.of_model(LiminalConfig.from_pretrained(checkpoint))
     for index, row in enumerate(rows):
         for target in range(3):
             before = [i for i, one in enumerate(rows) if one[0] == row[0] and days[i] < days[index]]
@@ -87,7 +90,6 @@ def test_each_row_follows_the_ratings_before_it(tmp_path: Path, checkpoint: str,
 def test_a_rating_reaches_no_row_of_its_own_time_or_before_and_no_other_person(
     tmp_path: Path, checkpoint: str, run: Run
 ) -> None:
-    # The prior is fitted on all ratings, so that it moves a little; what is compared is who moves at all.
     rows = [["a", day, f"w{day + 3}", "", ""] for day in range(1, 6)] + [
         ["b", day, f"w{day + 3}", "", ""] for day in range(1, 6)
     ]
@@ -99,6 +101,81 @@ def test_a_rating_reaches_no_row_of_its_own_time_or_before_and_no_other_person(
     moved = [mine != text for mine, text in zip(table["adjusted_pleasure"], table["pleasure"], strict=True)]
     assert moved == [False, False, False, True, True, False, False, False, False, False]
     assert table["adjusted_arousal"] == table["arousal"]
+
+
+def test_a_later_rating_and_a_stranger_leave_every_earlier_row_as_it_was(tmp_path: Path, checkpoint: str) -> None:
+    columns = PersonColumns(person="who", time="day", ratings="pleasure=V,arousal=A", scale="1,9")
+    rows = sorted(some_rows(persons=12), key=lambda row: row[1])
+    last = max(index for index, row in enumerate(rows) if row[3] != "")
+
+    def adjusted(name: str, rows: list[list[Any]]) -> list[tuple[float, ...]]:
+        score_persons(write(tmp_path / f"{name}.csv", rows), tmp_path / f"{name}.parquet", checkpoint, columns)
+        table = pq.read_table(tmp_path / f"{name}.parquet")
+        return list(zip(*(table[f"adjusted_{target}"].to_pylist() for target in ("pleasure", "arousal")), strict=True))
+
+    before = adjusted("before", rows)
+    other = [list(row) for row in rows]
+    other[last][3] = 1 if rows[last][3] != 1 else 9
+    assert adjusted("other", other) == before
+    strangers = [["z", f"2024-03-{day:02d}", "w9", 1 + 8 * (day % 2), 9] for day in range(1, 8)]
+    assert adjusted("strangers", rows + strangers)[: len(rows)] == before
+    other[0][3] = 9 if rows[0][3] != 9 else 1
+    assert adjusted("earlier", other) != before
+
+
+def test_a_prior_of_an_earlier_study_says_how_much_a_rating_counts(tmp_path: Path, checkpoint: str, run: Run) -> None:
+    rows = sorted(some_rows(persons=12), key=lambda row: row[1])
+    source = write(tmp_path / "mine.csv", rows)
+    assert run(*command(source, tmp_path / "first.parquet", checkpoint, "--time", "day"))[0] == 0
+    first = pq.read_table(tmp_path / "first.parquet")
+    predictions = np.column_stack([first[name].to_numpy() for name in ("pleasure", "arousal", "dominance")])
+    ratings = np.array([[np.nan if row[3] == "" else (row[3] - 5) / 4] * 3 for row in rows])
+    days = [int(row[1][-2:]) for row in rows]
+    prior = fit_person_prior(predictions, ratings, [row[0] for row in rows], days)
+    prior.residual_between = torch.full((3,), 0.3, dtype=torch.float64)  # these persons do not differ
+    prior.save(tmp_path / "prior.safetensors")
+    options = ["--time", "day", "--prior", tmp_path / "prior.safetensors"]
+    code, _, said = run(*command(source, tmp_path / "next.parquet", checkpoint, *options))
+    assert code == 0 and "guess" not in said
+    index = max(index for index, row in enumerate(rows) if row[0] == "p0")
+    own = [one for one, row in enumerate(rows) if row[0] == "p0" and one < index and row[3] != ""]
+    apart = ratings[own, 0] - predictions[own, 0]
+    expected = predictions[index, 0] + apart.sum() / (len(own) + float(prior.shrinkage[0]))
+    found = pq.read_table(tmp_path / "next.parquet")["adjusted_pleasure"][index].as_py()
+    assert found == pytest.approx(np.clip(expected, -1, 1), abs=1e-5)
+
+
+def test_an_adjusted_column_that_is_there_already_is_refused(
+    tmp_path: Path, checkpoint: str, refused: Callable[..., str], run: Run
+) -> None:
+    source = tmp_path / "mine.csv"
+    source.write_text("who,text,V,A,adjusted_pleasure\na,w3,9,,1\na,w4,,,2\n", encoding="utf-8")
+    said = refused(*command(source, tmp_path / "out.csv", checkpoint))
+    assert "has a column 'adjusted_pleasure' already" in said and "--prefix pad_" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.csv"]
+    assert run(*command(source, tmp_path / "out.csv", checkpoint, "--prefix", "pad_"))[0] == 0
+    assert run(*command(source, tmp_path / "kept.csv", checkpoint, "--keep", "who"))[0] == 0
+
+
+def test_too_many_rows_for_a_sheet_are_refused_before_any_text_is_read(
+    tmp_path: Path, checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("liminal_hf.scoring.persons.EXCEL_ROWS", 41)
+    source = write(tmp_path / "mine.csv", some_rows())
+    columns = PersonColumns(person="who", time="day", ratings="pleasure=V", scale="1,9")
+    with pytest.raises(LiminalError, match="an Excel sheet takes 41 rows"):
+        score_persons(source, tmp_path / "out.xlsx", checkpoint, columns)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.csv"]
+
+
+def test_a_person_of_whom_nothing_was_read_has_no_level(tmp_path: Path, checkpoint: str) -> None:
+    source = write(tmp_path / "mine.csv", [["a", 1, "w4", 9, ""], ["b", 2, "", 9, ""], ["b", 3, "", 9, ""]])
+    columns, seen = PersonColumns(person="who", ratings="pleasure=V", scale="1,9"), list[PersonHistory]()
+    score_persons(source, tmp_path / "out.parquet", checkpoint, columns, on_person=seen.append)
+    one, other = pq.read_table(tmp_path / "out.persons.parquet").to_pylist()
+    assert other["turns"] == other["ratings_pleasure"] == 0 and [history.person for history in seen] == ["a"]
+    for what in ("level", "level_doubt", "offset", "last"):
+        assert other[f"{what}_pleasure"] is None and one[f"{what}_pleasure"] is not None
 
 
 def test_rows_that_are_nobodys_or_unread_stay_as_they_are(tmp_path: Path, checkpoint: str, run: Run) -> None:
@@ -123,7 +200,8 @@ def test_an_interrupted_run_goes_on_to_the_same_table(tmp_path: Path, checkpoint
     source = write(tmp_path / "mine.csv", some_rows())
     columns = PersonColumns(person="who", time="day", ratings="pleasure=V", scale="1,9")
     score_persons(source, tmp_path / "whole.csv", checkpoint, columns, threads=1)
-    # As if it had ended after the texts.
+    # As if it had ended after the texts and the table of persons.
+    (tmp_path / "again.persons.csv").write_bytes((tmp_path / "whole.persons.csv").read_bytes())
     score_table(source, tmp_path / "again.before-persons.parquet", checkpoint, threads=1)
     report = score_persons(source, tmp_path / "again.csv", checkpoint, columns, threads=1)
     assert report.done_before == report.rows == 42

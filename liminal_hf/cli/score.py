@@ -59,6 +59,10 @@ def score(
     scale: Annotated[
         str | None, typer.Option(help="Lowest and highest possible rating.", show_default="the model's")
     ] = None,
+    prior: Annotated[
+        Path | None,
+        typer.Option(help="With --person: a file of PersonPrior.save.", show_default="a guess"),
+    ] = None,
     figures: Annotated[
         Path | None, typer.Option(help="With --person: a folder for a figure of each person.", show_default=False)
     ] = None,
@@ -144,15 +148,16 @@ def score(
         address=address,
     )
     checkpoint = find_checkpoint(model or DEFAULT_CHECKPOINT)
-    if (person is None) != (ratings is None) or (person is None and (when or scale or figures)):
+    if (person is None) != (ratings is None) or (person is None and (when or scale or prior or figures)):
         raise LiminalError(
-            "Persons need both: --person COLUMN --ratings COLUMNS (--time, --scale and --figures go with them)."
+            "Persons need both: --person COLUMN --ratings COLUMNS (--time, --scale, --prior and --figures go "
+            "with them)."
         )
     with score_progress() as tell:
         if person is None or ratings is None:
             report = score_table(source, output, checkpoint, settings, progress=tell)
         else:
-            columns = PersonColumns(person=person, time=when, ratings=ratings, scale=scale)
+            columns = PersonColumns(person=person, time=when, ratings=ratings, scale=scale, prior=prior)
             draw = None if figures is None else _draw_persons(figures, checkpoint)
             report = score_persons(source, output, checkpoint, columns, settings, progress=tell, on_person=draw)
     print(report)

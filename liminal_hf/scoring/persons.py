@@ -6,6 +6,7 @@ Requires numpy, pyarrow and torch. The texts are scored first, as `score_table` 
 import datetime as dt
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,10 +22,10 @@ from torch import Tensor
 from ..data.cells import OrderColumn, find_decimal, is_no_value, numbers
 from ..data.formats import as_text
 from ..data.tables import open_table, write_table
-from ..data.writing import output_ending
+from ..data.writing import EXCEL_ROWS, output_ending
 from ..modeling.configuration_liminal import LiminalConfig
 from ..modeling.errors import LiminalError
-from ..modeling.person_prior import PersonPrior, fit_person_prior
+from ..modeling.person_prior import PersonPrior
 from ..modeling.persons import PersonMemory
 from .job import Progress, Report, make_scorer, score_table
 from .shards import ScoreSettings, find_files
@@ -44,12 +45,15 @@ class PersonColumns:
         ratings: the targets' columns: names in the order of the targets, or a mapping from target to column; as one
             string, "pleasure=V,arousal=A". An empty cell is no rating.
         scale: lowest and highest possible rating; None: those of the model's labels.
+        prior: what is known of persons: a `PersonPrior`, or the file that `PersonPrior.save` wrote; None is a guess,
+            `PersonPrior.of_model`.
     """
 
     person: str
     ratings: Any
     time: str | None = None
     scale: Any = None
+    prior: PersonPrior | str | os.PathLike | None = None
 
 
 @dataclass
@@ -90,8 +94,13 @@ def score_persons(
 
     The output has a column `adjusted_<target>` per target more; a row's own rating and later ones do not reach it.
     Beside the output lies `<name>.persons.<ending>` with a row per person: turns, and per target the number of ratings,
-    the usual level and its doubt, how far the person lies from what their texts say, and the last value. The prior is
-    fitted on the ratings of this table (`fit_person_prior`); with too few of them it is a guess, and a warning says so.
+    the usual level and its doubt, how far the person lies from what their texts say, and the last value; a person none
+    of whose texts was read has no level.
+
+    How much a rating counts is the prior's to say. Without one it is a fixed guess, and a warning says so: no prior is
+    fitted on this table, since later ratings and those of other persons would reach a row by it. Fit one on a study
+    that is finished, and give it to the next: `fit_person_prior(predictions, ratings, persons, times)
+    .save("prior.safetensors")`, both in label units, times in days where they are dates.
 
     Args:
         path, output, checkpoint, settings, progress, options: as in `score_table`; the output is one file. An
@@ -103,8 +112,8 @@ def score_persons(
         As `score_table`.
 
     Raises:
-        LiminalError: as in `score_table`; a rating that is no number or outside of the scale.
-        FileNotFoundError: there is no such table.
+        LiminalError: as in `score_table`; a rating that is no number or outside of the scale; a prior of other targets.
+        FileNotFoundError: there is no such table, or no such prior.
 
     Example:
         >>> import liminal_hf
@@ -122,27 +131,33 @@ def score_persons(
     output = Path(output)
     ending = output_ending(output)
     beside = output.with_name(f"{output.stem}.persons{ending}")
+    scored = output.with_name(f"{output.stem}.before-persons.parquet")
     for one in (output, beside):
-        if one.exists():
+        if one.exists() and not (one == beside and scored.exists()):  # what an interrupted run left is written anew
             raise LiminalError(f"{one} is there already. Give another -o, or delete it.")
     config = make_scorer(checkpoint, settings, device="cpu").config
+    prior = prior_of(columns.prior, config)
     side, like = _side(find_files(path), settings, columns, config)
-    scored = output.with_name(f"{output.stem}.before-persons.parquet")
+    if ending == ".xlsx" and len(side.persons) > EXCEL_ROWS:
+        raise LiminalError(f"{output}: an Excel sheet takes {EXCEL_ROWS:,} rows. Give .csv or .parquet.")
     report = score_table(path, scored, checkpoint, settings, progress=progress)
     table = pq.read_table(scored).replace_schema_metadata(None)
     names = [settings.prefix + name for name in config.targets]
     predictions = torch.tensor(
         np.column_stack([table[name].to_numpy().astype(np.float64) for name in names])  # a missing cell becomes NaN
     )
-    prior = prior_of(side, predictions, config)
     answers, memory, people = adjust_rows(side, predictions, prior)
     low, high = config.label_range
     adjusted = answers.clamp(low, high).float().numpy()
     for index, name in enumerate(config.targets):
         cells = pa.array(adjusted[:, index], mask=np.isnan(adjusted[:, index]))
         table = table.append_column(f"{settings.prefix}adjusted_{name}", cells)
-    write_table(beside, person_rows(memory, people, prior, config, side), like)
-    write_table(output, table, like)
+    with tempfile.TemporaryDirectory(prefix=".persons-", dir=output.parent) as name:
+        staged, persons = Path(name, output.name), Path(name, beside.name)
+        write_table(staged, table, like)
+        write_table(persons, person_rows(memory, people, prior, config, side), like)
+        persons.replace(beside)
+        staged.replace(output)  # last: an output that is there is a run that is done
     scored.unlink()
     for history in histories(side, predictions, prior) if on_person else ():
         on_person(history)
@@ -160,8 +175,15 @@ def _side(
     cells: dict[str, list[Any]] = {name: [] for name in (columns.person, columns.time, *wanted.values()) if name}
     lines: list[str] = []
     order = OrderColumn(columns.time, settings.date_order, settings.decimal) if columns.time else None
+    added = [f"{settings.prefix}adjusted_{name}" for name in config.targets]
     for path in files:
         file = open_table(path, settings, list(cells))
+        kept = file.schema.names if settings.keep is None else list(map(file.column, settings.keep))
+        if taken := [name for name in added if name in kept]:
+            raise LiminalError(
+                f"The input has a column {taken[0]!r} already. Put something before the new names, such as --prefix "
+                "pad_, or choose what to keep: --keep COLUMN,COLUMN"
+            )
         like = replace(like, separator=file.like.separator, decimal=file.like.decimal)
         for part in file.batches():
             for name, values in cells.items():
@@ -207,21 +229,19 @@ def _number(key: Any) -> float:
     return float(key)
 
 
-def prior_of(side: _Side, predictions: Tensor, config: LiminalConfig) -> PersonPrior:
-    """The prior, fitted per target where there are ratings enough, else a guess."""
-    guess = PersonPrior.of_model(config)
-    counted = [row for row, person in enumerate(side.persons) if person is not None and not np.isnan(side.times[row])]
-    who, times = [side.persons[row] for row in counted], torch.tensor(side.times[counted])
-    columns = []
-    for index, name in enumerate(config.targets):
-        part = slice(index, index + 1)
-        try:
-            columns.append(fit_person_prior(predictions[counted, part], side.ratings[counted, part], who, times))
-        except LiminalError:
-            columns.append(PersonPrior(**{field: value[part] for field, value in guess.items()}))
-            if not np.isnan(side.ratings[:, index]).all():
-                logger.warning("There are too few ratings of %s to fit a prior: a guess stands in for it.", name)
-    return PersonPrior(**{field: torch.cat([one[field] for one in columns]) for field in guess})
+def prior_of(given: PersonPrior | str | os.PathLike | None, config: LiminalConfig) -> PersonPrior:
+    """The prior that was given, checked against the model's targets; else a guess, and a warning."""
+    if given is None:
+        logger.warning("No prior of persons is given (--prior FILE): how much a rating counts is a guess.")
+        return PersonPrior.of_model(config)
+    prior = given if isinstance(given, PersonPrior) else PersonPrior.load(given)
+    for name, value in prior.items():
+        if tuple(value.shape) != (len(config.targets),) or not bool(torch.isfinite(value).all()):
+            raise LiminalError(
+                f"The prior's {name} must hold a finite number for each of {', '.join(config.targets)}; it holds "
+                f"{value.tolist()}. Fit it with the predictions of this model: fit_person_prior(...).save(FILE)"
+            )
+    return prior
 
 
 def adjust_rows(side: _Side, predictions: Tensor, prior: PersonPrior) -> tuple[Tensor, PersonMemory, list[str]]:
@@ -259,7 +279,7 @@ def histories(side: _Side, predictions: Tensor, prior: PersonPrior) -> Iterator[
     for person in dict.fromkeys(side.persons):
         own = [row for row, name in enumerate(side.persons) if name == person and not np.isnan(side.times[row])]
         own.sort(key=lambda row: side.times[row])
-        if person is None or np.isnan(side.ratings[own]).all():
+        if person is None or (np.isnan(side.ratings[own]) | predictions[own].isnan().numpy()).all():
             continue
         memory, levels = PersonMemory.empty(1, predictions.shape[1]), []
         for row in own:
@@ -294,11 +314,9 @@ def person_rows(
         if not is_trained:
             continue
         columns[f"ratings_{name}"] = memory.count[:, index].tolist()
-        columns[f"level_{name}"] = level[:, index].tolist()
-        columns[f"level_doubt_{name}"] = doubt[:, index].tolist()
-        columns[f"offset_{name}"] = offset[:, index].tolist()
-        columns[f"last_{name}"] = [
-            value if turns else None
-            for value, turns in zip(memory.last[:, index].tolist(), memory.turn.tolist(), strict=True)
-        ]
+        found = {"level": level, "level_doubt": doubt, "offset": offset, "last": memory.last}
+        for what, values in found.items():
+            # Of a person none of whose texts was read, nothing is known.
+            one = zip(values[:, index].tolist(), memory.turn.tolist(), strict=True)
+            columns[f"{what}_{name}"] = [value if turns else None for value, turns in one]
     return columns
