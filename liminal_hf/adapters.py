@@ -122,6 +122,9 @@ def lora_config(
 
 def _in_layers(names: set[str], layers: list[int]) -> set[str]:
     """The modules of the encoder's layers with these numbers."""
+    is_list = isinstance(layers, list | tuple | range) and all(type(number) is int for number in layers)
+    if not is_list or not layers:
+        raise LiminalError(f"layers must be a list of layers' numbers, such as [6, 7, 8], got {layers!r}.")
     numbers = {name: int(match[1]) for name in names if (match := re.search(r"(?:^|\.)(\d+)\.", name))}
     known = sorted(set(numbers.values()))
     if missing := sorted(set(layers) - set(known)):

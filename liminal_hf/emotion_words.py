@@ -3,7 +3,7 @@
 Requires transformers.
 """
 
-import difflib
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +18,7 @@ CARRIER = "a feeling of {}"
 # From a reading, in standard deviations of the labels from the neutral point, to the published positions.
 _OFFSET = (0.112, -0.270, 0.142)
 _SLOPE = (0.299, 0.340, 0.263)
+_NAME = re.compile(r"[^\W\d_]+(?:[ '-][^\W\d_]+){0,2}")
 PUBLISHED = "Glasgow Norms (Scott et al. 2019)"
 READ = "read by the default checkpoint"
 
@@ -44,13 +45,14 @@ def emotion_pad(word: str) -> dict[str, Any]:
         >>> emotion_pad("nostalgic")["source"]
         'read by the default checkpoint'
     """
-    if not isinstance(word, str) or not word.strip() or len(word) > 60:
+    name = " ".join(word.casefold().split()) if isinstance(word, str) else ""
+    if not _NAME.fullmatch(name):
         raise LiminalError(f'emotion_pad takes the name of an emotion, such as "joy", got {word!r}.')
-    name = " ".join(word.casefold().split())
     if name in POSITIONS:
         return {**dict(zip(DIMENSIONS, POSITIONS[name], strict=True)), "source": PUBLISHED}
-    if close := difflib.get_close_matches(name, POSITIONS, n=1, cutoff=0.9):  # a typo would be read as something else
-        raise LiminalError(f"{word!r} has no published position. Did you mean {close[0]}?")
+    # A typo would be read as something else; a word that the tokenizer knows whole is none.
+    if len(_reader().tokenizer.tokenize(name)) > 1 and (close := _one_edit(name) & POSITIONS.keys()):
+        raise LiminalError(f"{word!r} has no published position. Did you mean {min(close)}?")
     row = _reader()([CARRIER.format(name)])[0]
     if row["error"] or outside(row["in_domain"]):
         raise LiminalError(f"{word!r} is no English word that the model knows. Published ones: joy, fear, bored, ...")
@@ -61,6 +63,16 @@ def emotion_pad(word: str) -> dict[str, Any]:
         shift = (row[target] - sum(config.neutral_zone[index]) / 2) / config.label_std[index]
         found[target] = round(min(max(_OFFSET[part] + _SLOPE[part] * shift, -1.0), 1.0), 2)
     return {**found, "source": READ}
+
+
+def _one_edit(word: str) -> set[str]:
+    """What a word becomes by one letter left out, put in, changed, or exchanged with the next (Damerau 1964)."""
+    parts = [(word[:at], word[at:]) for at in range(len(word) + 1)]
+    left_out = {a + b[1:] for a, b in parts if b}
+    exchanged = {a + b[1] + b[0] + b[2:] for a, b in parts if len(b) > 1}
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    changed = {a + letter + b[1:] for a, b in parts if b for letter in letters}
+    return left_out | exchanged | changed | {a + letter + b for a, b in parts for letter in letters}
 
 
 @lru_cache(maxsize=1)

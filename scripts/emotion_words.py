@@ -80,6 +80,7 @@ def measure(source: Any, train: Texts, test: Texts) -> dict[str, Any]:
     units = np.array(config.label_std)
     shares = [emotion_shares(*pair, config) for pair in zip(answer["logits"], answer["uncertainty"], strict=True)]
     ours = np.array([[share[name] for name in names] for share in shares])
+    certain = [emotion_shares(mean, [1e-6] * 3, config) for mean in answer["logits"]]
     norms = np.array([POSITIONS.get(name, (0.0, 0.0, 0.0)) for name in names])
     # Both in standard deviations: of the labels, and of the published positions.
     spread = np.array(list(POSITIONS.values())).std(axis=0)
@@ -94,6 +95,7 @@ def measure(source: Any, train: Texts, test: Texts) -> dict[str, Any]:
     )
     found = {
         "the words of an answer": ours,
+        "the same, without the uncertainty": np.array([[share[name] for name in names] for share in certain]),
         "the same, weighted by how frequent each class is": ours * frequency,
         "most frequent classes": np.tile(frequency.astype(float), (len(gold), 1)),
         "nearest position, without uncertainty": nearest,

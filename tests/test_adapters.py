@@ -183,6 +183,9 @@ def test_adapters_on_the_upper_layers_alone(family: str) -> None:
     assert upper
     with pytest.raises(LiminalError, match=r"no layer \[7\]. Its layers: \[0, 1"):
         lora_config(tiny_of(family), layers=[1, 7])
+    for wrong in ([], 5, [True], "1"):
+        with pytest.raises(LiminalError, match="layers must be a list"):
+            lora_config(tiny_of(family), layers=wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("targets", [None, "all-linear", ["all-linear"]])

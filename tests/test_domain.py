@@ -49,6 +49,7 @@ def test_what_is_unlike_the_training_texts_is_said_in_the_row(pad: Any) -> None:
         assert row["in_domain"] < 0.5, text
         assert all(row["uncertainty"][name] > spread[name] for name in spread), text
         assert set(row["verdict"].values()) == {UNCLEAR} and row["octant"] == "neutral", text
+        assert row["emotions"] is None
     english = pad(ENGLISH)
     assert all(row["in_domain"] > 0.5 for row in english)
     base = pad.model.liminal.pooler

@@ -85,6 +85,9 @@ def test_the_way_back(minilm: Path) -> None:
     nostalgic, furious = emotion_pad("nostalgic"), emotion_pad("furious")
     assert nostalgic["source"] == READ and furious["pleasure"] < 0 < nostalgic["pleasure"]
     assert furious["arousal"] > nostalgic["arousal"]
+    # Words beside a published one are no typos of it.
+    for word in ("guilty", "jealous", "surprised", "frustrating", "depressing", "deep joy"):
+        assert emotion_pad(word)["source"] == READ
 
 
 @pytest.mark.parametrize(
@@ -93,8 +96,13 @@ def test_the_way_back(minilm: Path) -> None:
         ("", "takes the name of an emotion"),
         (None, "takes the name of an emotion"),
         ("hapiness", "Did you mean happiness"),
+        ("hapy", "Did you mean happy"),
+        ("angre", "Did you mean anger"),
+        ("joi", "Did you mean joy"),
+        ("anger. I love you", "takes the name of an emotion"),
+        ("1234", "takes the name of an emotion"),
         ("xqzt vprw", "no English word that the model knows"),
-        ("\U0001f600", "no English word that the model knows"),
+        ("\U0001f600", "takes the name of an emotion"),
     ],
 )
 def test_what_is_no_emotion_word_is_said(minilm: Path, word: object, said: str) -> None:

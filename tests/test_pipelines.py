@@ -177,6 +177,22 @@ def test_a_single_text_that_cannot_be_read_is_an_error(pad: Any, classify: Any, 
             reader(value)
 
 
+def test_a_long_text_of_nothing_known_is_an_error_or_a_row_with_one(pad: Any, classify: Any) -> None:
+    nothing = "\U0001f600 " * 300
+    for reader in (pad, classify):
+        with pytest.raises(LiminalError, match="can't be read: no token of this text is known"):
+            reader(nothing)
+        (row,) = reader([nothing])
+        assert row["error"] == "no token of this text is known to the model"
+
+
+def test_an_unknown_option_is_said_by_the_task_that_got_it(pad: Any, classify: Any) -> None:
+    with pytest.raises(LiminalError, match=r"^text-classification does not take 'return_all_scores'.*top_k"):
+        classify("Hi", return_all_scores=True)
+    with pytest.raises(LiminalError, match=r"^pad-regression does not take 'top_k'.*memory"):
+        pad("Hi", top_k=1)
+
+
 def test_a_truncated_text_says_so(pad: Any) -> None:
     long = "so " * 300
     assert pad(long, truncation=True)["truncated"] and not pad("so", truncation=True)["truncated"]

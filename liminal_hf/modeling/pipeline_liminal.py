@@ -126,6 +126,7 @@ class PADRegressionPipeline(Pipeline):
         (1, 'user', 2)
     """
 
+    _NAME, _MORE = "pad-regression", ", and memory and roles with chat messages"
     _load_processor = False
     _load_image_processor = False
     _load_feature_extractor = False
@@ -148,8 +149,8 @@ class PADRegressionPipeline(Pipeline):
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if unknown:
             raise LiminalError(
-                f"pad-regression does not take {', '.join(map(repr, unknown))}. It takes max_length, truncation, "
-                "num_outer_steps, batch_size and num_workers, and memory and roles with chat messages."
+                f"{self._NAME} does not take {', '.join(map(repr, unknown))}. It takes max_length, truncation, "
+                f"num_outer_steps, batch_size and num_workers{self._MORE}."
             )
         preprocess: dict[str, Any] = {} if truncation is None else {"truncation": bool(truncation)}
         forward = {}
@@ -199,9 +200,11 @@ class PADRegressionPipeline(Pipeline):
         """One text; what can't be read is an error."""
         checked_text(_bare(inputs))
         tokens = self.preprocess(inputs, **preprocess_params)
-        if tokens["error"][0] is not None:
-            raise LiminalError(f"The text can't be read: {tokens['error'][0]}.")
-        return self.postprocess(self.forward(tokens, **forward_params), **postprocess_params)
+        # Of a text in windows it is known afterwards.
+        read = tokens if tokens["error"][0] is not None else self.forward(tokens, **forward_params)
+        if read["error"][0] is not None:
+            raise LiminalError(f"The text can't be read: {read['error'][0]}.")
+        return self.postprocess(read, **postprocess_params)
 
     def _stream(self, conversations: Any, batch_size: int | None = None, **kwargs: Any) -> Iterator[Any]:
         """Rows of conversations that are read as they are asked for."""
@@ -406,6 +409,7 @@ class TargetClassificationPipeline(PADRegressionPipeline):
         ['anger', 'disgust']
     """
 
+    _NAME, _MORE = "text-classification", ", and labels, top_k and function_to_apply"
     _FUNCTIONS: Mapping[str, Any] = {
         "softmax": math.exp,
         "default": math.exp,

@@ -108,7 +108,7 @@ def describe(
         "confidence": None if uncertainty is None else overall_confidence(uncertainty, config),
         "octant": name,
         "octant_probability": said["octant_probability"] if said and has_octant else None,
-        "emotions": said["emotions"] if said and has_octant else None,
+        "emotions": said["emotions"] if said and has_octant and not outside(in_domain) else None,
         "uncertainty": None if uncertainty is None else per_target(uncertainty),
         "percentile": None if quantiles is None else per_target(map(percentile, clamped, quantiles)),
         **{name: None if said is None else per_target(said[name].values()) for name in _STATEMENTS},

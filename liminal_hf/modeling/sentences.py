@@ -168,4 +168,5 @@ def _between_letters(text: str, start: int, end: int) -> list[Span]:
             joins = unicodedata.category(text[at])[0] == "M" or text[at] in _JOINING if start < at < end else True
             if not joins and text[at - 1] != "\u200d":
                 return [(at, at)]
-    return []
+    # One letter with more marks than the model reads at once: it has to be divided somewhere.
+    return [(middle, middle)] if end - start > 1 else []
