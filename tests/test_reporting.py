@@ -331,6 +331,65 @@ def test_few_rows_and_no_spread(tmp_path: Path, minilm: Path) -> None:
     assert made("foreign_too", *foreign, include_unlike=True).tables["distributions"]["texts"] == [1] * 3
 
 
+def test_times_and_groups_of_rows_that_do_not_count(tmp_path: Path, minilm: Path) -> None:
+    """Neither a text that can't be read nor one unlike the training texts is in any mean."""
+    foreign = "Das Wetter war schön, aber die Arbeit hat mich sehr müde gemacht."
+    lines = ["text,g,when", "I went home.,,", ",b,2024-01-01", "\U0001f600,b,2024-01-02", f'"{foreign}",c,2024-01-03']
+    (tmp_path / "mine.csv").write_text("\n".join(lines), encoding="utf-8")
+    result = report(tmp_path / "mine.csv", tmp_path / "out", group="g", time="when", threads=1)
+    assert "over_time" not in result.tables and result.tables["groups"]["texts"] == [0] * 6
+    page = _Page((tmp_path / "out" / "index.html").read_text(encoding="utf-8"))
+    assert "There is no text to show." in page.words and "nan" not in re.findall(r"[a-z]+", page.words)
+    assert len(csv_rows(tmp_path / "out" / "scores.csv")) == 4
+
+
+def test_a_group_named_like_a_colour_keeps_its_name(tmp_path: Path, minilm: Path) -> None:
+    (tmp_path / "mine.csv").write_text("text,g\nI love it.,#ffffff\nI hate it.,#000000\n", encoding="utf-8")
+    report(tmp_path / "mine.csv", tmp_path / "out", group="g", threads=1)
+    content = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    labels = re.findall(r"<text[^>]*>([^<]*)</text>", content)
+    assert "#ffffff (1)" in labels and "#000000 (1)" in labels and not any("var(" in label for label in labels)
+    assert not re.search(r"<[^<>]*#(000000|ffffff)[^<>]*>", content)
+
+
+def test_a_text_that_excel_cuts_is_counted(tmp_path: Path, minilm: Path) -> None:
+    long = "It rained all day. " * 1800
+    rows = [{"text": "I love it."}, {"text": "So be it.", "note": long}, {"text": None}]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    result = report(tmp_path / "mine.jsonl", tmp_path / "out", threads=1)
+    assert result.counts["cut in scores.xlsx"] == 1
+    page = _Page((tmp_path / "out" / "index.html").read_text(encoding="utf-8"))
+    assert "32,767 characters), so that scores.xlsx lacks its end: 1 row." in page.words
+    assert csv_rows(tmp_path / "out" / "scores.csv")[1]["note"] == long
+
+
+def test_a_model_in_memory(tmp_path: Path, minilm: Path) -> None:
+    """A `Scorer` serves in place of a path; what has changed is not called by the name of what it was."""
+    import torch
+    from transformers import AutoTokenizer
+
+    from liminal_hf.scoring import Scorer
+
+    (tmp_path / "mine.csv").write_text("text\nI love it.\n", encoding="utf-8")
+    model = liminal_hf.LiminalForPADRegression.from_pretrained(liminal_hf.DEFAULT_CHECKPOINT)
+    tokenizer = AutoTokenizer.from_pretrained(liminal_hf.DEFAULT_CHECKPOINT)
+    scorer = Scorer(model, tokenizer=tokenizer, threads=1)
+    report(tmp_path / "mine.csv", tmp_path / "out", scorer)
+    methods = (tmp_path / "out" / "methods.md").read_text(encoding="utf-8")
+    assert "and the checkpoint minilm-emobank (sha256 of weights, config and tokenizer: " in methods
+    assert scorer.identity in methods and "Buechel" in methods
+    with torch.no_grad():
+        next(model.liminal.head.parameters()).add_(0.01)
+    model.config._name_or_path = ""
+    report(tmp_path / "mine.csv", tmp_path / "changed", Scorer(model, tokenizer=tokenizer, threads=1))
+    methods = (tmp_path / "changed" / "methods.md").read_text(encoding="utf-8")
+    assert "and a model in memory (sha256 of weights" in methods and "minilm-emobank" not in methods
+    with pytest.raises(LiminalError, match=r"got a LiminalForPADRegression\. Give the path of a checkpoint, or Scorer"):
+        report(tmp_path / "mine.csv", tmp_path / "new", model)  # type: ignore[arg-type]
+    with pytest.raises(LiminalError, match="needs the path of a table, got a dict"):
+        report({"text": ["I love it."]}, tmp_path / "new")  # type: ignore[arg-type]
+
+
 def test_other_targets_and_a_head_without_uncertainty(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 

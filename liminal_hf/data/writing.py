@@ -1,6 +1,6 @@
 """Tables out: the ending of the name says the format, and a CSV goes back in the dialect of the table that came in.
 
-Requires pyarrow; Excel needs openpyxl (the extra `tables`).
+Requires numpy and pyarrow; Excel needs openpyxl (the extra `tables`).
 """
 
 import csv
@@ -14,7 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..io import atomic_write
@@ -27,7 +29,7 @@ OUTPUT_ENDINGS = (".csv", ".tsv", ".parquet", ".xlsx", ".jsonl")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _NUMBER = re.compile(r"[+-]?[\d.,\s\u00a0\u202f']*\d[.,]?(?:[eE][+-]?\d+)?\s*%?")
 EXCEL_ROWS = 1_048_575  # beside the one of the names
-_EXCEL_CHARACTERS = 32_767
+EXCEL_CHARACTERS = 32_767  # of a cell
 COMPRESSION = "zstd"
 
 
@@ -94,6 +96,23 @@ def number_formats(tables: Iterable[pa.Table], like: TableSettings | None) -> di
         if cells and fold(name) not in texts and not unclear and not (padded and len(places) > 1):
             found[name] = f"0.{'0' * max(places)}".rstrip(".") if padded or places == {0} else "General"
     return found
+
+
+def rows_cut_by_excel(table: pa.Table) -> int:
+    """How many rows have a text that is longer than a cell of Excel, where its end is missing.
+
+    Example:
+        >>> rows_cut_by_excel(pa.table({"id": [1, 2, 3], "text": ["a" * 32_767, "a" * 32_768, None]}))
+        1
+    """
+    is_cut = np.zeros(len(table), dtype=bool)
+    for column in table.columns:
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            lengths = pc.fill_null(pc.utf8_length(column), 0)
+            is_cut |= pc.greater(lengths, EXCEL_CHARACTERS).to_numpy()
+    return int(is_cut.sum())
 
 
 class TableWriter:
@@ -205,7 +224,7 @@ class TableWriter:
             cell = WriteOnlyCell(self._sheet, float(plain) if "." in plain else int(plain))
             cell.number_format = number_format
             return cell
-        cell = WriteOnlyCell(self._sheet, ILLEGAL_CHARACTERS_RE.sub("\ufffd", as_text(value))[:_EXCEL_CHARACTERS])
+        cell = WriteOnlyCell(self._sheet, ILLEGAL_CHARACTERS_RE.sub("\ufffd", as_text(value))[:EXCEL_CHARACTERS])
         if isinstance(cell.value, str) and cell.value.startswith(_FORMULA):
             cell.data_type, cell.quotePrefix = "s", True  # a text, whatever it begins with
         return cell

@@ -33,7 +33,7 @@ def figures_of(findings: Findings) -> dict[str, list[str]]:
         "distributions": [_distribution(findings, target) for target in findings.targets],
         "plane": [_plane(findings)] if positions(findings.targets) else [],
     }
-    if findings.spans is not None:
+    if "over_time" in findings.tables:
         found["over_time"] = [_over_time(findings, target) for target in findings.targets]
     if "groups" in findings.tables:
         found["groups"] = [_groups(findings, target) for target in findings.targets]
@@ -122,9 +122,14 @@ def svg(figure: "Figure", name: str) -> str:
     drawing = drawing[drawing.index("<svg") :]
     drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
     drawing = re.sub(r'<g id="[^"]*"', "<g", drawing)  # nothing refers to these, and ids may stand once in a page
-    for colour, of_page in _COLOURS.items():
-        drawing = re.sub(colour, of_page, drawing, flags=re.IGNORECASE)
+    drawing = re.sub("<[^<>]*>", lambda tag: _in_colours_of_page(tag[0]), drawing)  # in no label
     return drawing.replace("<svg", f'<svg role="img" aria-label="{_attribute(title)}"', 1)
+
+
+def _in_colours_of_page(tag: str) -> str:
+    for colour, of_page in _COLOURS.items():
+        tag = re.sub(colour, of_page, tag, flags=re.IGNORECASE)
+    return tag
 
 
 def _attribute(text: str) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ..data.writing import rows_cut_by_excel
 from ..modeling.answers import NEUTRAL, OCTANTS, UNCLEAR, outside, verdict_names
 from ..modeling.configuration_liminal import LiminalConfig
 from .columns import Input, Spans, sorted_groups, spans
@@ -69,6 +70,7 @@ class Findings:
             "truncated": sum(map(bool, self.answers["truncated"].to_pylist())),
             "unlike the training texts": int(self.unlike.sum()),
             "in figures and means": int(self.used.sum()),
+            "cut in scores.xlsx": rows_cut_by_excel(self.source.table.columns),
         }
         self.has_doubt = bool(self.targets) and self.answers[f"uncertainty_{self.targets[0]}"].null_count < count
         found: dict[str, Columns] = {

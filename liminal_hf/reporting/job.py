@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -20,6 +20,9 @@ from ..io import atomic_folder, write_text
 from ..modeling.errors import LiminalError
 from .columns import Input, find_text, read_input
 from .findings import Columns, Findings
+
+if TYPE_CHECKING:
+    from ..scoring import Scorer
 
 _PAGE = "index.html"
 
@@ -48,7 +51,7 @@ class TableReport:
 def report(
     path: str | os.PathLike,
     folder: str | os.PathLike,
-    model: str | Path = DEFAULT_CHECKPOINT,
+    model: "str | os.PathLike | Scorer" = DEFAULT_CHECKPOINT,
     *,
     text: str | None = None,
     group: str | None = None,
@@ -70,12 +73,12 @@ def report(
     Args:
         path: a CSV, TSV, JSON, Parquet, Excel or SPSS file that fits into memory.
         folder: where to; it must be new, empty, or with `overwrite` a report.
-        model: a checkpoint's folder, a run's folder or a Hub id.
+        model: a checkpoint's folder, a run's folder or a Hub id; or a `Scorer`, such as one of a model in memory.
         text: column with the texts; None finds it.
         group: column whose values are compared: means, intervals, effect sizes.
         time: column with numbers or dates.
         prefix: before the names of the new columns.
-        backend, threads: as in `Scorer`.
+        backend, threads: as in `Scorer`; a `Scorer` has its own.
         include_unlike: count texts unlike the training texts in figures and means; else they are in the files alone.
         overwrite: replace the report that is in the folder.
         progress: is called with the rows done and the rows there are.
@@ -83,8 +86,8 @@ def report(
 
     Raises:
         FileNotFoundError: there is no such table or checkpoint.
-        LiminalError: the table can't be read, a column is not there or unfit, or the folder is not free; the message
-            says what to type.
+        LiminalError: the table can't be read, a column is not there or unfit, the folder is not free, or the table is
+            no path or the model neither path nor `Scorer`; the message says what to type.
         ImportError: the extra is not installed; the message has the line to type.
 
     Example:
@@ -97,6 +100,18 @@ def report(
         >>> sorted(path.name for path in Path("mine").iterdir())
         ['index.html', 'methods.md', 'scores.csv', 'scores.xlsx', 'tables']
     """
+    from ..scoring import Scorer
+
+    if not isinstance(path, str | os.PathLike):
+        raise LiminalError(
+            f"A report needs the path of a table, got a {type(path).__name__}. Write the table into a file first, such "
+            "as mine.csv, and give its path."
+        )
+    if not isinstance(model, str | os.PathLike | Scorer):
+        raise LiminalError(
+            f"The model must be a path, a Hub id or a Scorer, got a {type(model).__name__}. Give the path of a "
+            "checkpoint, or Scorer(model, tokenizer=tokenizer)."
+        )
     # Before any work is done, what would stop it at the end.
     for module in ("matplotlib", "openpyxl", "scipy"):
         _import(module)
@@ -108,10 +123,10 @@ def report(
     given = read_input(source, settings, group, time)
 
     from ..export.checkpoint import find_checkpoint
-    from ..scoring import Scorer
 
-    checkpoint = find_checkpoint(model, adapters=True)
-    scorer = Scorer(checkpoint, backend, threads=threads)
+    scorer = model
+    if not isinstance(scorer, Scorer):
+        scorer = Scorer(find_checkpoint(os.fspath(scorer), adapters=True), backend, threads=threads)
     names = given.table.columns.column_names
     if taken := [name for name in columns_of(scorer.config).names if prefix + name in names]:
         raise LiminalError(
@@ -125,7 +140,7 @@ def report(
     from .methods import describe_reader, references, sentences
     from .page import build_page
 
-    reader = describe_reader(checkpoint, scorer.identity, scorer.config, scorer.max_length, backend)
+    reader = describe_reader(scorer)
     methods, cited = sentences(findings, reader), references(findings, reader)
     figures = figures_of(findings)
     with atomic_folder(target) as part:
@@ -163,7 +178,7 @@ def _free(folder: str | os.PathLike, overwrite: bool) -> Path:
     return target
 
 
-def _answers(scorer: Any, given: Input, progress: Callable[[int, int], None] | None) -> pa.Table:
+def _answers(scorer: "Scorer", given: Input, progress: Callable[[int, int], None] | None) -> pa.Table:
     total, done = len(given.table), 0
 
     def on_rows(rows: int) -> None:

@@ -3,6 +3,7 @@
 Requires transformers.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,8 @@ from .._version import __version__
 from ..export.model_card import CORPORA
 from ..figures.style import count_of
 from ..io import file_sha256
-from ..modeling.configuration_liminal import LiminalConfig
-from ..modeling.provenance import read_facts
+from ..modeling.provenance import known_facts, read_facts
+from ..scoring import Scorer
 from .findings import Findings
 
 _REFERENCES = {
@@ -33,9 +34,9 @@ class Reader:
     """Which model read the texts.
 
     Args:
-        name: of the checkpoint.
+        name: of the checkpoint; empty where a model in memory has none.
         mark: what tells its weights from others: a sha256, or a commit on the Hub.
-        facts: what is known of it, see `read_facts`.
+        facts: what is known of it, see `read_facts` and `known_facts`.
         max_length: tokens that it reads of a text.
         backend: "torch", "onnx" or "int8".
     """
@@ -47,31 +48,35 @@ class Reader:
     backend: str = "torch"
 
 
-def describe_reader(checkpoint: str, identity: str, config: LiminalConfig, max_length: int, backend: str) -> Reader:
-    """What a methods section says of a checkpoint.
+def describe_reader(scorer: Scorer) -> Reader:
+    """What a methods section says of the model that read the texts.
 
     Args:
-        checkpoint: folder or Hub id.
-        identity: a hash of all that the answers depend on, for a checkpoint that is no single file.
-        config, max_length, backend: those of the `Scorer`.
+        scorer: of a checkpoint, or of a model in memory. The latter may have changed since it was loaded, so that its
+            mark is a hash of all that its answers depend on, and no file's.
 
     Example:
         >>> import liminal_hf
-        >>> reader = describe_reader(liminal_hf.DEFAULT_CHECKPOINT, "", LiminalConfig(pooled_size=8), 128, "torch")
+        >>> reader = describe_reader(Scorer(liminal_hf.DEFAULT_CHECKPOINT, threads=1))
         >>> reader.name, reader.mark[:29]
         ('minilm-emobank', 'sha256 of model.safetensors: ')
     """
-    folder, facts = Path(checkpoint), read_facts(checkpoint)
-    weights = folder / "model.safetensors"
-    commit = getattr(config, "_commit_hash", None)
-    if weights.is_file():
-        mark = f"sha256 of model.safetensors: {file_sha256(weights)}"
-    elif commit and not folder.exists():
-        mark = f"commit {commit}"
+    source, mark = scorer.checkpoint, f"sha256 of weights, config and tokenizer: {scorer.identity}"
+    if isinstance(source, str | os.PathLike):
+        facts, where = read_facts(os.fspath(source)), os.fspath(source)
+        weights = Path(where) / "model.safetensors"
+        commit = getattr(scorer.config, "_commit_hash", None)
+        if weights.is_file():
+            mark = f"sha256 of model.safetensors: {file_sha256(weights)}"
+        elif commit and not Path(where).exists():
+            mark = f"commit {commit}"
     else:
-        mark = f"sha256 of weights, config and tokenizer: {identity}"
-    name = facts.get("name") or (folder.name if folder.exists() else checkpoint)
-    return Reader(str(name), mark, facts, max_length, backend)
+        facts = known_facts(source)
+        # What has changed no longer is what it was loaded from.
+        where = "" if "base" in facts or "base_model" in facts else source.name_or_path or ""
+    is_folder = Path(where).is_absolute() or Path(where).exists()
+    name = facts.get("name") or (Path(where).name if is_folder else where)
+    return Reader(str(name), mark, facts, scorer.max_length, scorer.backend)
 
 
 def sentences(findings: Findings, reader: Reader) -> list[str]:
@@ -82,8 +87,9 @@ def sentences(findings: Findings, reader: Reader) -> list[str]:
     corpus = _corpus(reader.facts)
     raters = f"; it was trained on the ratings of {corpus} (Buechel & Hahn, 2017)" if corpus == "EmoBank" else ""
     pad = " (Mehrabian, 1996)" if config.pad_indices is not None else ""
+    which = f"the checkpoint {reader.name}" if reader.name else "a model in memory"
     model = (
-        f"The texts were read with liminal_hf {__version__} and the checkpoint {reader.name} ({reader.mark})"
+        f"The texts were read with liminal_hf {__version__} and {which} ({reader.mark})"
         f"{in_eight_bits}. The model predicts the {_listed(targets)} that readers find in a text{pad}{raters}. "
         f"Its scale runs from {low:g} to {high:g}."
     )

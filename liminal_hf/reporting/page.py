@@ -7,6 +7,7 @@ import html
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..data.writing import EXCEL_CHARACTERS
 from ..figures.style import count_of, one_line
 from .findings import MOST_DOUBTFUL, MOST_EXTREME, MOST_UNREAD, Columns, Findings, rows_of
 from .style import PAGE
@@ -73,6 +74,11 @@ def _what_was_read(findings: Findings) -> str:
         )
     if counts["truncated"]:
         notes.append(f"Longer than the model reads, the end was left out: {count_of(counts['truncated'], 'text')}.")
+    if counts["cut in scores.xlsx"]:
+        notes.append(
+            f"Longer than a cell of Excel ({EXCEL_CHARACTERS:,} characters), so that scores.xlsx lacks its end: "
+            f"{count_of(counts['cut in scores.xlsx'], 'row')}. scores.csv has it whole."
+        )
     shown = "".join(f'<p class="note">{note}</p>' for note in notes)
     return f'<div class="cards">{cards}</div>\n<dl>{listed}</dl>\n{shown}'
 

@@ -109,7 +109,7 @@ class Scorer:
     ) -> None:
         if backend not in BACKENDS:
             raise LiminalError(f"The back end must be one of {', '.join(BACKENDS)}, got {backend!r}.")
-        self.refuse_long, self.conversations = refuse_long, conversations
+        self.checkpoint, self.refuse_long, self.conversations = checkpoint, refuse_long, conversations
         # A turn is one step of the memory, so it is read in one piece.
         self.in_windows = not (truncate or conversations)
         cores = threads or os.cpu_count() or 1
@@ -157,6 +157,7 @@ class Scorer:
                 folder = onnx_folder(model, self.identity, conversations, backend == "int8")
                 runtime = OnnxPAD(folder, threads=1)
             self._run = runtime.run
+        self.backend = backend
         self.tokens = tokens or _TOKENS[backend if device_type == "cpu" else "cuda"]
         self._pool = ThreadPoolExecutor(cores) if backend != "torch" and cores > 1 else None
         self._largest_batch = 1 if backend == "int8" else None
