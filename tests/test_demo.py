@@ -13,7 +13,15 @@ from demo_kit import HOSTILE, TALK, assert_same, kept, rows_of, shown
 
 from liminal_hf import demo, explain
 from liminal_hf.chat import sharp_turn, trend
-from liminal_hf.demo._view import bars_html, note_html, trajectory_plot, turns_html, verdict_html
+from liminal_hf.demo._view import (
+    bars_html,
+    note_html,
+    reading_html,
+    trajectory_plot,
+    turns_html,
+    verdict_html,
+    words_html,
+)
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS
 from liminal_hf.modeling.errors import LiminalError
 
@@ -84,11 +92,26 @@ def test_a_rating_moves_what_follows(reader: demo.Reader) -> None:
 
 def test_which_words_moved_it_is_what_the_command_line_says(reader: demo.Reader, pad: Any) -> None:
     assert (
-        reader.explain("I do not like this.")
+        reader.explain("I do not like this.").to_html()
         == explain("I do not like this.", pad.model, tokenizer=pad.tokenizer).to_html()
     )
     with pytest.raises(LiminalError, match="The text is empty"):
         reader.explain(" ")
+
+
+def test_effects_say_that_they_are_those_of_the_first_part(reader: demo.Reader) -> None:
+    first = "effects on the first part of the text"
+    long = words_html(reader.explain("Donaudampfschifffahrtsgesellschaft " * 20))
+    assert first in long and long.index(first) < long.index("<iframe")
+    assert first not in words_html(reader.explain("It rains."))
+
+
+def test_a_reading_without_numbers_says_why(reader: demo.Reader, pad: Any) -> None:
+    (row,) = pad(["\U0001f621"])
+    assert row["error"] and row["pleasure"] is None
+    page = reading_html(row, pad.model.config)
+    assert 'role="alert"' in page and row["error"] in page and "bars" not in page
+    assert "bars" in reading_html(reader.read("It rains."), pad.model.config)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +146,7 @@ def test_a_stranger_s_text_stays_text(reader: demo.Reader) -> None:
     assert "&lt;img" in page and "<bdi>&lt;b&gt;Eve" in page
     assert len(turns_html(reader.say(demo.Conversation(), "<" * 20_000, "you"))) < 6000
     assert "<img" not in trajectory_plot(conversation, list(DIMENSIONS), (-1, 1)).to_json()
-    assert "<img" not in reader.explain(HOSTILE)
+    assert "<img" not in words_html(reader.explain(HOSTILE))
 
 
 # ---- tables ----
@@ -228,3 +251,36 @@ def test_a_packed_file_that_unpacks_to_too_much_is_refused(reader: demo.Reader, 
     assert (tmp_path / "bomb.xlsx").stat().st_size < demo.MAX_BYTES
     with pytest.raises(LiminalError, match="bytes; this page takes"):
         reader.score(tmp_path / "bomb.xlsx")
+
+
+def test_a_report_keeps_the_limits_of_the_page(reader: demo.Reader, tmp_path: Path) -> None:
+    """Before anything is scored: 3,000,000 rows are a small Parquet."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    shares: list[float] = []
+    many = pa.table({"text": pa.DictionaryArray.from_arrays(pa.array([0] * 3_000_000, pa.int32()), ["It rains."])})
+    pq.write_table(many, tmp_path / "many.parquet")
+    assert (tmp_path / "many.parquet").stat().st_size < demo.MAX_BYTES
+    with pytest.raises(LiminalError, match="more than 5,000 rows"):
+        reader.report(tmp_path / "many.parquet", "text", None, tmp_path, shares.append)
+    packed = pa.table({"text": ["It rains."] * 200, "more": ["x" * 1_000_000] * 200})
+    pq.write_table(packed, tmp_path / "packed.parquet", compression="zstd")
+    with pytest.raises(LiminalError, match="unpacks to more than 100,000,000 bytes"):
+        reader.report(tmp_path / "packed.parquet", "text", None, tmp_path, shares.append)
+    with pytest.raises(LiminalError, match="unpacks to more than 100,000,000 bytes"):
+        reader.score(tmp_path / "packed.parquet", "text", shares.append)
+    lines = ["id,text", "1,It rains.", f"2,{'x' * 30_000}"]
+    with pytest.raises(LiminalError, match=r"text in line 3 has 30,000 characters; this page takes 20,000"):
+        reader.report(kept(tmp_path, "\n".join(lines).encode()), "text", None, tmp_path, shares.append)
+    assert not shares
+
+
+def test_a_report_is_made_by_the_page_s_own_model(pad: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which may have no path."""
+    monkeypatch.setattr(pad.model.config, "_name_or_path", "")
+    path = kept(tmp_path, b"text,g\nI love it.,a\nI hate it.,b\n")
+    with zipfile.ZipFile(demo.Reader(pad).report(path, "text", "g", tmp_path)) as made:
+        scores = rows_of(made.read("scores.csv"))
+        assert "index.html" in made.namelist()
+    assert float(scores[0]["pleasure"]) == pytest.approx(pad("I love it.")["pleasure"], abs=1e-5)

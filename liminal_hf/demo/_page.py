@@ -1,6 +1,5 @@
 """The page as gradio's components, and the server that shows it."""
 
-import html
 import tempfile
 from collections.abc import Callable
 from functools import wraps
@@ -12,11 +11,12 @@ from ._reader import ENDINGS, MAX_BYTES, MAX_ROWS, Conversation, Reader, columns
 from ._view import (
     INTRODUCTION,
     STYLE,
-    bars_html,
     cell_text,
     note_html,
+    reading_html,
     trajectory_plot,
     turns_html,
+    words_html,
 )
 
 if TYPE_CHECKING:
@@ -79,16 +79,16 @@ def build(pipeline: Any) -> "Blocks":  # noqa: C901  (the page from top to botto
 
     def show_reading(text: str) -> str:
         try:
-            return bars_html(reader.read(text), config)
+            row = reader.read(text)
         except ValueError as error:
             return note_html(str(error), wrong=True)
+        return reading_html(row, config)
 
     def show_words(text: str) -> str:
         try:
-            content = html.escape(reader.explain(text), quote=True)
+            return words_html(reader.explain(text))
         except ValueError as error:
             return note_html(str(error), wrong=True)
-        return f'<iframe class="words" title="Which words moved the answer" sandbox srcdoc="{content}"></iframe>'
 
     def show_columns(path: str | None) -> tuple[Any, ...]:
         if path is None:

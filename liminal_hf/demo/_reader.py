@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import pyarrow as pa
 from ..chat import rate, sharp_turn, trend
 from ..data.answers import answers_table
 from ..data.answers import columns_of as answers_columns
-from ..data.tables import TableSettings, column_names, open_table, write_table
-from ..explaining import explain
+from ..data.tables import Table, TableFile, TableSettings, column_names, open_table, write_table
+from ..explaining import Explanation, explain
 from ..modeling.conversation import ConversationState
 from ..modeling.errors import LiminalError
 from ..modeling.persons import PersonMemory
@@ -26,7 +27,7 @@ from ..scoring import Scorer
 # What one visitor may ask of the machine that all share.
 MAX_CHARACTERS, MAX_NAME, MAX_TURNS = 20_000, 40, 200
 MAX_ROWS, MAX_BYTES = 5_000, 5_000_000
-# An Excel file is a packed folder; unpacked, it may be so many times as large.
+# An Excel file is a packed folder, and Parquet is packed; unpacked, they may be so many times as large.
 _MOST_UNPACKED = 20
 _AT_ONCE = 64
 _SECONDS_PER_DAY = 86_400
@@ -103,7 +104,11 @@ class Reader:
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
         self.targets: list[str] = pipeline.model.config.targets
-        self._scorer: Scorer | None = None
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """Of the pipeline's own model, for many texts at a time."""
+        return Scorer(self.pipeline.model, tokenizer=self.pipeline.tokenizer)
 
     def say(self, conversation: Conversation, text: str, speaker: str) -> Conversation:
         """The conversation after one more turn.
@@ -157,15 +162,13 @@ class Reader:
         row: dict[str, Any] = self.pipeline(_text(text))
         return row
 
-    def explain(self, text: str) -> str:
-        """Which words moved the answer, as a page of its own.
+    def explain(self, text: str) -> Explanation:
+        """Which words moved the answer.
 
         Raises:
             LiminalError: the text can't be read, or has no word.
         """
-        if self._scorer is None:
-            self._scorer = Scorer(self.pipeline.model, tokenizer=self.pipeline.tokenizer)
-        return explain(_text(text), self._scorer).to_html()
+        return explain(_text(text), self.scorer)
 
     def report(
         self,
@@ -183,7 +186,7 @@ class Reader:
             folder: gets the file `report.zip`.
 
         Raises:
-            LiminalError: as `score`.
+            LiminalError: as `score`; or a text is too long.
         """
         from ..reporting import report
 
@@ -192,15 +195,16 @@ class Reader:
                 progress(done / max(total, 1))
 
         with _opened(path) as path, tempfile.TemporaryDirectory() as place:
-            target = Path(place) / "report"
+            target, file = Path(place) / "report", _table(path, column)
+            # Before all of it is read, and while nothing has been scored.
+            for part in _parts(file):
+                for index, text in enumerate(part.texts):
+                    if isinstance(text, str) and len(text) > MAX_CHARACTERS:
+                        raise LiminalError(f"The text in {part.where(index)} has {_too_long(text)}. Shorten it.")
             # Names of an earlier reading may be in the file.
             taken = {name.lower() for name in answers_columns(self.pipeline.model.config).names}
-            prefix = "new_" if taken & {name.lower() for name in column_names(path)} else ""
-            made = report(
-                path, target, self.pipeline.model.name_or_path, text=column, group=group, prefix=prefix, progress=tell
-            )
-            if made.counts["rows"] > MAX_ROWS:
-                raise LiminalError(f"The file has more than {MAX_ROWS:,} rows, the most this page takes. Split it.")
+            prefix = "new_" if taken & {name.lower() for name in file.schema.names} else ""
+            report(path, target, self.scorer, text=file.text, group=group, prefix=prefix, progress=tell)
             return Path(shutil.make_archive(str(Path(folder) / "report"), "zip", target))
 
     def score(self, path: str | Path, column: str = "text", progress: Callable[[float], None] | None = None) -> Scored:
@@ -216,22 +220,19 @@ class Reader:
                 says why in the column `error` and has no numbers.
         """
         with _opened(path) as path:
-            names = column_names(path)
-            file = open_table(path, TableSettings(text=names[0] if len(names) == 1 else column or "text"))
+            file = _table(path, column)
             parts, texts, errors = [], [], []
-            for part in file.batches():
+            for part in _parts(file):
                 parts.append(part.columns)
                 texts += part.texts
                 errors += part.errors
-                if len(texts) > MAX_ROWS:
-                    raise LiminalError(f"The file has more than {MAX_ROWS:,} rows, the most this page takes. Split it.")
             if not texts:
                 raise LiminalError(
                     "The file has no rows: the first line names the columns, each further line is a row."
                 )
         for index, text in enumerate(texts):
             if isinstance(text, str) and len(text) > MAX_CHARACTERS:
-                errors[index] = errors[index] or f"{len(text):,} characters; this page takes {MAX_CHARACTERS:,} at most"
+                errors[index] = errors[index] or _too_long(text)
         rows: list[dict[str, Any]] = []
         for start in range(0, len(texts), _AT_ONCE):
             stop = start + _AT_ONCE
@@ -269,6 +270,23 @@ def columns_of(path: str | Path) -> tuple[list[str], str]:
     return names, max(names, key=lambda name: sum(map(len, cells[name])))
 
 
+def _table(path: Path, column: str) -> TableFile:
+    names = column_names(path)
+    return open_table(path, TableSettings(text=names[0] if len(names) == 1 else column or "text"))
+
+
+def _parts(file: TableFile) -> Iterator[Table]:
+    """The rows of a table, some at a time; an error as soon as they are more than this page takes."""
+    rows = size = 0
+    for part in file.batches(_AT_ONCE):
+        rows, size = rows + len(part), size + part.columns.nbytes
+        if rows > MAX_ROWS:
+            raise LiminalError(f"The file has more than {MAX_ROWS:,} rows, the most this page takes. Split it.")
+        if size > MAX_BYTES * _MOST_UNPACKED:
+            raise LiminalError(f"The file unpacks to more than {MAX_BYTES * _MOST_UNPACKED:,} bytes. Split it.")
+        yield part
+
+
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Path]:
     """The path of a file that may be read; an error in the block names the file without its folder."""
@@ -287,11 +305,13 @@ def _opened(path: str | Path) -> Iterator[Path]:
         raise LiminalError(str(error).replace(str(path), path.name)) from error
 
 
+def _too_long(text: str) -> str:
+    return f"{len(text):,} characters; this page takes {MAX_CHARACTERS:,} at most"
+
+
 def _text(text: Any) -> str:
     if isinstance(text, str) and len(text) > MAX_CHARACTERS:
-        raise LiminalError(
-            f"The text has {len(text):,} characters; this page takes {MAX_CHARACTERS:,} at most. Give it in parts."
-        )
+        raise LiminalError(f"The text has {_too_long(text)}. Give it in parts.")
     return checked_text(text)
 
 

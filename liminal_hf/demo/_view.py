@@ -4,6 +4,7 @@ import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..explaining import Explanation
 from ..modeling.rows import in_words
 from ._reader import Conversation, count_of
 
@@ -97,6 +98,21 @@ def bars_html(row: dict[str, Any], config: Any) -> str:
         '<p class="faint">Orange: the answer. Blue: its 80% interval. Shaded: neutral.</p>'
         f"{f'<p>Emotion words: {likely}</p>' if words else ''}</div>"
     )
+
+
+def reading_html(row: dict[str, Any], config: Any) -> str:
+    """One row as bars; one that can't be read has none, and says why."""
+    if row["error"]:
+        return note_html(f"The text can't be read: {row['error']}.", wrong=True)
+    return bars_html(row, config)
+
+
+def words_html(explanation: Explanation) -> str:
+    """Which words moved an answer: a page in a frame, which runs nothing."""
+    part = "These are the effects on the first part of the text, which is all that is read at once."
+    content = html.escape(explanation.to_html(), quote=True)
+    frame = f'<iframe class="words" title="Which words moved the answer" sandbox srcdoc="{content}"></iframe>'
+    return note_html(part if explanation.truncated else "") + frame
 
 
 def _line(row: dict[str, Any]) -> str:
