@@ -1,11 +1,15 @@
 """The affect memory: the closed form behind every answer, threads and processes, and a deletion that leaves nothing."""
 
+import copy
 import datetime as dt
 import math
+import sqlite3
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -107,16 +111,30 @@ def test_many_at_once_are_as_one_by_one(memory: AffectMemory, reader: Any, tmp_p
     assert together[0]["adjusted"] == dict.fromkeys(memory.targets)
 
 
-def test_a_rating_may_come_later_and_once(memory: AffectMemory) -> None:
+def test_a_rating_may_come_later_and_be_put_right(memory: AffectMemory) -> None:
     with pytest.raises(LiminalError, match=r"'Ada' is not known\. A rating belongs to a message"):
         memory.rate("Ada", {"pleasure": 0.5})
     own = memory.add("Ada", "w5", time=0)
     state = memory.rate("Ada", {"pleasure": 0.5})
     assert state["pleasure"]["last"] == 0.5 and state["arousal"]["last"] == pytest.approx(own["arousal"])
     assert state["pleasure"]["offset"] == pytest.approx((0.5 - own["pleasure"]) / 5)
-    with pytest.raises(LiminalError, match=r"has been rated\. Rate the next one"):
-        memory.rate("Ada", {"pleasure": 0.4})
+    state = memory.rate("Ada", {"pleasure": 0.4})
+    assert state["pleasure"]["last"] == 0.4 and state["pleasure"]["ratings"] == 1
+    assert state["pleasure"]["offset"] == pytest.approx((0.4 - own["pleasure"]) / 5)
     assert memory.rate("Ada", {"arousal": 0.1})["arousal"]["ratings"] == 1
+
+
+def test_a_message_of_now_is_never_too_late(memory: AffectMemory) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        added = [pool.submit(lambda n=n: [memory.add("Ada", f"w{n + 3}") for _ in range(6)]) for n in range(4)]
+        rows = [row for one in added for row in one.result()]
+    assert sorted(row["state"]["turns"] for row in rows) == list(range(1, 25))
+    assert abs(rows[0]["time"] - time.time()) < 300
+    later = time.time() + 10 * DAY
+    memory.add("Ben", "w5", time=later)  # as if the clock had been put back since
+    assert memory.add("Ben", "w5")["time"] == pytest.approx(later, abs=0.01)
+    both = memory.add_many([{"person": "Cy", "text": "w5", "time": later}, {"person": "Cy", "text": "w6"}])
+    assert [row["state"]["turns"] for row in both] == [1, 2]
 
 
 def test_threads_mix_nothing_up(memory: AffectMemory) -> None:
@@ -172,6 +190,52 @@ def test_a_deleted_person_leaves_no_byte(memory: AffectMemory, tmp_path: Path) -
     assert found() == [False, False, False]
 
 
+def test_a_deletion_that_was_held_up_is_done_again(
+    reader: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("liminal_hf.scoring.affect_memory._PATIENCE_SECONDS", 0.2)
+    path = tmp_path / "affect.db"
+    with AffectMemory(path, reader) as memory:
+        memory.add("Ada Lovelace", "w5", time=0)
+
+        def is_left() -> bool:
+            return any(b"Ada Lovelace" in one.read_bytes() for one in tmp_path.iterdir())
+
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN")
+        assert other.execute("SELECT count(*) FROM persons").fetchone() == (1,)
+        with pytest.raises(LiminalError, match=r"is deleted, but bytes .* Delete again when that ends"):
+            memory.delete("Ada Lovelace")
+        assert "Ada Lovelace" not in memory and is_left()
+        other.execute("COMMIT")
+        assert not memory.delete("Ada Lovelace") and not is_left()
+        memory.add("Ben", "w5", time=0)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(LiminalError, match=r"'Ben' is not deleted: another process uses"):
+            memory.delete("Ben")
+        other.close()
+        assert memory.delete("Ben")
+
+
+def test_the_file_of_another_models_targets_is_refused(reader: Any, tmp_path: Path) -> None:
+    path = tmp_path / "affect.db"
+    AffectMemory(path, reader).close()
+    AffectMemory(path, reader).close()
+    for change in ({"targets": ["pleasure", "dominance", "arousal"]}, {"label_range": (0.0, 1.0)}):
+        config = copy.deepcopy(reader.model.config)
+        for name, value in change.items():
+            setattr(config, name, value)
+        other = SimpleNamespace(config=config)
+        with pytest.raises(
+            LiminalError, match=r"was made with the targets pleasure, arousal, dominance in \[-1.0, 1.0"
+        ):
+            AffectMemory(path, other)
+    with pytest.raises(LiminalError, match=r"is a folder\. Give a file in it"):
+        AffectMemory(tmp_path, reader)
+    with pytest.raises(FileNotFoundError, match="There is no folder"):
+        AffectMemory(tmp_path / "none" / "affect.db", reader)
+
+
 def test_an_interrupted_batch_leaves_the_file_as_it_was(memory: AffectMemory) -> None:
     memory.add("Ada", "w5", time=DAY)
     with pytest.raises(LiminalError, match=r"A message of 'Ada' is older than their last one \(Row"):
@@ -194,6 +258,32 @@ def test_a_scorer_reads_as_the_pipeline_does(memory: AffectMemory, checkpoint: s
         (lambda memory: memory.add("Ada", "w5", time="noon"), "A time is a datetime or seconds since 1970, got 'noon'"),
         (lambda memory: memory.add("Ada", "w5", rating={"joy": 1}), "There is no target 'joy' to rate"),
         (lambda memory: memory.add("Ada", "w5", rating={"pleasure": 5}), "lies between -1 and 1, got 5"),
+        *[
+            (
+                lambda memory, value=value: memory.add("Ada", "w5", rating={"pleasure": value}),
+                "lies between -1 and 1, got",
+            )
+            for value in ("0.5", None, True, [0.5], math.nan)
+        ],
+        (lambda memory: memory.add("Ada", "w5", rating=0.5), "A rating is given by target, such as"),
+        (lambda memory: memory.add("Ada", 5), r"The text of a message is a string, or None, got int"),
+        *[
+            (
+                lambda memory, prediction=prediction: memory.add_many([{"person": "Ada", "prediction": prediction}]),
+                "A prediction has a number between -1 and 1 for each of pleasure, arousal, dominance",
+            )
+            for prediction in (
+                0.5,
+                [0.1, 0.2, 0.3],
+                {"pleasure": 0.1},
+                {"pleasure": 0.1, "arousal": 0.1, "dominance": 0.1, "joy": 0.1},
+                *(
+                    {"pleasure": wrong, "arousal": 0.1, "dominance": 0.1}
+                    for wrong in (2, "0.1", None, True, [0.1], math.nan)
+                ),
+            )
+        ],
+        (lambda memory: memory.add_many(["Ada"]), "A message is a mapping with 'person' and 'text', got str"),
         (lambda memory: memory.add_many([{"person": "Ada"}]), "A message of 'Ada' has no 'text'. It has: 'person'"),
     ],
 )

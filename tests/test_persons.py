@@ -135,11 +135,15 @@ def test_a_late_rating_counts_as_one_in_time() -> None:
         torch.testing.assert_close(late[name], value, rtol=1e-12, atol=1e-12)
 
 
-def test_a_repeated_rating_counts_again() -> None:
-    prediction, rating = torch.zeros(1, 2), torch.ones(1, 2)
-    person = PersonMemory.empty(1, num_targets=2).observe(prediction, rating).rate(prediction, rating)
-    assert person.count.tolist() == [[2, 2]] and person.turn.tolist() == [1]
-    assert math.isclose(float(person.offset(PRIOR)[0, 0]), 2 / (2 + 3))
+def test_a_rating_of_the_last_turn_takes_the_place_of_its_first() -> None:
+    prediction, rating = torch.full((1, 2), 0.25), torch.tensor([[1.0, NAN]])
+    before = PersonMemory.empty(1, num_targets=2).observe(prediction, rating)
+    again = before.rate(prediction, torch.tensor([[-0.5, 0.5]]))
+    at_once = PersonMemory.empty(1, num_targets=2).observe(prediction, torch.tensor([[-0.5, 0.5]]))
+    assert all(torch.equal(again[name], at_once[name]) for name in again)
+    # A newer turn has a rating of its own.
+    newer = before.observe(prediction).rate(prediction, torch.tensor([[-0.5, 0.5]]))
+    assert newer.count.tolist() == [[2, 1]] and math.isclose(float(newer.residual_sum[0, 0]), 0.0)
 
 
 def test_the_level_has_each_part_shrunk_by_its_own() -> None:
@@ -298,6 +302,9 @@ ONE = torch.zeros(1, 2)
         (lambda person: person.rate(ONE, ONE, time=6.0), r"not observed yet\. Give it to observe\(\)"),
         (lambda person: person.forecast(PRIOR, at=4.0), "A forecast is for a time after"),
         (lambda person: person.forecast(PRIOR, at=9.0, share=80), "between 0 and 1, got 80. Use 0.8 for 80%"),
+        (lambda person: person.adjust(torch.zeros(1, 3), PRIOR), r"prediction must have the shape \(1, 2\)"),
+        (lambda person: person.adjust(ONE, PersonPrior.guess([0.3], [0.2])), "The prior is of 1 targets, and what"),
+        (lambda person: person.level(PersonPrior.guess([0.3] * 3, [0.2] * 3)), "The prior is of 3 targets"),
         (lambda person: person.reset(torch.zeros(1)), "PersonMemory.reset takes one boolean per row"),
         (lambda person: fit_person_prior(ONE, ONE, ["a"]), "ratings of at least two persons"),
         (lambda person: fit_person_prior(ONE, ONE, ["a", "b"]), "takes predictions and ratings of shape"),

@@ -11,6 +11,7 @@ a time t after the last value it is expected at level + persistence^t (last - le
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Real
 from statistics import NormalDist
 from typing import Any
 
@@ -146,7 +147,8 @@ class PersonMemory(SavedTensors, StateRows, ModelOutput):
     def rate(self, prediction: Tensor, rating: Tensor, time: Any = None) -> "PersonMemory":
         """The state after ratings of turns that were observed before.
 
-        Each rating counts; one of the last turn becomes the last value.
+        One of the last turn becomes the last value; where that turn has a rating already, it takes its place, if no
+        time is given. Any other rating counts.
 
         Args:
             prediction: `(batch, T)`, what `observe` was given for that turn.
@@ -162,11 +164,13 @@ class PersonMemory(SavedTensors, StateRows, ModelOutput):
         if _any(rated.any(-1) & ~((then <= self.time) & (self.turn > 0))):
             raise LiminalError("A rating of a turn that was not observed yet. Give it to observe(), with its turn.")
         is_last = rated & (then == self.time)[:, None]
+        again = rated & self.last_rated if time is None else torch.zeros_like(rated)
         return PersonMemory(
             turn=self.turn,
             time=self.time,
-            count=self.count + rated,
-            residual_sum=self.residual_sum + torch.where(rated, rating - prediction, 0.0),
+            count=self.count + (rated & ~again),
+            residual_sum=self.residual_sum
+            + torch.where(rated, rating - torch.where(again, self.last, prediction), 0.0),
             reading_sum=self.reading_sum,
             last=torch.where(is_last, rating, self.last),
             last_rated=self.last_rated | is_last,
@@ -174,10 +178,12 @@ class PersonMemory(SavedTensors, StateRows, ModelOutput):
 
     def offset(self, prior: PersonPrior) -> Tensor:
         """`(batch, T)`: how far a person lies from what their texts say, shrunk; 0 without a rating."""
+        self._check_prior(prior)
         return _shrunk(self.residual_sum, self.count, prior.residual_within, prior.residual_between)
 
     def offset_variance(self, prior: PersonPrior) -> Tensor:
         """`(batch, T)`: what is not known of the offset; the prior's `residual_between` without a rating."""
+        self._check_prior(prior)
         return _unknown(self.count, prior.residual_within, prior.residual_between)
 
     def adjust(
@@ -193,7 +199,15 @@ class PersonMemory(SavedTensors, StateRows, ModelOutput):
 
         Returns:
             Both adjusted, in their own dtypes.
+
+        Raises:
+            LiminalError: the prediction or the prior has other targets than the state.
         """
+        if prediction.shape[-1] != self.count.shape[-1]:
+            raise LiminalError(
+                f"prediction must have the shape {tuple(self.count.shape)}, persons by targets; got "
+                f"{tuple(prediction.shape)}."
+            )
         rated = self.count > 0
         adjusted = torch.where(rated, (prediction + self.offset(prior)).to(prediction.dtype), prediction)
         if uncertainty is None:
@@ -203,6 +217,7 @@ class PersonMemory(SavedTensors, StateRows, ModelOutput):
 
     def level(self, prior: PersonPrior) -> Tensor:
         """`(batch, T)`: the person's usual value; the mean rating of all where there was no turn."""
+        self._check_prior(prior)
         turns = self.turn[:, None]
         apart = self.reading_sum - turns * prior.mean
         read = _shrunk(apart, turns, prior.reading_within, prior.reading_between)
@@ -256,6 +271,14 @@ class PersonMemory(SavedTensors, StateRows, ModelOutput):
             raise LiminalError("There is a rating without a prediction: it can't be said how far the person differs.")
         return prediction, rating
 
+    def _check_prior(self, prior: PersonPrior) -> None:
+        """Raises where state and prior are of different targets."""
+        if len(prior.mean) != self.count.shape[-1]:
+            raise LiminalError(
+                f"The prior is of {len(prior.mean)} targets, and what is kept of the persons of "
+                f"{self.count.shape[-1]}. Give a prior that was fitted with predictions of the same model."
+            )
+
     def _times(self, time: Any) -> Tensor:
         times = torch.as_tensor(time, dtype=torch.float64, device=self.time.device)
         if times.dim() > 1 or (times.dim() and times.shape != self.time.shape):
@@ -290,17 +313,21 @@ def rating_row(rating: Mapping[str, float] | None, targets: Sequence[str], span:
         span: lowest and highest possible label.
 
     Raises:
-        LiminalError: an unknown target, or a value outside of the span.
+        LiminalError: no mapping, an unknown target, or a value that is no number within the span.
 
     Example:
         >>> rating_row({"arousal": 0.5}, ["pleasure", "arousal"], (-1, 1)).tolist()
         [[nan, 0.5]]
     """
     row = [torch.nan] * len(targets)
+    if not isinstance(rating, Mapping | None):
+        raise LiminalError(f"A rating is given by target, such as {{{targets[0]!r}: 0.5}}; got {rating!r:.100}.")
     for name, value in (rating or {}).items():
         if name not in targets:
             raise LiminalError(f"There is no target {name!r} to rate. The model has {', '.join(targets)}.")
-        if not span[0] <= value <= span[1]:
-            raise LiminalError(f"A rating of {name} lies between {span[0]:g} and {span[1]:g}, got {value:g}.")
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
+        if not is_number or not span[0] <= value <= span[1]:
+            got = f"{value:g}" if is_number else f"{value!r:.100}"
+            raise LiminalError(f"A rating of {name} lies between {span[0]:g} and {span[1]:g}, got {got}.")
         row[list(targets).index(name)] = float(value)
     return torch.tensor([row], dtype=torch.float64)

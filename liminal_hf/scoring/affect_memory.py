@@ -5,6 +5,7 @@ threads and processes may use the same file.
 """
 
 import datetime as dt
+import json
 import math
 import os
 import sqlite3
@@ -12,6 +13,8 @@ import threading
 import time as clock
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +25,12 @@ from ..modeling.person_prior import PersonPrior
 from ..modeling.persons import PERSON_FIELDS, PersonMemory, rating_row
 
 _SECONDS_PER_DAY = 86_400
-_TABLE = """CREATE TABLE IF NOT EXISTS persons (person TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID"""
+_TABLES = (
+    "CREATE TABLE IF NOT EXISTS persons (person TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+)
+# How long one process waits for another.
+_PATIENCE_SECONDS = 60
 
 
 class AffectMemory:
@@ -37,7 +45,8 @@ class AffectMemory:
         prior: what is known of persons; None is `PersonPrior.of_model`, a guess. Its time is in days.
 
     Raises:
-        LiminalError: the file is no SQLite file, or was made with other targets.
+        LiminalError: the path is no SQLite file, or one of a model with other targets or another range of labels.
+        FileNotFoundError: there is no folder for the file.
 
     Example:
         >>> import tempfile
@@ -67,15 +76,22 @@ class AffectMemory:
         self.prior = PersonPrior.of_model(config) if prior is None else prior
         self.path = os.fspath(path)
         self._lock = threading.RLock()
-        self._connection = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
+        if Path(self.path).is_dir():
+            raise LiminalError(f"{self.path} is a folder. Give a file in it, such as {self.path}/affect.db.")
+        if not Path(self.path).parent.is_dir():
+            raise FileNotFoundError(
+                f"There is no folder {Path(self.path).parent} for the affect memory. Make it first."
+            )
+        self._connection = sqlite3.connect(
+            self.path, timeout=_PATIENCE_SECONDS, isolation_level=None, check_same_thread=False
+        )
         try:
             self._connection.execute("PRAGMA secure_delete = ON")
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
-            self._connection.execute(_TABLE)
-            found = self._connection.execute("SELECT person, state FROM persons LIMIT 1").fetchone()
-            if found and PersonMemory.from_bytes(found[1], self.path).count.shape[1] != len(self.targets):
-                raise LiminalError(f"{self.path} was made with other targets than {', '.join(self.targets)}.")
+            for table in _TABLES:
+                self._connection.execute(table)
+            self._check_model()
         except sqlite3.DatabaseError as error:
             self._connection.close()
             raise LiminalError(f"{self.path} is no affect memory ({error}). Give another path.") from error
@@ -95,7 +111,8 @@ class AffectMemory:
         Args:
             person: who wrote it, any name that is not empty.
             text: the message.
-            time: a datetime, or seconds since 1970; None is now. Not before the person's last message.
+            time: a datetime, or seconds since 1970, not before the person's last message. None is now, or the time of
+                that last message where it is later, as after a clock was put back.
             rating: how the person says it felt, by target, in label units; any of the targets.
 
         Returns:
@@ -103,7 +120,8 @@ class AffectMemory:
             it, as in `state`. A text that can't be read changes nothing: its row has an `error`.
 
         Raises:
-            LiminalError: a time before the person's last message, a rating of an unknown target or outside the labels.
+            LiminalError: a time before the person's last message, a text that is neither a string nor None, a rating
+                of an unknown target, or one that is no number within the labels.
         """
         return self.add_many([{"person": person, "text": text, "time": time, "rating": rating}])[0]
 
@@ -113,13 +131,13 @@ class AffectMemory:
         All of them are added or none.
 
         Args:
-            messages: mappings with `person`, `text`, and where wanted `time`, `rating`; also `prediction`, an answer by
-                target that was read before, instead of `text`.
+            messages: mappings with `person`, `text`, and where wanted `time`, `rating`; also `prediction`, an answer
+                for each target that was read before, instead of `text`.
 
         Returns:
             A row per message.
         """
-        items = [_checked(message) for message in messages]
+        items = [self._checked(message) for message in messages]
         ratings = torch.cat([torch.empty(0, len(self.targets), dtype=torch.float64), *map(self._rating, items)])
         unread = [item for item in items if item.get("prediction") is None]
         answers = iter(self._read([item["text"] for item in unread])) if unread else iter(())
@@ -132,7 +150,7 @@ class AffectMemory:
             dtype=torch.float64,
         ).reshape(len(rows), len(self.targets))
         ratings = ratings.masked_fill(predictions.isnan(), math.nan)  # of a text that could not be read
-        times = torch.tensor([item["time"] for item in items], dtype=torch.float64)
+        times = torch.tensor([item["time"] for item in items], dtype=torch.float64)  # NaN for now
         with self._transaction():
             people = list(dict.fromkeys(item["person"] for item in items))
             known = self._load(people)
@@ -140,6 +158,8 @@ class AffectMemory:
             for turn in _turns([where[item["person"]] for item in items]):
                 who = torch.tensor([where[items[index]["person"]] for index in turn])
                 before = known.rows(who)
+                # Now is known here alone, where no other message of the person can come between.
+                times[turn] = torch.where(times[turn].isnan(), before.time.clamp_min(_days(None)), times[turn])
                 adjusted = before.adjust(predictions[turn], self.prior)[0].clamp(*self._span)
                 try:
                     after = before.observe(predictions[turn], ratings[turn], times[turn])
@@ -153,23 +173,23 @@ class AffectMemory:
                 for name, value in known.items():
                     value[who] = after[name]
             self._store(people, known)
-        for item, row in zip(items, rows, strict=True):
-            row |= {"person": item["person"], "time": round(item["time"] * _SECONDS_PER_DAY, 3)}
+        for item, row, time in zip(items, rows, times.tolist(), strict=True):
+            row |= {"person": item["person"], "time": round(time * _SECONDS_PER_DAY, 3)}
         return rows
 
     def rate(self, person: str, rating: Mapping[str, float]) -> dict[str, Any]:
         """Takes note of how a person says that their last message felt, and gives their state.
 
+        Where that message has a rating already, the new one takes its place.
+
         Raises:
-            LiminalError: the person is not known, or has rated that message already.
+            LiminalError: the person is not known; a rating of an unknown target, or no number within the labels.
         """
         with self._transaction():
             memory = self.memory(person)
             if memory is None:
                 raise LiminalError(f"{person!r} is not known. A rating belongs to a message: add one first.")
             values = rating_row(rating, self._all_trained(), self._span)
-            if bool((~values.isnan() & memory.last_rated).any()):
-                raise LiminalError(f"The last message of {person!r} has been rated. Rate the next one.")
             memory = memory.rate(memory.last, values)
             self._store([person], memory)
         return self._describe(memory, memory.time)[0]
@@ -219,21 +239,26 @@ class AffectMemory:
     def delete(self, person: str) -> bool:
         """Forgets a person: no byte of the row is left in the file or in the log beside it. True where there was one.
 
-        The whole file is written anew for that, so it takes longer than everything else.
+        The whole file is written anew for that, also where there was no such row (an earlier deletion may have been
+        held up), so it takes longer than everything else.
 
         Raises:
-            LiminalError: another process is reading, so that the log can't be emptied yet; the row is deleted.
+            LiminalError: another process is using the file, so that it can't be emptied yet; the message says whether
+                the row is deleted, and to delete again.
         """
         with self._lock:
-            count = self._connection.execute("DELETE FROM persons WHERE person = ?", (person,)).rowcount
-            if count:
+            done = "is not deleted"
+            try:
+                count = self._connection.execute("DELETE FROM persons WHERE person = ?", (person,)).rowcount
+                done = "is deleted, but bytes of the row may be left"
                 self._connection.execute("VACUUM")
                 busy, *_ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
                 if busy:
-                    raise LiminalError(
-                        f"{person!r} is deleted, but another process reads {self.path}, and its log may hold the row "
-                        "until that ends. Delete again then."
-                    )
+                    raise sqlite3.OperationalError("its log is being read")
+            except sqlite3.OperationalError as error:
+                raise LiminalError(
+                    f"{person!r} {done}: another process uses {self.path} ({error}). Delete again when that ends."
+                ) from error
         return bool(count)
 
     def close(self) -> None:
@@ -258,6 +283,57 @@ class AffectMemory:
                 self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
+
+    def _check_model(self) -> None:
+        """Raises where the file is of a model with other labels; writes down those of this one where there are none."""
+        mine = {"targets": self.targets, "label_range": list(self._span)}
+        found = self._connection.execute("SELECT state FROM persons LIMIT 1").fetchone()
+        if found and PersonMemory.from_bytes(found[0], self.path).count.shape[1] != len(self.targets):
+            raise LiminalError(f"{self.path} was made with other targets than {', '.join(self.targets)}.")
+        written = "SELECT value FROM meta WHERE name = 'labels'"
+        if self._connection.execute(written).fetchone() is None:
+            self._connection.execute("INSERT OR IGNORE INTO meta VALUES ('labels', ?)", (json.dumps(mine),))
+        theirs = json.loads(self._connection.execute(written).fetchone()[0])
+        if theirs != mine:
+            raise LiminalError(
+                f"{self.path} was made with the targets {', '.join(theirs['targets'])} in {theirs['label_range']}, and "
+                f"this model has {', '.join(self.targets)} in {mine['label_range']}. Give another path, or that model."
+            )
+
+    def _checked(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """The message with its time in days, NaN for now."""
+        if not isinstance(message, Mapping):
+            raise LiminalError(f"A message is a mapping with 'person' and 'text', got {type(message).__name__}.")
+        person, text, prediction = message.get("person"), message.get("text"), message.get("prediction")
+        if not isinstance(person, str) or not person:
+            raise LiminalError(f"A person is a name that is not empty, got {person!r}.")
+        if prediction is None and "text" not in message:
+            raise LiminalError(f"A message of {person!r} has no 'text'. It has: {', '.join(map(repr, message))}.")
+        if not isinstance(text, str | None):
+            raise LiminalError(f"The text of a message is a string, or None, got {type(text).__name__} {text!r:.40}.")
+        if prediction is not None:
+            self._check_prediction(prediction)
+        return {
+            **message,
+            "person": person,
+            "time": math.nan if message.get("time") is None else _days(message["time"]),
+        }
+
+    def _check_prediction(self, prediction: Any) -> None:
+        """Raises unless it has a number for each target that the model answers; None for one that it does not."""
+        low, high = self._span
+        names = prediction if isinstance(prediction, Mapping) else {}
+        values = [prediction[name] for name in self._trained if name in names]
+        values += [prediction[name] for name in names if name not in self._trained and prediction[name] is not None]
+        if (
+            not set(self._trained) <= set(names) <= set(self.targets)
+            or not all(isinstance(value, Real) and not isinstance(value, bool) for value in values)
+            or not all(low <= value <= high for value in values)
+        ):
+            raise LiminalError(
+                f"A prediction has a number between {low:g} and {high:g} for each of {', '.join(self._trained)}, and "
+                f"nothing else; got {prediction!r:.200}."
+            )
 
     def _load(self, people: Sequence[str]) -> PersonMemory:
         """The states of these persons, a row each."""
@@ -330,16 +406,6 @@ def _rows_of(reader: Any, targets: Sequence[str]) -> Callable[[list[str]], list[
         return found
 
     return rows
-
-
-def _checked(message: Mapping[str, Any]) -> dict[str, Any]:
-    """The message with its time in days."""
-    person = message.get("person")
-    if not isinstance(person, str) or not person:
-        raise LiminalError(f"A person is a name that is not empty, got {person!r}.")
-    if message.get("prediction") is None and "text" not in message:
-        raise LiminalError(f"A message of {person!r} has no 'text'. It has: {', '.join(map(repr, message))}.")
-    return {**message, "person": person, "time": _days(message.get("time"))}
 
 
 def _days(time: float | dt.datetime | None) -> float:
