@@ -43,7 +43,7 @@ def test_turns_are_those_of_the_pipeline(reader: demo.Reader, pad: Any) -> None:
     assert conversation.texts == tuple(text for _, text in TALK) and conversation.state.turns == 3
     assert conversation.rows[2]["trend"] == trend(expected[:1], expected[2])
     assert conversation.rows[2]["sharp"] == sharp_turn(expected[0], expected[2])
-    assert turns_html(conversation).count("Escalates: ") == sum(row["sharp"] for row in conversation.rows)
+    assert turns_html(conversation).count("Sharp turn: ") == sum(row["sharp"] for row in conversation.rows)
 
 
 def test_one_text_is_that_of_the_pipeline(reader: demo.Reader, pad: Any) -> None:

@@ -107,7 +107,9 @@ def build(pipeline: Any) -> "Blocks":  # noqa: C901  (the page from top to botto
             scored = reader.score(path, column or "text", lambda share: progress(share, desc="Reading"))
         except (ValueError, ImportError) as error:
             return gr.DownloadButton(value=None, interactive=False), gr.skip(), note_html(str(error), wrong=True)
-        names = [name for name in (column, *targets, "octant", "error") if name in scored.columns.column_names]
+        names = [
+            name for name in (column, *targets, f"verdict_{targets[0]}", "error") if name in scored.columns.column_names
+        ]
         first = scored.columns.select(names).slice(0, _PREVIEW)
         cells = [[cell_text(value) for value in row.values()] for row in first.to_pylist()]
         preview = gr.Dataframe({"headers": names, "data": cells}, visible=True)

@@ -48,7 +48,7 @@ footer .divider { display: none; }
 INTRODUCTION = """<div class="liminal"><h1>How a text feels</h1>
 <p>Pleasure, arousal and dominance as readers perceive them, from &minus;1 to 1. Most texts lie close to 0. It is an
 estimate of how a text reads, no diagnosis of who wrote it.</p></div>"""
-_ESCALATES = "Escalates: less pleasure, more arousal than before"
+_SHARP = "Sharp turn: less pleasure, more arousal than before"
 EMPTY = '<p class="faint">No turn yet. Type one below and press Enter.</p>'
 
 
@@ -147,7 +147,7 @@ def turns_html(conversation: Conversation) -> str:
     """The turns as HTML, the newest last."""
     turns = []
     for row, text in zip(conversation.rows, conversation.texts, strict=True):
-        mark = f'<div class="mark">{_ESCALATES}</div>' if row["sharp"] else ""
+        mark = f'<div class="mark">{_SHARP}</div>' if row["sharp"] else ""
         said = f"<div><b>{row['turn'] + 1}. {_shown(row['speaker'])}</b> {_shown(text)}</div>"
         look = ' class="sharp"' if row["sharp"] else ""
         turns.append(
