@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import openpyxl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from demo_kit import HOSTILE, TALK, assert_same, kept, rows_of, shown
 
@@ -255,9 +257,6 @@ def test_a_packed_file_that_unpacks_to_too_much_is_refused(reader: demo.Reader, 
 
 def test_a_report_keeps_the_limits_of_the_page(reader: demo.Reader, tmp_path: Path) -> None:
     """Before anything is scored: 3,000,000 rows are a small Parquet."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     shares: list[float] = []
     many = pa.table({"text": pa.DictionaryArray.from_arrays(pa.array([0] * 3_000_000, pa.int32()), ["It rains."])})
     pq.write_table(many, tmp_path / "many.parquet")
@@ -265,7 +264,7 @@ def test_a_report_keeps_the_limits_of_the_page(reader: demo.Reader, tmp_path: Pa
     with pytest.raises(LiminalError, match="more than 5,000 rows"):
         reader.report(tmp_path / "many.parquet", "text", None, tmp_path, shares.append)
     packed = pa.table({"text": ["It rains."] * 200, "more": ["x" * 1_000_000] * 200})
-    pq.write_table(packed, tmp_path / "packed.parquet", compression="zstd")
+    pq.write_table(packed, tmp_path / "packed.parquet", compression="zstd", dictionary_pagesize_limit=1 << 22)
     with pytest.raises(LiminalError, match="unpacks to more than 100,000,000 bytes"):
         reader.report(tmp_path / "packed.parquet", "text", None, tmp_path, shares.append)
     with pytest.raises(LiminalError, match="unpacks to more than 100,000,000 bytes"):
@@ -284,3 +283,14 @@ def test_a_report_is_made_by_the_page_s_own_model(pad: Any, tmp_path: Path, monk
         scores = rows_of(made.read("scores.csv"))
         assert "index.html" in made.namelist()
     assert float(scores[0]["pleasure"]) == pytest.approx(pad("I love it.")["pleasure"], abs=1e-5)
+
+
+def test_a_parquet_that_unpacks_to_too_much_is_refused(reader: demo.Reader, tmp_path: Path) -> None:
+    cell = pa.table({"text": ["x" * 120_000_000]})
+    pq.write_table(cell, tmp_path / "cell.parquet", compression="zstd", use_dictionary=False, write_statistics=False)
+    assert (tmp_path / "cell.parquet").stat().st_size < demo.MAX_BYTES
+    for asked in (demo.columns_of, reader.score):
+        with pytest.raises(LiminalError, match="bytes; this page takes"):
+            asked(tmp_path / "cell.parquet")
+    with pytest.raises(LiminalError, match=r"broken\.parquet is not a whole Parquet file"):
+        reader.score(kept(tmp_path, b"PAR1 and no more", "broken.parquet"))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ..chat import rate, sharp_turn, trend
 from ..data.answers import answers_table
@@ -294,15 +295,26 @@ def _opened(path: str | Path) -> Iterator[Path]:
     if path.suffix.lower() not in ENDINGS:
         raise LiminalError(f"The file's ending is {path.suffix!r}; this page takes {', '.join(ENDINGS)}.")
     size = path.stat().st_size
-    if size <= MAX_BYTES and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as packed:
-            size = max(size, sum(entry.file_size for entry in packed.infolist()) // _MOST_UNPACKED)
+    if size <= MAX_BYTES:
+        size = max(size, _unpacked(path) // _MOST_UNPACKED)
     if size > MAX_BYTES:
         raise LiminalError(f"The file has {size:,} bytes; this page takes {MAX_BYTES:,} at most.")
     try:
         yield path
     except LiminalError as error:
         raise LiminalError(str(error).replace(str(path), path.name)) from error
+
+
+def _unpacked(path: Path) -> int:
+    """The bytes that a packed file says it has; 0 where it is none."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as packed:
+            return sum(entry.file_size for entry in packed.infolist())
+    try:
+        metadata = pq.read_metadata(path) if path.suffix.lower() == ".parquet" else None
+    except (pa.ArrowInvalid, OSError):  # who opens it says what is wrong
+        metadata = None
+    return sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups)) if metadata else 0
 
 
 def _too_long(text: str) -> str:
