@@ -1,6 +1,7 @@
 """Emotion words: their positions, their probabilities under an answer, and the way back."""
 
 import csv
+import json
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from scipy.stats import norm
 
 import liminal_hf
 from liminal_hf import LiminalConfig, emotion_pad
+from liminal_hf.data.goemotions import GOEMOTIONS_LABELS
 from liminal_hf.emotion_words import PUBLISHED, READ
 from liminal_hf.modeling.emotions import (
     NEUTRAL,
@@ -108,3 +110,27 @@ def test_the_way_back(minilm: Path) -> None:
 def test_what_is_no_emotion_word_is_said(minilm: Path, word: object, said: str) -> None:
     with pytest.raises(LiminalError, match=said):
         emotion_pad(word)  # type: ignore[arg-type]
+
+
+def test_the_script_measures_both_corpora(minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "scripts")
+    import emotion_words as script
+
+    said = {"joy": "I am so happy!", "anger": "I hate you.", "sadness": "I lost my dog.", "neutral": "It is nine."}
+    numbers = {name: GOEMOTIONS_LABELS.index(name) for name in said}
+    for folder in ("goemotions", "meld"):
+        (tmp_path / folder).mkdir()
+    for split in ("train", "dev", "test"):
+        lines = [f"{text} {row}\t{numbers[name]}\tid{row}" for row in range(3) for name, text in said.items()]
+        (tmp_path / "goemotions" / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        turns = [f'"{text}",Ann,{name},neutral,{row},0' for row, (name, text) in enumerate(said.items())]
+        header = "Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID"
+        (tmp_path / "meld" / f"{split}_sent_emo.csv").write_text("\n".join([header, *turns]) + "\n", encoding="utf-8")
+    monkeypatch.setenv("LIMINAL_DATA_DIR", str(tmp_path))
+    assert script.main(["--results", str(tmp_path), "--work", str(tmp_path)]) == 0
+    report = json.loads((tmp_path / "emotion_words.json").read_text(encoding="utf-8"))
+    found = report["corpora"]["GoEmotions, test"]
+    assert found["texts"] == 12 and found["classes"] == sorted(said)
+    ours = found["accuracy"]["the words of an answer"]
+    assert ours["top 1"] > found["accuracy"]["most frequent classes"]["top 1"] == 0.25
+    assert len(report["carriers"]) == 5 and report["reading"]["slope"][0] > 0
