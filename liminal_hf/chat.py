@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from .modeling.configuration_liminal import DIMENSIONS
+from .modeling.conversation import check_persons
 from .modeling.errors import LiminalError
 from .modeling.person_prior import PersonPrior
 from .modeling.persons import PersonMemory, rating_row
@@ -175,10 +176,13 @@ def person_line(speaker: str, person: PersonMemory, prior: PersonPrior, targets:
 def rate(reader: Any, state: Any, speaker: str, typed: str) -> Text:
     """Takes note of a rating of a speaker's last turn, in the state, and says what is known of them now.
 
+    Rated again, the turn has the new rating and not the first.
+
     Raises:
-        LiminalError: there is no such turn, or the rating is none.
+        LiminalError: there is no such turn, the rating is none, or the state is of another model.
     """
     config = reader.model.config
+    check_persons(state, config)
     if not state.rows.get(speaker) or speaker not in state.persons:
         raise LiminalError(f"{speaker} has not said anything that could be rated yet.")
     trained = [name for name, is_trained in zip(config.targets, config.trained_targets, strict=True) if is_trained]
@@ -237,7 +241,7 @@ def converse(  # noqa: C901  (one loop over what can be typed)
             elif line:
                 # Everyone who speaks may come to rate: they are remembered from the first turn on, with times in days.
                 persons = {speaker: PersonMemory.empty(1, len(targets)), **state.persons}
-                known = type(state)(state, state.turns, state.rows, persons)
+                known = type(state)(state, state.turns, state.rows, persons, state.labels)
                 now = max(time.time() / _SECONDS_PER_DAY, float(persons[speaker].time[0]))  # a clock may be put back
                 message = {"role": "user", "speaker": speaker, "content": line, "time": now}
                 row = reader(message, memory=known)

@@ -228,3 +228,10 @@ def test_a_rating_in_the_terminal_says_what_is_usual_and_shifts_what_follows(
     assert again.count("A rating is typed as /rate pleasure=0.5") == 2
     state = ConversationState.load(kept)
     assert state.persons["you"].count.tolist() == [[2, 1, 0]] and state.persons["you"].turn.tolist() == [3]
+    # Put right: the turn has one rating, the last.
+    first = chat("/new", "I went home.", "/rate pleasure=-0.9", "/rate pleasure=0.9", "/quit")
+    right = ConversationState.load(kept).persons["you"]
+    chat("/new", "I went home.", "/rate pleasure=0.9", "/quit")
+    once = ConversationState.load(kept).persons["you"]
+    assert first.count("after 1 rating:") == 2 and right.count.tolist() == once.count.tolist() == [[1, 0, 0]]
+    torch.testing.assert_close(right.residual_sum, once.residual_sum)

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer, Pipeline, pipeline
 
 import liminal_hf
-from liminal_hf import LiminalConfig, LiminalForPADRegression, PersonPrior
+from liminal_hf import LiminalConfig, LiminalForPADRegression, PersonMemory, PersonPrior
 from liminal_hf.modeling.conversation import ConversationState, stack
 from liminal_hf.modeling.errors import LiminalError
 from liminal_hf.modeling.memory import ConversationMemory
@@ -413,5 +413,29 @@ def test_a_rating_that_is_none_is_an_error_before_anything_is_read(pad: Pipeline
 
 def test_time_does_not_go_backwards(pad: Pipeline) -> None:
     row = pad(rated("Good morning.", pad={"pleasure": 0.1}, time=5.0), memory=True)
-    with pytest.raises(LiminalError, match="a turn at time 4 after one at 5"):
+    with pytest.raises(LiminalError, match="Message 0: a turn at time 4 after one at 5"):
         pad(rated("Good evening.", time=4.0), memory=row["memory"])
+    good = [rated("Good morning.", time=1.0), rated("Good evening.", time=1.0)]
+    for more in ({}, {"pad": {"pleasure": 0.1}}):
+        bad = [rated("One.", time=5.0), rated("Two.", name="Ada", time=1.0), rated("Three.", time=4.0, **more)]
+        with pytest.raises(LiminalError, match=r"Conversation 1, message 2: a turn at time 4 after one at 5 of 'user'"):
+            pad([good, bad])
+    rising = [rated("One.", pad={"pleasure": 0.1}), rated("Two."), rated("Three.", time=0.5)]
+    with pytest.raises(LiminalError, match=r"Message 2: a turn at time 0\.5 after one at 1 "):
+        pad(rising)
+    assert len(pad([*rising[:2], rated("Three.", time=1.0), {"role": "tool", "content": "x", "time": 0.0}])) == 4
+
+
+def test_the_ratings_of_another_models_targets_are_refused(pad: Pipeline, tmp_path: Path) -> None:
+    row = pad(rated("Good morning.", pad={"pleasure": 0.1}), memory=True)
+    row["memory"].save(tmp_path / "kept")
+    state = ConversationState.load(tmp_path / "kept")
+    assert state.labels == {"targets": ["pleasure", "arousal", "dominance"], "label_range": [-1.0, 1.0]}
+    assert pad(rated("Good evening."), memory=state)["adjusted"]
+    for change in ({"targets": ["pleasure", "dominance", "arousal"]}, {"label_range": [0.0, 1.0]}):
+        other = ConversationState(state, state.turns, state.rows, state.persons, {**state.labels, **change})
+        with pytest.raises(LiminalError, match=r"memory of conversation 0 holds ratings of another model: of pleasure"):
+            pad(rated("Good evening."), memory=ConversationState.from_dict(json.loads(json.dumps(other.to_dict()))))
+    few = ConversationState(state, 1, None, {"user": PersonMemory.empty(1, 2)})
+    with pytest.raises(LiminalError, match=r"of another model: of 2 targets, and this one has pleasure, arousal"):
+        pad(rated("Good evening."), memory=few)

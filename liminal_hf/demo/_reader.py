@@ -125,7 +125,7 @@ class Reader:
         persons = {speaker: PersonMemory.empty(1, len(self.targets)), **state.persons}
         now = max(time.time() / _SECONDS_PER_DAY, float(persons[speaker].time[0]))  # a clock may be put back
         message = {"role": "user", "speaker": speaker, "content": text, "time": now}
-        answer = self.pipeline(message, memory=ConversationState(state, state.turns, state.rows, persons))
+        answer = self.pipeline(message, memory=ConversationState(state, state.turns, state.rows, persons, state.labels))
         if answer["error"] is not None:
             raise LiminalError(f"The text can't be read: {answer['error']}.")
         own = [earlier for earlier in conversation.rows if earlier["speaker"] == speaker]
@@ -150,7 +150,7 @@ class Reader:
             LiminalError: this speaker has not said anything yet, or the rating is none.
         """
         old = conversation.state
-        state = ConversationState(old, old.turns, old.rows, old.persons)
+        state = ConversationState(old, old.turns, old.rows, old.persons, old.labels)
         known = rate(self.pipeline, state, _name(speaker), rating).plain.strip()
         return replace(conversation, state=state), known
 

@@ -6,7 +6,7 @@ Requires torch and safetensors, which transformers brings. A speaker's memory ho
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class ConversationState(dict[str, ConversationMemory]):
         rows: speaker -> what a program wants to keep of that speaker's last rows, plain values for JSON; the model
             does not read it. `liminal chat` keeps the last three, for trends.
         persons: speaker -> `PersonMemory` of one row, of those who rate their turns.
+        labels: `targets` and `label_range` of the model that read the turns of `persons`; another one is refused.
 
     Example:
         >>> state = ConversationState({"user": ConversationMemory.empty(1, 4, 8)}, turns=1)
@@ -52,11 +53,13 @@ class ConversationState(dict[str, ConversationMemory]):
         turns: int = 0,
         rows: Mapping[str, list[dict[str, Any]]] | None = None,
         persons: Mapping[str, PersonMemory] | None = None,
+        labels: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(memories or {})
         self.turns = turns
         self.rows = dict(rows or {})
         self.persons = dict(persons or {})
+        self.labels = None if labels is None else dict(labels)
 
     def __repr__(self) -> str:
         remembered = ", ".join(f"{speaker!r}: {int(memory.turn[0])}" for speaker, memory in self.items())
@@ -68,7 +71,7 @@ class ConversationState(dict[str, ConversationMemory]):
         """The state after one more turn, which left `memory` (of one row; None for a head without one) behind."""
         changed = {} if memory is None else {speaker: memory}
         persons = self.persons if person is None else {**self.persons, speaker: person}
-        return ConversationState({**self, **changed}, self.turns + 1, self.rows, persons)
+        return ConversationState({**self, **changed}, self.turns + 1, self.rows, persons, self.labels)
 
     def to_bytes(self) -> bytes:
         """The state as one safetensors file in memory; the speakers' names are in its header.
@@ -85,7 +88,7 @@ class ConversationState(dict[str, ConversationMemory]):
         }
         metadata = {"format": "pt", "speakers": json.dumps(list(self)), "turns": str(self.turns)}
         if self.persons:
-            metadata["persons"] = json.dumps(list(self.persons))
+            metadata |= {"persons": json.dumps(list(self.persons)), "labels": json.dumps(self.labels)}
             tensors |= {
                 f"person.{index}.{name}": person[name].detach().cpu().contiguous()
                 for index, person in enumerate(self.persons.values())
@@ -118,7 +121,8 @@ class ConversationState(dict[str, ConversationMemory]):
                 speaker: PersonMemory(**{field: tensors[f"person.{index}.{field}"] for field in PERSON_FIELDS})
                 for index, speaker in enumerate(json.loads(metadata.get("persons", "[]")))
             }
-            return cls(memories, int(metadata["turns"]), json.loads(metadata.get("rows", "{}")), persons)
+            rows, labels = json.loads(metadata.get("rows", "{}")), json.loads(metadata.get("labels", "null"))
+            return cls(memories, int(metadata["turns"]), rows, persons, labels)
         except (SafetensorError, KeyError, ValueError, TypeError) as error:
             raise LiminalError(
                 f"{name} does not hold a conversation (ConversationState.save writes one): {error}"
@@ -171,7 +175,7 @@ class ConversationState(dict[str, ConversationMemory]):
             "turns": self.turns,
             "speakers": speakers,
             "rows": self.rows,
-            **({"persons": persons} if persons else {}),
+            **({"persons": persons, "labels": self.labels} if persons else {}),
         }
 
     @classmethod
@@ -187,7 +191,7 @@ class ConversationState(dict[str, ConversationMemory]):
                 for speaker, memory in values["speakers"].items()
             }
             persons = {speaker: PersonMemory.of_lists(one) for speaker, one in values.get("persons", {}).items()}
-            return cls(memories, int(values["turns"]), values.get("rows"), persons)
+            return cls(memories, int(values["turns"]), values.get("rows"), persons, values.get("labels"))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise LiminalError(
                 f"This does not hold a conversation (ConversationState.to_dict gives one): {error!r}"
@@ -319,14 +323,87 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def check_rating(turn: Turn, config: Any, where: str) -> Turn:
-    """The turn; an error where its rating is of a target that the model does not have, or outside of its labels."""
+def read_messages(messages: Iterable[Any], where: str, config: Any, roles: Iterable[str] | None = None) -> list[Turn]:
+    """The turns of a conversation, as `read_message` reads each.
+
+    Args:
+        messages: of one conversation.
+        where: what an error calls them; a message's number follows.
+        config: the model's.
+        roles: whose messages are read.
+
+    Raises:
+        LiminalError: one is no message, or its rating is of a target that the model does not have, or outside of its
+            labels.
+    """
+    turns = [read_message(message, f"{where} {position}", roles) for position, message in enumerate(messages)]
     trained = [name for name, is_trained in zip(config.targets, config.trained_targets, strict=True) if is_trained]
-    try:
-        rating_row(turn.pad, trained, config.label_range)
-    except LiminalError as error:
-        raise LiminalError(f"{where}: {error}") from None
-    return turn
+    for position, turn in enumerate(turns):
+        try:
+            rating_row(turn.pad, trained, config.label_range)
+        except LiminalError as error:
+            raise LiminalError(f"{where} {position}: {error}") from None
+    return turns
+
+
+def check_times(conversations: Sequence[Sequence[Turn]], states: Sequence[ConversationState], several: bool) -> None:
+    """Raises where a speaker's times go backwards, before anything is read.
+
+    Args:
+        conversations: the turns of each.
+        states: what was before each.
+        several: whether the caller gave several conversations, so that an error says in which.
+
+    Raises:
+        LiminalError: a turn is earlier than the last one of its speaker.
+    """
+    for index, (turns, state) in enumerate(zip(conversations, states, strict=True)):
+        persons = getattr(state, "persons", {})
+        last = {speaker: float(person.time[0]) for speaker, person in persons.items() if int(person.turn[0])}
+        counted = set(persons)  # whose turns are one later each, where no time is given
+        for position, turn in enumerate(turns):
+            if turn.error is not None:
+                continue
+            counted |= {turn.speaker} if turn.pad is not None else set()
+            before = last.get(turn.speaker)
+            if turn.time is not None and before is not None and turn.time < before:
+                where = f"Conversation {index}, message" if several else "Message"
+                raise LiminalError(
+                    f"{where} {position}: a turn at time {turn.time:.15g} after one at {before:.15g} of "
+                    f"{turn.speaker!r}. Give the messages of a speaker in the order of their times."
+                )
+            if turn.time is not None:
+                last[turn.speaker] = turn.time
+            elif turn.speaker in counted:
+                last[turn.speaker] = 0.0 if before is None else before + 1
+
+
+def labels_of(config: Any) -> dict[str, Any]:
+    """What ratings of one model must share with those of another.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> labels_of(SimpleNamespace(targets=("valence",), label_range=(1, 9)))
+        {'targets': ['valence'], 'label_range': [1.0, 9.0]}
+    """
+    return {"targets": list(config.targets), "label_range": list(map(float, config.label_range))}
+
+
+def check_persons(state: ConversationState, config: Any, where: str = "The conversation") -> None:
+    """Raises where the persons of a state are those of a model with other targets, or another range of labels.
+
+    Raises:
+        LiminalError: they are.
+    """
+    mine, theirs = labels_of(config), getattr(state, "labels", None)
+    persons = getattr(state, "persons", {})
+    sizes = {int(person.count.shape[-1]) for person in persons.values()}
+    if persons and (sizes != {len(config.targets)} or theirs not in (None, mine)):
+        before = f"{', '.join(theirs['targets'])} in {theirs['label_range']}" if theirs else f"{max(sizes)} targets"
+        raise LiminalError(
+            f"{where} holds ratings of another model: of {before}, and this one has {', '.join(mine['targets'])} in "
+            f"{mine['label_range']}. Start a new conversation, or take that model."
+        )
 
 
 def after_turn(
@@ -383,6 +460,7 @@ def checked_states(memory: Any, number: int, several: bool, config: Any, has_mem
             f"{[type(state).__name__ for state in states][:5]}."
         )
     for index, state in enumerate(states):
+        check_persons(state, config, f"The memory of conversation {index}")
         for speaker, remembered in state.items():
             try:
                 if not has_memory:

@@ -22,10 +22,11 @@ from .conversation import (
     Turn,
     TurnRow,
     after_turn,
-    check_rating,
+    check_times,
     checked_states,
+    labels_of,
     looks_like_chat,
-    read_message,
+    read_messages,
     stack,
 )
 from .encoders import mixes_padding
@@ -238,12 +239,10 @@ class PADRegressionPipeline(Pipeline):
                     f"Conversation {index} must be a list of messages, got {type(conversation).__name__}. Put a single "
                     'message in a list too: [{"role": ..., "content": ...}]'
                 )
-            read = [
-                read_message(message, f"{where} {position}", roles) for position, message in enumerate(conversation)
-            ]
-            turns.append([check_rating(turn, self.model.config, f"{where} {at}") for at, turn in enumerate(read)])
+            turns.append(read_messages(conversation, where, self.model.config, roles))
         has_memory = self.model.base.head.has_memory
         states = checked_states(memory, len(turns), several, self.model.config, has_memory)
+        check_times(turns, states, several)
         preprocess, forward, _ = self._sanitize_parameters(**kwargs)
         preprocess, forward = {**self._preprocess_params, **preprocess}, {**self._forward_params, **forward}
         size = 1 if mixes_padding(self.model.config) else batch_size or self._batch_size or 32
@@ -294,6 +293,7 @@ class PADRegressionPipeline(Pipeline):
                     adjusted, person = after_turn(turn, answers[index], before, config, self.person_prior)
                     about |= {} if adjusted is None else {"adjusted": adjusted}
                     states[index] = states[index].after(turn.speaker, memories.get(index), person)
+                    states[index].labels = labels_of(config)
                 rows[index].append(TurnRow({**about, **answers[index]}, states[index]))
         return rows
 
