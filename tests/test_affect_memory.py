@@ -230,6 +230,8 @@ def test_the_file_of_another_models_targets_is_refused(reader: Any, tmp_path: Pa
             LiminalError, match=r"was made with the targets pleasure, arousal, dominance in \[-1.0, 1.0"
         ):
             AffectMemory(path, other)
+    with pytest.raises(LiminalError, match="The prior is of 1 targets"):
+        AffectMemory(path, reader, prior=PersonPrior.guess([0.3], [0.2]))
     with pytest.raises(LiminalError, match=r"is a folder\. Give a file in it"):
         AffectMemory(tmp_path, reader)
     with pytest.raises(FileNotFoundError, match="There is no folder"):

@@ -221,12 +221,12 @@ def test_forecasts_hold_what_they_say_and_beat_the_last_value_and_the_level() ->
 
 
 def test_nothing_between_persons_leaves_every_answer_as_it_is() -> None:
-    predictions = torch.zeros(4, 1)
-    prior = fit_person_prior(predictions, torch.tensor([[1.0], [-1.0], [-1.0], [1.0]]), [1, 1, 2, 2])
+    predictions, who = torch.zeros(40, 1), (torch.arange(40) // 4).tolist()
+    prior = fit_person_prior(predictions, torch.tensor([[1.0], [-1.0]]).repeat(20, 1), who)
     person = PersonMemory.empty(1, num_targets=1).observe(predictions[:1], torch.ones(1, 1))
     assert float(prior.residual_between) == 0 and float(person.offset(prior)) == 0
     assert torch.equal(person.adjust(torch.ones(1, 1), prior)[0], torch.ones(1, 1))
-    same = fit_person_prior(predictions, predictions, [1, 1, 2, 2])  # everyone as predicted
+    same = fit_person_prior(predictions, predictions, who)  # everyone as predicted
     assert math.isfinite(float(person.offset(same))) and math.isfinite(float(person.forecast(same, 9).deviation))
 
 
@@ -289,6 +289,28 @@ def test_a_turn_is_a_graph_for_onnx(tmp_path: Path) -> None:
 ONE = torch.zeros(1, 2)
 
 
+def some_ratings(persons: int = 10, each: int = 3, **wrong: float) -> tuple[Tensor, Tensor, list[int], Tensor]:
+    """What `fit_person_prior` takes, with a wrong prediction, rating or time in row 4."""
+    rows = persons * each
+    values = {"prediction": torch.zeros(rows, 1), "rating": torch.randn(rows, 1), "time": torch.arange(rows).double()}
+    for name, value in wrong.items():
+        values[name][4] = value
+    return values["prediction"], values["rating"], (torch.arange(rows) // each).tolist(), values["time"]
+
+
+def test_as_few_persons_as_a_prior_takes() -> None:
+    prior = fit_person_prior(*some_ratings())
+    assert all(bool(torch.isfinite(value).all()) for value in prior.values())
+    prediction, rating, who, times = some_ratings()
+    both = torch.cat([rating, torch.full_like(rating, NAN)], dim=1)
+    mixed = fit_person_prior(prediction.expand(-1, 2), both, who, times, otherwise=PRIOR)
+    for name, value in mixed.items():
+        assert value[1] == PRIOR[name][1] and math.isfinite(value[0])
+    assert mixed.mean[0] == pytest.approx(float(rating.mean()))
+    with pytest.raises(LiminalError, match="otherwise is of 2 targets, the predictions of 1"):
+        fit_person_prior(prediction, rating, who, times, otherwise=PRIOR)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -306,7 +328,18 @@ ONE = torch.zeros(1, 2)
         (lambda person: person.adjust(ONE, PersonPrior.guess([0.3], [0.2])), "The prior is of 1 targets, and what"),
         (lambda person: person.level(PersonPrior.guess([0.3] * 3, [0.2] * 3)), "The prior is of 3 targets"),
         (lambda person: person.reset(torch.zeros(1)), "PersonMemory.reset takes one boolean per row"),
-        (lambda person: fit_person_prior(ONE, ONE, ["a"]), "ratings of at least two persons"),
+        (
+            lambda person: fit_person_prior(ONE, ONE, ["a"]),
+            "3 ratings or more of 10 persons or more; of target 0 0 per",
+        ),
+        (lambda person: fit_person_prior(*some_ratings(persons=9)), "of target 0 9 persons have so many"),
+        (lambda person: fit_person_prior(*some_ratings(each=2)), "of target 0 0 persons have so many"),
+        (
+            lambda person: fit_person_prior(*some_ratings(rating=math.inf)),
+            r"ratings holds inf in row 4\. Mark a missing",
+        ),
+        (lambda person: fit_person_prior(*some_ratings(prediction=-math.inf)), "predictions holds -inf in row 4"),
+        (lambda person: fit_person_prior(*some_ratings(time=NAN)), "times holds nan in row 4.*a turn without a time"),
         (lambda person: fit_person_prior(ONE, ONE, ["a", "b"]), "takes predictions and ratings of shape"),
     ],
 )

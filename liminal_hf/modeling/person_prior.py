@@ -19,6 +19,9 @@ from .errors import LiminalError
 from .files import atomic_write
 from .targets import MISSING_LABEL
 
+# Fewer say next to nothing of how persons differ.
+_FEWEST_PERSONS, _FEWEST_RATINGS = 10, 3
+
 
 class SavedTensors:
     """A dataclass of tensors as one safetensors file."""
@@ -148,7 +151,9 @@ class PersonPrior(SavedTensors, ModelOutput):
         return cls.guess(config.label_std, [0.8 * spread for spread in config.label_std], config.label_mean)
 
 
-def fit_person_prior(predictions: Any, ratings: Any, persons: Any, times: Any = None) -> PersonPrior:
+def fit_person_prior(
+    predictions: Any, ratings: Any, persons: Any, times: Any = None, otherwise: PersonPrior | None = None
+) -> PersonPrior:
     """The prior from turns of several persons, by the method of moments.
 
     With n_i ratings of person i and N of all: within = sum of squares around the persons' means / (N - persons);
@@ -162,16 +167,19 @@ def fit_person_prior(predictions: Any, ratings: Any, persons: Any, times: Any = 
         ratings: `(turns, T)`; NaN or -100 where there is none.
         persons: `(turns,)`, anything that says whose turn it is.
         times: `(turns,)` numbers; None: the turns of a person are one unit apart, in their order here.
+        otherwise: what stands in for a target with too few ratings, such as `PersonPrior.of_model(config)`; None: such
+            a target is an error.
 
     Raises:
-        LiminalError: lengths that differ, or no target in which one of two persons rated twice.
+        LiminalError: lengths that differ; an infinite number, or a time that is none; a target for which fewer than 10
+            persons gave 3 ratings or more.
 
     Example:
-        >>> predictions = torch.zeros(4, 1)
-        >>> ratings = torch.tensor([[0.9], [1.1], [-0.9], [-1.1]])
-        >>> prior = fit_person_prior(predictions, ratings, ["a", "a", "b", "b"])
+        >>> predictions, persons = torch.zeros(30, 1), torch.arange(30) // 3
+        >>> ratings = (persons % 2 * 2.0 - 1)[:, None] + torch.tensor([-0.1, 0.0, 0.1]).repeat(10)[:, None]
+        >>> prior = fit_person_prior(predictions, ratings, persons.tolist())
         >>> round(prior.residual_within.item(), 3), round(prior.residual_between.item(), 3)
-        (0.02, 0.99)
+        (0.01, 0.997)
     """
     predictions, ratings = (torch.as_tensor(value, dtype=torch.float64) for value in (predictions, ratings))
     ratings = ratings.masked_fill(ratings == MISSING_LABEL, torch.nan)
@@ -183,21 +191,36 @@ def fit_person_prior(predictions: Any, ratings: Any, persons: Any, times: Any = 
             "fit_person_prior takes predictions and ratings of shape (turns, targets), and a person and a time per "
             f"turn; got {tuple(predictions.shape)}, {tuple(ratings.shape)}, {len(persons)} persons, {len(times)} times."
         )
+    for name, value in (("predictions", predictions), ("ratings", ratings), ("times", times)):
+        if wrong := torch.nonzero(value.isinf() | value.isnan() & (name == "times")).tolist():
+            raise LiminalError(
+                f"{name} holds {value[tuple(wrong[0])]:g} in row {wrong[0][0]}. Mark a missing rating with NaN, and "
+                "leave out a turn without a time."
+            )
+    if otherwise is not None and len(otherwise.mean) != predictions.shape[1]:
+        raise LiminalError(f"otherwise is of {len(otherwise.mean)} targets, the predictions of {predictions.shape[1]}.")
     number = {person: index for index, person in enumerate(dict.fromkeys(persons))}
     groups = torch.tensor([number[person] for person in persons])
-    columns = [_moments(*column, groups, times) for column in zip(predictions.T, ratings.T, strict=True)]
+    columns = []
+    for index, (prediction, rating) in enumerate(zip(predictions.T, ratings.T, strict=True)):
+        rated = ~torch.isnan(rating) & ~torch.isnan(prediction)
+        enough = int((torch.bincount(groups[rated]) >= _FEWEST_RATINGS).sum())
+        if enough >= _FEWEST_PERSONS:
+            columns.append(_moments(prediction[rated], rating[rated], groups[rated], times[rated]))
+        elif otherwise is not None:
+            columns.append({name: value[index] for name, value in otherwise.items()})
+        else:
+            raise LiminalError(
+                f"A prior takes {_FEWEST_RATINGS} ratings or more of {_FEWEST_PERSONS} persons or more; of target "
+                f"{index} {enough} persons have so many. Leave that target out, or say what stands in for it: "
+                "otherwise=PersonPrior.of_model(config), a guess."
+            )
     return PersonPrior(**{name: torch.stack([column[name] for column in columns]) for name in columns[0]})
 
 
 def _moments(prediction: Tensor, rating: Tensor, groups: Tensor, times: Tensor) -> dict[str, Tensor]:
-    """The prior of one target."""
-    rated = ~torch.isnan(rating) & ~torch.isnan(prediction)
-    prediction, rating, groups, times = (value[rated] for value in (prediction, rating, groups, times))
+    """The prior of one target, of turns that are rated."""
     counts = torch.bincount(groups)
-    if int((counts > 1).sum()) < 1 or int((counts > 0).sum()) < 2:
-        raise LiminalError(
-            "A prior takes ratings of at least two persons, of one of them twice. Without: PersonPrior.guess(...)"
-        )
 
     def parts(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Variance within, mean square between, and each value's distance from its person's mean."""

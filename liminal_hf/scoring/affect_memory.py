@@ -74,6 +74,7 @@ class AffectMemory:
         self._span = tuple(config.label_range)
         self._read: Callable[[list[str]], list[dict[str, Any]]] = _rows_of(reader, self.targets)
         self.prior = PersonPrior.of_model(config) if prior is None else prior
+        PersonMemory.empty(1, len(self.targets)).level(self.prior)  # an error where the prior is of other targets
         self.path = os.fspath(path)
         self._lock = threading.RLock()
         if Path(self.path).is_dir():

@@ -99,8 +99,8 @@ def score_persons(
 
     How much a rating counts is the prior's to say. Without one it is a fixed guess, and a warning says so: no prior is
     fitted on this table, since later ratings and those of other persons would reach a row by it. Fit one on a study
-    that is finished, and give it to the next: `fit_person_prior(predictions, ratings, persons, times)
-    .save("prior.safetensors")`, both in label units, times in days where they are dates.
+    that is finished, and give it to the next: `fit_person_prior(predictions, ratings, persons, times,
+    PersonPrior.of_model(config)).save("prior.safetensors")`, both in label units, times in days where they are dates.
 
     Args:
         path, output, checkpoint, settings, progress, options: as in `score_table`; the output is one file. An
