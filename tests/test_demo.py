@@ -85,6 +85,8 @@ def test_a_rating_moves_what_follows(reader: demo.Reader) -> None:
         reader.rate(first, "Ben", "pleasure=0.5")
     rated, known = reader.rate(first, "Ana", "pleasure=0.9")
     assert "Ana, after 1 rating" in known and "pleasure usually" in known
+    again = reader.rate(rated, "Ana", "pleasure=-0.9")[1]
+    assert "Ana, after 1 rating" in again and "now -0.90" in again, "it takes the place of the first"
     plain, moved = (reader.say(one, "It rains.", "Ana") for one in (first, rated))
     assert plain.rows[1].get("adjusted") is None and plain.rows[1]["pleasure"] == moved.rows[1]["pleasure"]
     assert moved.rows[1]["adjusted"]["pleasure"] > moved.rows[1]["pleasure"]

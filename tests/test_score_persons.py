@@ -145,6 +145,21 @@ def test_a_prior_of_an_earlier_study_says_how_much_a_rating_counts(tmp_path: Pat
     assert found == pytest.approx(np.clip(expected, -1, 1), abs=1e-5)
 
 
+def test_a_prior_that_is_none_is_refused_before_any_text_is_read(
+    tmp_path: Path, checkpoint: str, refused: Callable[..., str]
+) -> None:
+    source, prior = write(tmp_path / "mine.csv", some_rows()), tmp_path / "prior.safetensors"
+    options = command(source, tmp_path / "out.csv", checkpoint, "--prior", prior)
+    assert "There is no PersonPrior at" in refused(*options)
+    PersonPrior.guess([0.3], [0.2]).save(prior)
+    assert "must hold a finite number for each of pleasure, arousal, dominance" in refused(*options)
+    wrong = PersonPrior.guess([0.3] * 3, [0.2] * 3)
+    wrong.residual_between = -wrong.residual_between
+    wrong.save(prior)
+    assert "residual_between is a variance, and none is below 0" in refused(*options)
+    assert not (tmp_path / "out.csv").exists()
+
+
 def test_an_adjusted_column_that_is_there_already_is_refused(
     tmp_path: Path, checkpoint: str, refused: Callable[..., str], run: Run
 ) -> None:
@@ -166,6 +181,22 @@ def test_too_many_rows_for_a_sheet_are_refused_before_any_text_is_read(
     with pytest.raises(LiminalError, match="an Excel sheet takes 41 rows"):
         score_persons(source, tmp_path / "out.xlsx", checkpoint, columns)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.csv"]
+
+
+def test_a_table_that_can_not_be_put_in_place_leaves_no_half_and_a_rerun_goes_on(
+    tmp_path: Path, checkpoint: str
+) -> None:
+    source, beside = write(tmp_path / "mine.csv", some_rows()), tmp_path / "out.persons.csv"
+    columns = PersonColumns(person="who", time="day", ratings="pleasure=V", scale="1,9")
+    with pytest.raises(OSError, match="directory"):
+        score_persons(
+            source, tmp_path / "out.csv", checkpoint, columns, progress=lambda *_: beside.mkdir(exist_ok=True)
+        )
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"mine.csv", "out.persons.csv", "out.before-persons.parquet"}
+    beside.rmdir()
+    assert score_persons(source, tmp_path / "out.csv", checkpoint, columns).done_before == 42
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.csv", "out.csv", "out.persons.csv"}
 
 
 def test_a_person_of_whom_nothing_was_read_has_no_level(tmp_path: Path, checkpoint: str) -> None:

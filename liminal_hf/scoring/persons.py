@@ -241,6 +241,10 @@ def prior_of(given: PersonPrior | str | os.PathLike | None, config: LiminalConfi
                 f"The prior's {name} must hold a finite number for each of {', '.join(config.targets)}; it holds "
                 f"{value.tolist()}. Fit it with the predictions of this model: fit_person_prior(...).save(FILE)"
             )
+        if name not in ("mean", "persistence") and bool((value < 0).any()):
+            raise LiminalError(f"The prior's {name} is a variance, and none is below 0; it holds {value.tolist()}.")
+    if bool(((prior.persistence < 0) | (prior.persistence > 1)).any()):
+        raise LiminalError(f"The prior's persistence lies between 0 and 1; it holds {prior.persistence.tolist()}.")
     return prior
 
 
