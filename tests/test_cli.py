@@ -363,7 +363,7 @@ def test_any_targets_and_a_target_that_was_never_trained(run: Run, tmp_path: Pat
     )
     status, out, _ = run("predict", "I love it", "-m", tmp_path / "model")
     line = next(line for line in out.split("\n") if "I love it" in line)
-    assert "warmth" in out and "pleasure" not in out and "octant" not in out and line.split()[5] == "-"
+    assert "warmth" in out and "pleasure" not in out and "octant" not in out and line.split()[7] == "-"
     _, out, _ = run("predict", "I love it", "-m", tmp_path / "model", "--json")
     assert rows(out)[0]["clarity"] is None and rows(out)[0]["warmth"] is not None
     arguments = ["evaluate", tmp_path / "model", "--data", tmp_path / "mine.csv", "--labels", ",".join(names)]
