@@ -86,6 +86,8 @@ def test_a_recipe_trains_a_step_on_its_family(path: Path, tmp_path: Path, monkey
             "model.encoder": str(encoder_with_tokenizer(tmp_path / "encoder", FAMILY[recipe.model["encoder"]])),
             "model.revision": None,
             **({"model.encoder_layers": 1} if recipe.model.get("encoder_layers") else {}),
+            # The tiny encoder has two layers.
+            **({"peft.layers": [1]} if recipe.peft.layers else {}),
             "data.dataset": None,
             "data.files": tables(tmp_path / "tables", train=24),
             "phases.*.training.max_steps": 1,
