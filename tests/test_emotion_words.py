@@ -10,9 +10,9 @@ import pytest
 from scipy.stats import norm
 
 import liminal_hf
-from liminal_hf import LiminalConfig, emotion_pad
-from liminal_hf.data.goemotions import GOEMOTIONS_LABELS
-from liminal_hf.emotion_words import PUBLISHED, READ
+from liminal_hf import LiminalConfig, emotion_pad, emotion_words
+from liminal_hf.data.goemotions import GOEMOTIONS_LABELS, load_goemotions
+from liminal_hf.emotion_words import CARRIER, PUBLISHED, READ
 from liminal_hf.modeling.emotions import (
     NEUTRAL,
     NEUTRAL_SHARE,
@@ -72,6 +72,24 @@ def test_positions_are_the_published_ones() -> None:
         row = rows[homographs.get(word, word)]
         means = [(float(row[name]) - 5) / 4 for name in ("valence", "arousal", "dominance")]
         assert position == pytest.approx(means, abs=0.00501), word
+
+
+@pytest.mark.skipif(not NORMS.is_file(), reason="needs GoEmotions: set LIMINAL_DATA_DIR")
+def test_the_share_of_neutral_texts_is_that_of_goemotions() -> None:
+    labels = np.array(load_goemotions()["train"]["labels"][:])
+    alone = labels[labels.sum(axis=1) == 1]
+    assert alone[:, GOEMOTIONS_LABELS.index(NEUTRAL)].mean() == pytest.approx(NEUTRAL_SHARE, abs=0.005)
+
+
+def test_the_constants_are_those_that_the_script_measured() -> None:
+    path = Path(__file__).parents[1] / "scripts" / "results" / "emotion_words.json"
+    report = json.loads(path.read_text(encoding="utf-8"))
+    for name, constants in (("offset", OFFSET), ("slope", SLOPE), ("spread", SPREAD)):
+        assert constants == pytest.approx(report["reading"][name], abs=0.025), name
+    back = report["carriers"][CARRIER]
+    assert pytest.approx(back["offset"], abs=0.0006) == emotion_words._OFFSET
+    assert pytest.approx(back["slope"], abs=0.0006) == emotion_words._SLOPE
+    assert max(report["carriers"], key=lambda phrase: sum(report["carriers"][phrase]["r"])) == CARRIER
 
 
 def test_a_row_names_words_and_a_table_the_likeliest(minilm: Path) -> None:

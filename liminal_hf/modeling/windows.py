@@ -1,6 +1,6 @@
 """A text that is longer than the model reads: read in windows, sentence by sentence, and put together again.
 
-Requires only the standard library and what the tokenizer needs.
+Requires torch and transformers.
 """
 
 import math
