@@ -121,3 +121,12 @@ def test_a_formula_is_told_from_a_number() -> None:
         assert harmless(cell) == f"'{cell}"
     for cell in ("-1,5", "-1.5e3", "+49 171 234", "- 3", "a=1", "", "-5 %"):
         assert harmless(cell) == cell
+
+
+def test_a_text_that_excel_cuts_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = {"text": ["a" * 32_767, "b" * 32_768]}
+    write_table(tmp_path / "a.csv", rows)
+    write_table(tmp_path / "b.xlsx", {"text": rows["text"][:1]})
+    assert not caplog.records
+    write_table(tmp_path / "c.xlsx", rows)
+    assert "c.xlsx: 1 rows have a text of more than 32767 characters" in caplog.text

@@ -5,6 +5,7 @@ Requires numpy and pyarrow; Excel needs openpyxl (the extra `tables`).
 
 import csv
 import json
+import logging
 import math
 import os
 import re
@@ -24,6 +25,8 @@ from ..modeling.errors import LiminalError
 from .cells import fold, readings
 from .formats import as_text, clean, of_extra
 from .table_settings import TableSettings
+
+logger = logging.getLogger(__name__)
 
 OUTPUT_ENDINGS = (".csv", ".tsv", ".parquet", ".xlsx", ".jsonl")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -154,7 +157,7 @@ class TableWriter:
         self._separator = "\t" if self.ending == ".tsv" else separator
         self._decimal = (like.decimal if like else None) or "."
         self._formats = formats or {}
-        self._rows = 0
+        self._rows = self._cut = 0
 
     def __enter__(self) -> "TableWriter":
         with ExitStack() as stack:
@@ -180,6 +183,12 @@ class TableWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open.__exit__(kind, error, trace)
+        if kind is None and self._cut:
+            logger.warning(
+                "%s: %d rows have a text of more than %d characters, the most that a cell of Excel takes: its end is "
+                "missing there. Write .csv or .parquet to keep it.",
+                *(self.path, self._cut, EXCEL_CHARACTERS),
+            )
 
     def write(self, table: pa.Table) -> None:
         """Adds rows with the columns of the schema."""
@@ -189,6 +198,7 @@ class TableWriter:
             return
         if self.ending == ".xlsx" and self._rows > EXCEL_ROWS:
             raise LiminalError(f"{self.path}: an Excel sheet takes {EXCEL_ROWS:,} rows. Write .csv or .parquet.")
+        self._cut += rows_cut_by_excel(table) if self.ending == ".xlsx" else 0
         formats = list(map(self._formats.get, self.schema.names))
         columns = [column.to_pylist() for column in table.columns]
         for index, field in enumerate(self.schema):
