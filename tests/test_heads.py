@@ -33,6 +33,8 @@ def bare(head: str, **fields: Any) -> LiminalForPADRegression:
 @pytest.mark.parametrize("head", OURS)
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_every_head_at_every_depth(head: str, steps: int, tmp_path: Path) -> None:
+    if head == "v8" and steps != 2:
+        pytest.skip("v8 has as many steps as it reads layers: tests/test_depth.py")
     model = tiny_model("bert", head=head, num_outer_steps=steps)
     batch = padded(tokens(), "right", 9, 0)
     output = model(**batch, labels=torch.rand(4, 3))
@@ -45,9 +47,9 @@ def test_every_head_at_every_depth(head: str, steps: int, tmp_path: Path) -> Non
     if output.step_attentions is not None:
         torch.testing.assert_close(output.step_attentions.sum(-1), torch.ones(4, steps))
         assert torch.equal(output.step_attentions, output.step_attentions.tril())
-    assert (output.reflection is None) == (head not in ("v4", "v7"))
+    assert (output.reflection is None) == (head not in ("v4", "v7", "v8"))
     assert (output.memory is None) == (head not in ("v6", "v7"))
-    assert (output.uncertainty is None) == (head != "v7")
+    assert (output.uncertainty is None) == (head not in ("v7", "v8"))
     # What only the base model gives does not travel with the prediction.
     assert output.latent is None and (model.liminal(**batch).latent is None) == plain
     output.loss.backward()
@@ -150,7 +152,7 @@ def test_affect_moves_the_answer_and_is_per_row() -> None:
     ("fields", "inputs", "heads"),
     [
         ({"head": "linear"}, {"affect": torch.ones(2, 3)}, "v1, v2, v3, v4, v6, v7"),
-        ({"head": "linear"}, {"num_outer_steps": 9}, "v1, v2, v3, v4, v6, v7"),
+        ({"head": "linear"}, {"num_outer_steps": 9}, "v1, v2, v3, v4, v6, v7, v8"),
         ({"head": "mlp"}, {"num_inner_steps": 2}, "v1, v2, v3, v4, v6, v7"),
         ({"head": "mlp"}, {"initial_answer": torch.ones(2, 16)}, "v1, v2, v3, v4, v6, v7"),
         ({"head": "v7", "self_affect": False}, {"affect": torch.ones(2, 3)}, "v1, v2, v3, v4, v6, v7"),

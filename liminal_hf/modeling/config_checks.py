@@ -15,6 +15,7 @@ _LIMITS = {
     "latent_size": (1, 16_384),
     "num_outer_steps": (1, 256),
     "num_inner_steps": (1, 256),
+    "depth_every": (1, 1_024),
     "memory_slots": (3, 65_536),
     "max_seq_length": (1, 1_000_000),
 }
@@ -40,6 +41,7 @@ _RANGES = {
     "deep_supervision": (0.0, 1.0),
     "uncertainty_weight": (0.0, math.inf),
     "confidence_weight": (0.0, math.inf),
+    "exit_weight": (0.0, math.inf),
     "pooled_scale": (1e-12, math.inf),
 }
 
@@ -70,8 +72,24 @@ def check_fields(config: Any) -> None:
         _require(config, _is_number(value) and lowest <= value <= highest, name, wanted)
     layers = config.encoder_layers is None or _is_whole(config.encoder_layers, 1, _ENCODER_LIMITS["num_hidden_layers"])
     _require(config, layers, "encoder_layers", "a whole number from 1 on, or None for all")
+    threshold = config.exit_threshold
+    _require(config, threshold is None or _is_number(threshold), "exit_threshold", "a finite number, or None for never")
+    if config.head == "v8":
+        _check_depth(config)
     _check_targets(config)
     _check_sizes(config)
+
+
+def _check_depth(config: Any) -> None:
+    if config.text_config is None:
+        return
+    _require(config, config.pooled_layers == "all", "pooled_layers", "'all' for the head v8, which reads every layer")
+    steps = len(config.depth_layers)
+    wanted = (
+        f"{steps} for the head v8, because the encoder has {config.num_hidden_layers} layers and depth_every is "
+        f"{config.depth_every} (leave it out)"
+    )
+    _require(config, config.num_outer_steps == steps, "num_outer_steps", wanted)
 
 
 def _require(config: Any, fulfilled: bool, name: str, wanted: str) -> None:

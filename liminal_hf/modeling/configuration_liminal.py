@@ -22,6 +22,8 @@ CONFIG_VERSION = 2
 _LAST_TOKEN_IN_VERSION_1 = ("bloom", "gemma3_text", "gpt2", "llama", "mistral", "qwen2", "qwen3")
 # The published heads refine the latent four times between answers; ours was measured to need one.
 _INNER_STEPS = {"v1": 4, "v2": 4, "v3": 4, "v4": 4, "v6": 4}
+# The published heads refine the answer five times; on pooled states one step is as good (scripts/results/ablations.md).
+_OUTER_STEPS = {"v1": 5, "v2": 5, "v3": 5, "v4": 5, "v6": 5}
 # v6 as published remembers 100 outer steps; ours remembers turns.
 _MEMORY_SLOTS = {"v6": 100}
 
@@ -33,25 +35,31 @@ class LiminalConfig(PreTrainedConfig):
         text_config: config of the encoder (a `PreTrainedConfig` or a dict with `model_type`). None together with
             `pooled_size` means a model with no encoder, fed with `pooled_embeds`; None alone means the shape of
             all-MiniLM-L6-v2.
-        head: name in `HEADS`: "v1", "v2", "v3", "v4", "v6" (as published), "v7" (ours), "linear", "mlp", or a plugin's.
+        head: name in `HEADS`: "v1", "v2", "v3", "v4", "v6" (as published), "v7", "v8" (ours), "linear", "mlp", or a plugin's.
         pooling: name in `POOLERS`: "mean", "cls", "max", "last_token", "attention"; None is "mean".
-        pooled_layers: "last", "mix" (a learned weighted mean of all layers) or "all" (all layers concatenated).
+        pooled_layers: "last", "mix" (a learned weighted mean of all layers) or "all" (all layers concatenated); None is
+            "last", and "all" for v8, whose steps read one layer each.
         pooled_size: width of `pooled_embeds`; only for a model with no encoder.
         pooled_scale: one global factor on the pooled states, so that their root mean square is near 1.
         latent_size: width d of the latent z and the answer y.
-        num_outer_steps: K, refinements of the answer; may be overridden per call.
+        num_outer_steps: K, refinements of the answer; may be overridden per call. None takes the head's own: 5 as
+            published, 1 for v7, and for v8 as many as it reads layers of the encoder.
         num_inner_steps: n, refinements of the latent within one outer step; None takes the head's own (4 as
-            published, 1 for v7).
-        head_dropout: dropout probability on the pooled states in v7, linear and mlp.
+            published, 1 for v7 and v8).
+        depth_every: v8 reads every so many layers of the encoder, and the last one.
+        exit_threshold: v8 stops reading a text where it expects to gain no more than that by reading on (`gains`); None
+            reads all of them.
+        head_dropout: dropout probability on the pooled states in v7, v8, linear and mlp.
         project_pooled: whether v1..v6 own a learned projection from `pooled_size` to `latent_size`; False passes the
             pooled states on as they are (then both sizes must be equal).
         token_attention: whether v7 reads the encoder's tokens again at every step.
-        linear_skip: whether v7 adds a linear regression of the pooled states to every answer.
+        linear_skip: whether v7 and v8 add a linear regression of the pooled states to every answer.
         history_attention, self_affect, rinse, soul_kernel: v7's mechanisms; each can be switched off for an ablation.
         memory_slots: how many entries a `ConversationMemory` holds; None takes the head's own (100 for v6, 8 for v7).
         loss: name in `LOSSES`: "mse", "huber", "ccc", "mse_ccc", "gaussian_nll".
-        deep_supervision: share of the loss that falls on the intermediate answers, 0..1 (v7).
-        uncertainty_weight: weight of the likelihood that trains `uncertainty` (v7).
+        deep_supervision: share of the loss that falls on the intermediate answers, 0..1 (v7, v8).
+        uncertainty_weight: weight of the likelihood that trains `uncertainty` (v7, v8).
+        exit_weight: weight of the squared error of `gains` (v8); predictions do not move with it.
         confidence_weight: weight of the loss that ties the confidences to the size of the error (v7).
         targets: names of what the model predicts, in the order of the labels' columns; 1 or more. Default: pleasure,
             arousal, dominance. `num_labels`, `id2label` and `label2id` follow them.
@@ -103,6 +111,8 @@ class LiminalConfig(PreTrainedConfig):
         "answer",
         "latent",
         "log_variance",
+        "gains",
+        "depth",
         "last_hidden_state",
         "hidden_states",
         "attentions",
@@ -113,12 +123,14 @@ class LiminalConfig(PreTrainedConfig):
         text_config: PreTrainedConfig | dict[str, Any] | None = None,
         head: str = "v7",
         pooling: str | None = None,
-        pooled_layers: str = "last",
+        pooled_layers: str | None = None,
         pooled_size: int | None = None,
         pooled_scale: float = 1.0,
         latent_size: int = 128,
-        num_outer_steps: int = 5,
+        num_outer_steps: int | None = None,
         num_inner_steps: int | None = None,
+        depth_every: int = 1,
+        exit_threshold: float | None = None,
         head_dropout: float = 0.1,
         project_pooled: bool = True,
         token_attention: bool = False,
@@ -132,6 +144,7 @@ class LiminalConfig(PreTrainedConfig):
         deep_supervision: float = 0.5,
         uncertainty_weight: float = 0.1,
         confidence_weight: float = 0.1,
+        exit_weight: float = 0.1,
         targets: list[str] | None = None,
         label_mean: list[float] | None = None,
         label_std: list[float] | None = None,
@@ -170,10 +183,14 @@ class LiminalConfig(PreTrainedConfig):
         self.text_config = encoder_config
         self.head = head
         self.pooling = pooling
-        self.pooled_layers = pooled_layers
+        self.pooled_layers = pooled_layers or ("all" if head == "v8" and encoder_config is not None else "last")
         self.pooled_size = pooled_size if encoder_config is None else None
         self.pooled_scale = pooled_scale
         self.latent_size = latent_size
+        self.depth_every = depth_every
+        self.exit_threshold = exit_threshold
+        if num_outer_steps is None:
+            num_outer_steps = len(self.depth_layers) if head == "v8" else _OUTER_STEPS.get(head, 1)
         self.num_outer_steps = num_outer_steps
         self.num_inner_steps = _INNER_STEPS.get(head, 1) if num_inner_steps is None else num_inner_steps
         self.head_dropout = head_dropout
@@ -189,6 +206,7 @@ class LiminalConfig(PreTrainedConfig):
         self.deep_supervision = deep_supervision
         self.uncertainty_weight = uncertainty_weight
         self.confidence_weight = confidence_weight
+        self.exit_weight = exit_weight
         names = target_names(targets, kwargs)
         self.label_mean = [0.0] * len(names) if label_mean is None else list(label_mean)
         self.label_std = [1.0] * len(names) if label_std is None else list(label_std)
@@ -274,6 +292,15 @@ class LiminalConfig(PreTrainedConfig):
                 f"num_labels is the number of targets, {self.num_labels} ({', '.join(self.targets)}), and can't be set "
                 f"to {value}. For other targets: LiminalConfig(targets=[...])."
             )
+
+    @property
+    def depth_layers(self) -> list[int]:
+        """Numbers of the encoder's layers that v8 reads, from 1 (0 is the embeddings), one for each of its steps."""
+        count = self.num_hidden_layers
+        if count == 0:  # no encoder, so there is one state for all steps
+            return [0] * getattr(self, "num_outer_steps", 1)
+        every = max(int(self.depth_every), 1)
+        return [min(layer, count) for layer in range(every, count + every, every)]
 
     @property
     def neutral_zone(self) -> list[tuple[float, float]]:

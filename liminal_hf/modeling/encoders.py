@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 # approximation of attention runs over the padding, too. Measured: the padded text against the text alone.
 MIXES_PADDING = frozenset({"canine", "convbert", "fnet", "nystromformer", "yoso"})
 # Families that the test suite reads in every way; others are tried with a few tokens when a model is put together.
-_TESTED = frozenset(
+TESTED = frozenset(
     {"bert", "bloom", "deberta-v2", "distilbert", "gemma3_text", "gpt2", "llama", "mistral", "modernbert", "mpnet"}
     | {"qwen2", "qwen3", "roberta", "t5", "xlm-roberta"}
 )
@@ -159,7 +159,7 @@ def check_encoder(encoder: PreTrainedModel, all_layers: bool) -> None:
         LiminalError: the family gives no states for token ids alone, or not those of every layer.
     """
     config, family = encoder.config, encoder.config.model_type
-    if family in _TESTED or encoder.device.type == "meta":
+    if family in TESTED or encoder.device.type == "meta":
         return
     tokens = torch.full((1, 8), min(3, getattr(config, "vocab_size", 4) - 1), device=encoder.device)
     was_training = encoder.training

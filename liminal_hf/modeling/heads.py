@@ -1,10 +1,12 @@
 """From a pooled vector to the targets: what every head takes and gives, the plain heads, and the recursive loop.
 
 Requires torch and transformers. A head is chosen by name in the config. `linear` and `mlp` are the baselines that every
-head has to beat. `heads_published.py` has the line of work that came before ours, `heads_v7.py` has ours.
+head has to beat. `heads_published.py` has the line of work that came before ours, `heads_v7.py` and `heads_v8.py` have
+ours.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from .errors import LiminalError
 from .memory import ConversationMemory
 from .registry import Registry
 
-HEADS = Registry("head", siblings=("heads_published", "heads_v7"))
+HEADS = Registry("head", siblings=("heads_published", "heads_v7", "heads_v8"))
 
 
 @dataclass
@@ -59,6 +61,10 @@ class HeadOutput(ModelOutput):
         log_variance (`torch.FloatTensor` of shape `(batch, K, T)`, or `(batch, T)` of the last answer alone): in the
             head's own units, standard deviations of the labels where `z_scored`, else label units.
         memory (`ConversationMemory`): the conversation after this turn.
+        gains (`torch.FloatTensor` of shape `(batch, K)`): what is expected of reading on to the end after each step, the
+            fall of the squared error summed over the targets, in the head's own units.
+        depth (`torch.LongTensor` of shape `(batch,)`): after how many steps reading has stopped, with `exit_threshold`
+            in the config; what belongs to later steps repeats that step.
     """
 
     pad_trajectory: Tensor | None = None
@@ -69,6 +75,8 @@ class HeadOutput(ModelOutput):
     latent: Tensor | None = None
     log_variance: Tensor | None = None
     memory: ConversationMemory | None = None
+    gains: Tensor | None = None
+    depth: Tensor | None = None
 
 
 class Head(nn.Module):
@@ -79,6 +87,7 @@ class Head(nn.Module):
     - `z_scored`: it predicts z-scores of the labels. `to_label_units` scales them back with the config's `label_mean`
       and `label_std`.
     - `supervises_steps`: the loss also falls on the answers before the last one (`deep_supervision`).
+    - `supervises_spread`: so does the likelihood that trains `log_variance` (`uncertainty_weight`).
     - `trains_confidences`: the loss ties its confidences to the size of the error (`confidence_weight`).
     - `has_memory`: it takes a `ConversationMemory` and gives one back.
     - `reads`: names of the optional inputs that it uses; a caller who gives another one gets an error.
@@ -90,6 +99,7 @@ class Head(nn.Module):
 
     z_scored = True
     supervises_steps = False
+    supervises_spread = False
     trains_confidences = False
     has_memory = False
     reads: tuple[str, ...] = ("affect", "initial_answer", "num_outer_steps", "num_inner_steps")
@@ -291,6 +301,7 @@ class State:
         log_variances: `(batch, T)` per step.
         confidences: `(batch, 1)` per step.
         resonances: `(batch, d)`, what the memory will hold of this call.
+        base: `(batch, T)`, what the answer is added to where that grows with the steps.
     """
 
     view: Tensor
@@ -303,15 +314,30 @@ class State:
     log_variances: list[Tensor] = field(default_factory=list)
     confidences: list[Tensor] = field(default_factory=list)
     resonances: list[Tensor] = field(default_factory=list)
+    base: Tensor | None = None
 
     @property
     def mean_confidence(self) -> Tensor:
         """`(batch, 1)`, over the steps so far."""
         return torch.stack(self.confidences, dim=1).mean(1)
 
+    def rows(self, index: Tensor) -> "State":
+        """The state of some rows."""
+        return _rows(self, index)
+
+
+def _rows(value: Any, index: Tensor) -> Any:
+    if isinstance(value, Tensor):
+        return value[index]
+    if isinstance(value, list):
+        return [_rows(part, index) for part in value]
+    if isinstance(value, History | State):
+        return type(value)(**{name: _rows(part, index) for name, part in vars(value).items()})
+    return value
+
 
 class RecursiveHead(Head):
-    """Refines a latent and an answer K times. `forward` says what one outer step does; a subclass says how.
+    """Refines a latent and an answer K times. `step` says what one outer step does; a subclass says how.
 
     The methods below change the state in place. A subclass creates the layers that they use: `ln_latent`, `latent` and
     `ln_z` for `refine_latent`, `affect_proj` and `affect_gate` for `apply_affect`, `ln_answer` and `answer` for
@@ -336,17 +362,21 @@ class RecursiveHead(Head):
         shared = self.prepare(inputs)
         state = self.start(inputs, shared)
         for view in shared.views:  # K outer steps
-            state.view = view
-            for _ in range(shared.num_inner_steps):
-                self.refine_latent(state, shared)  # latent (batch, d)
-            self.apply_affect(state, shared)  # latent (batch, d), one more confidence (batch, 1)
-            self.attend_history(state)  # latent (batch, d)
-            self.recall_memory(state, shared)  # latent (batch, d)
-            self.update_answer(state)  # answer (batch, d)
-            self.read_targets(state, shared)  # targets (batch, T)
-            state.trajectory.append(state.targets)
-            self.reflect(state)  # reflection (batch, d / 4)
+            self.step(state, shared, view)
         return self.collect(state, shared)
+
+    def step(self, state: State, shared: Shared, view: Tensor) -> None:
+        """One outer step, which sees the view `(batch, d)`."""
+        state.view = view
+        for _ in range(shared.num_inner_steps):
+            self.refine_latent(state, shared)  # latent (batch, d)
+        self.apply_affect(state, shared)  # latent (batch, d), one more confidence (batch, 1)
+        self.attend_history(state)  # latent (batch, d)
+        self.recall_memory(state, shared)  # latent (batch, d)
+        self.update_answer(state)  # answer (batch, d)
+        self.read_targets(state, shared)  # targets (batch, T)
+        state.trajectory.append(state.targets)
+        self.reflect(state)  # reflection (batch, d / 4)
 
     def prepare(self, inputs: HeadInput) -> Shared:
         """What all steps share."""

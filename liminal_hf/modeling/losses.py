@@ -149,9 +149,12 @@ def training_loss(
 
     1. The config's loss on the last answer. For a head that `supervises_steps` it is mixed by `deep_supervision` with
        the same on all answers, whose weights grow with the step.
-    2. For a head with `log_variance`: the likelihood of its last answer, times `uncertainty_weight`.
+    2. For a head with `log_variance`: the likelihood of its last answer, times `uncertainty_weight`; for a head that
+       `supervises_spread`, the mean of that of all its answers.
     3. For a head that `trains_confidences`: the squared difference of each step's confidence from exp(-|error|) of that
        step (mean of the targets, in the head's own units), times `confidence_weight`.
+    4. For a head with `gains`: the squared difference of each from what reading on to the last step really gains, the
+       fall of the squared error summed over the targets, times `exit_weight`.
 
     With `loss="gaussian_nll"` the likelihood counts once, in 1, and 2 adds nothing. Each step's answer is measured with
     its own variance; a head that gives the variance of its last answer alone is trained on the last answer alone.
@@ -195,9 +198,15 @@ def training_loss(
         path = sum((k + 1) / total * measure(config.loss, steps[:, k], k) for k in range(count))
         loss = (1 - config.deep_supervision) * loss + config.deep_supervision * path
     if log_variance is not None and not is_likelihood and config.uncertainty_weight > 0:
-        loss = loss + config.uncertainty_weight * measure("gaussian_nll", steps[:, -1].detach(), -1)
+        chosen = range(count) if head.supervises_spread else (-1,)
+        spread = sum(measure("gaussian_nll", steps[:, k].detach(), k) for k in chosen)
+        loss = loss + config.uncertainty_weight / len(chosen) * spread
     if head.trains_confidences and output.confidences is not None and config.confidence_weight > 0:
         closeness = torch.exp(-(steps.detach() - targets[:, None]).abs())
         misfit = (output.confidences[..., None] - closeness).square().mean(1)
         loss = loss + config.confidence_weight * _mean(misfit, mask, num_items)
+    if output.gains is not None and count > 1 and config.exit_weight > 0:
+        errors = ((steps.detach() - targets[:, None]).square() * mask[:, None]).sum(-1)  # (batch, K)
+        misfit = (output.gains - (errors - errors[:, -1:])).square()[:, :-1].mean(1, keepdim=True)
+        loss = loss + config.exit_weight * _mean(misfit.expand_as(mask), mask, num_items)
     return loss

@@ -17,6 +17,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .checkpointing import CheckpointedModel
 from .configuration_liminal import LiminalConfig
+from .depth import LayerReading, may_stop_early
 from .domain import widened
 from .encoders import (
     build_encoder,
@@ -29,6 +30,7 @@ from .errors import LiminalError
 from .heads import HEADS, HeadInput, HeadOutput, heads_that_read
 from .heads_published import LiminalV1 as LiminalV1  # transformers copies what is imported here to the Hub
 from .heads_v7 import LiminalV7 as LiminalV7
+from .heads_v8 import LiminalV8 as LiminalV8
 from .losses import LOSSES, training_loss
 from .memory import ConversationMemory
 from .padding import checked_mask, justified_index, justify, restore_outputs
@@ -233,14 +235,10 @@ class LiminalModel(LiminalPreTrainedModel):
         encoded, mask, _ = self._encode(inputs, attention_mask)
         return self._pool(encoded, mask)[0]
 
-    def _encode(
-        self,
-        inputs: dict[str, Any],
-        attention_mask: Tensor | None,
-        output_hidden_states: Any = False,
-        output_attentions: bool = False,
-    ) -> tuple[ModelOutput, Tensor, Tensor | None]:
-        """Checks, justifies and encodes; returns the encoder's output, the mask, both justified, and the index."""
+    def _encoder_inputs(
+        self, inputs: dict[str, Any], attention_mask: Tensor | None
+    ) -> tuple[dict[str, Any], Tensor, Tensor | None]:
+        """Checks and justifies; returns what the encoder takes, the mask, and the index."""
         self._require_encoder("use for tokens")
         inputs = {name: value for name, value in inputs.items() if value is not None}
         mask = checked_mask(
@@ -254,6 +252,17 @@ class LiminalModel(LiminalPreTrainedModel):
                 inputs.pop(name, None)
         if "use_cache" in self._encoder_takes:
             inputs["use_cache"] = False
+        return inputs, mask, index
+
+    def _encode(
+        self,
+        inputs: dict[str, Any],
+        attention_mask: Tensor | None,
+        output_hidden_states: Any = False,
+        output_attentions: bool = False,
+    ) -> tuple[ModelOutput, Tensor, Tensor | None]:
+        """Checks, justifies and encodes; returns the encoder's output, the mask, both justified, and the index."""
+        inputs, mask, index = self._encoder_inputs(inputs, attention_mask)
         encoded = self.encoder(
             **inputs,
             output_hidden_states=self.config.pooled_layers != "last" or output_hidden_states,
@@ -269,6 +278,22 @@ class LiminalModel(LiminalPreTrainedModel):
         all_layers = self.config.pooled_layers != "last"
         layers = tuple(state.to(dtype) for state in encoded.hidden_states) if all_layers else None
         return self.pooler(last.to(dtype), layers, mask)
+
+    def _read_in_part(
+        self, inputs: dict[str, Any], attention_mask: Tensor | None, given: dict[str, Any]
+    ) -> tuple[HeadOutput, Tensor]:
+        """What the head says where the encoder is read no further than needed, and the states that all texts have.
+
+        The states are `(batch, pooled_size)`, with zeros for all layers but the first that is read.
+        """
+        inputs, mask, _ = self._encoder_inputs(inputs, attention_mask)
+        self.head.check(HeadInput(mask, **given))
+        reading = LayerReading(self, mask, given["num_outer_steps"])
+        output = reading.run(inputs)
+        pooled = reading.first.new_zeros(len(mask), self.pooled_size)
+        start = self.head.layers[0] * self.config.hidden_size
+        pooled[:, start : start + self.config.hidden_size] = reading.first
+        return output, pooled
 
     def _checked_pooled(self, pooled_embeds: Tensor, *tokens: Tensor | None) -> Tensor:
         if any(value is not None for value in tokens):
@@ -321,27 +346,30 @@ class LiminalModel(LiminalPreTrainedModel):
             output_hidden_states = bool(self.config.output_hidden_states)
         if output_attentions is None:
             output_attentions = bool(self.config.output_attentions)
-        tokens = mask = None
+        given = {
+            "affect": affect,
+            "initial_answer": initial_answer,
+            "memory": memory,
+            "num_outer_steps": num_outer_steps,
+            "num_inner_steps": num_inner_steps,
+        }
         encoder_outputs: dict[str, Any] = {}
-        if pooled_embeds is None:
-            inputs = dict(kwargs, input_ids=input_ids, inputs_embeds=inputs_embeds, token_type_ids=token_type_ids)
-            encoded, mask, index = self._encode(inputs, attention_mask, output_hidden_states, output_attentions)
-            pooled, tokens = self._pool(encoded, mask)  # (batch, pooled_size), (batch, length, hidden)
-            encoder_outputs = restore_outputs(encoded, index, output_hidden_states, output_attentions)
+        inputs = dict(kwargs, input_ids=input_ids, inputs_embeds=inputs_embeds, token_type_ids=token_type_ids)
+        wants_states = output_hidden_states or output_attentions
+        if pooled_embeds is None and not wants_states and may_stop_early(self.head, num_outer_steps):
+            output, pooled = self._read_in_part(inputs, attention_mask, given)
         else:
-            pooled = self._checked_pooled(pooled_embeds, input_ids, inputs_embeds)  # (batch, pooled_size)
-        head_input = HeadInput(
-            pooled=pooled * self.config.pooled_scale,
-            affect=None if affect is None else affect.to(pooled.dtype),
-            initial_answer=initial_answer,
-            memory=memory,
-            tokens=tokens,
-            token_mask=mask,
-            num_outer_steps=num_outer_steps,
-            num_inner_steps=num_inner_steps,
-        )
-        self.head.check(head_input)
-        output = self.head(head_input)  # pad_trajectory (batch, K, T)
+            tokens = mask = None
+            if pooled_embeds is None:
+                encoded, mask, index = self._encode(inputs, attention_mask, output_hidden_states, output_attentions)
+                pooled, tokens = self._pool(encoded, mask)  # (batch, pooled_size), (batch, length, hidden)
+                encoder_outputs = restore_outputs(encoded, index, output_hidden_states, output_attentions)
+            else:
+                pooled = self._checked_pooled(pooled_embeds, input_ids, inputs_embeds)  # (batch, pooled_size)
+            given["affect"] = None if affect is None else affect.to(pooled.dtype)
+            head_input = HeadInput(pooled * self.config.pooled_scale, **given, tokens=tokens, token_mask=mask)
+            self.head.check(head_input)
+            output = self.head(head_input)  # pad_trajectory (batch, K, T)
         count = output.pad_trajectory.shape[-1]
         if count != self.config.num_labels:
             raise LiminalError(

@@ -79,10 +79,11 @@ def fit_domain(model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequ
         drop_domain(model)
         return False
     own = random.Random(seed).sample(distinct, min(MOST_TEXTS, len(distinct)))
-    states = [_pooled(base, tokenizer, part) for part in (own, scrambled(own, seed))]
+    chosen = _read_of_all(base)
+    states = [_pooled(base, tokenizer, part)[:, chosen] for part in (own, scrambled(own, seed))]
     weight, bias = _logistic(*states)
     gauge = DomainGauge(base.pooled_size)
-    gauge.weight.copy_(weight)
+    gauge.weight[chosen] = weight.to(gauge.weight)
     gauge.bias.copy_(bias)
     base.pooler.domain = gauge.to(next(base.parameters()).device)
     update_config(model, domain_gauge=True)
@@ -96,6 +97,14 @@ def drop_domain(model: nn.Module) -> None:
         logger.warning("The model's training texts are not known here, so it no longer says `in_domain`.")
         base.pooler.domain = None
         update_config(model, domain_gauge=False)
+
+
+def _read_of_all(base: Any) -> slice:
+    """The pooled states that are known of every text: of a head that may stop early, those of the first layer it reads."""
+    if base.config.head != "v8":
+        return slice(None)
+    start = base.config.depth_layers[0] * base.config.hidden_size
+    return slice(start, start + base.config.hidden_size)
 
 
 @torch.inference_mode()
