@@ -87,6 +87,7 @@ def test_a_recipe_trains_a_step_on_its_family(path: Path, tmp_path: Path, monkey
             "model.revision": None,
             **({"model.encoder_layers": 1} if recipe.model.get("encoder_layers") else {}),
             # The tiny encoder has two layers.
+            **({"model.depth_every": 1} if recipe.model.get("depth_every") else {}),
             **({"peft.layers": [1]} if recipe.peft.layers else {}),
             "data.dataset": None,
             "data.files": tables(tmp_path / "tables", train=24),

@@ -1,13 +1,17 @@
 """Phases: what one keeps of its change, and which scale its states have."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from training_kit import phase, small_recipe, texts_and_labels
 
 from liminal_hf.modeling.encoders import load_encoder
+from liminal_hf.modeling.errors import LiminalError
 from liminal_hf.training.fit import fit
+from liminal_hf.training.recipe import RecipeError
+from liminal_hf.training.trainer import LiminalTrainer
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -36,3 +40,41 @@ def test_states_that_are_pooled_otherwise_are_scaled_anew(tmp_path: Path, cache:
     with torch.no_grad():
         states = result.model.liminal.pool(**batch) * result.model.config.pooled_scale
     assert float(states.square().mean().sqrt()) == pytest.approx(1, abs=1e-3)
+
+
+def test_exits_are_learned_from_texts_that_the_encoder_has_not_seen(tmp_path: Path) -> None:
+    rows: dict[str, set[str]] = {}
+
+    class Watching(LiminalTrainer):
+        def train(self, *args: Any, **kwargs: Any) -> Any:
+            name = Path(str(self.args.output_dir)).parent.name
+            ids = "input_ids" if "input_ids" in self.train_dataset.column_names else "pooled_embeds"
+            rows[name] = {str(row) for row in self.train_dataset.with_format(None)[ids][:]}
+            return super().train(*args, **kwargs)
+
+    phases = [
+        phase("encoder", trainable="all", epochs=1),
+        phase("exit", trainable="exit", hold_out=0.3, epochs=4, model={"exit_threshold": 0.01}),
+    ]
+    recipe = small_recipe(tmp_path, model__head="v8", model__num_outer_steps=None, phases=phases)
+    assert "hold_out" not in recipe.to_dict()["phases"][0] and recipe.to_dict()["phases"][1]["hold_out"] == 0.3
+    one = fit(recipe.override({"phases.1.training.learning_rate": 0.0}), tmp_path / "one", trainer=Watching)
+    seen, held_out = rows["01-encoder"], rows["02-exit"]
+    assert not seen & held_out and len(seen) + len(held_out) == 48 and 5 < len(held_out) < 25
+    other = fit(recipe, tmp_path / "other", trainer=Watching)
+    assert other.model.config.exit_threshold == 0.01 and other.model.config.num_outer_steps == 2
+    batch = one.tokenizer([text for text, _ in texts_and_labels(8, 3)], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        for result in (one, other):
+            result.model.config.exit_threshold = None
+        before, after = one.model(**batch), other.model(**batch)
+    assert torch.equal(before.pad_trajectory, after.pad_trajectory)
+    assert not torch.equal(before.gains, after.gains)
+
+
+def test_exits_need_a_head_that_has_them(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path, phases=[phase("exit", trainable="exit")])
+    with pytest.raises(LiminalError, match=r"this head is 'v7'. Take `head: v8`"):
+        fit(recipe, tmp_path / "run")
+    with pytest.raises(RecipeError, match="hold_out goes with `trainable: exit`"):
+        small_recipe(tmp_path, phases=[phase("a", trainable="head", hold_out=0.2)])

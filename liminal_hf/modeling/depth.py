@@ -42,8 +42,8 @@ def layers_of(encoder: PreTrainedModel) -> nn.ModuleList:
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return module
     raise LiminalError(
-        f"The layers of a {encoder.config.model_type!r} encoder are not found as a list of {count} modules, so it can't "
-        "be read only in part: set config.exit_threshold = None, and leave num_outer_steps out."
+        f"The layers of a {encoder.config.model_type!r} encoder are not found as a list of {count} modules, so it "
+        "can't be read only in part: set config.exit_threshold = None, and leave num_outer_steps out."
     )
 
 
@@ -183,8 +183,9 @@ class LayerReading:
         return stays
 
 
-def may_stop_early(head: nn.Module, count: int | None) -> bool:
+def may_stop_early(head: Any, count: int | None) -> bool:
     """Whether a call may end before the last layer: an exit, or fewer steps than there are."""
     if not hasattr(head, "exit_threshold") or head.training or is_tracing():
         return False
-    return head.exit_threshold is not None or (count is not None and count < head.config.num_outer_steps)
+    in_part = count is not None and count < head.config.num_outer_steps
+    return in_part or head.exit_threshold is not None

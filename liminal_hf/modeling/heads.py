@@ -61,8 +61,8 @@ class HeadOutput(ModelOutput):
         log_variance (`torch.FloatTensor` of shape `(batch, K, T)`, or `(batch, T)` of the last answer alone): in the
             head's own units, standard deviations of the labels where `z_scored`, else label units.
         memory (`ConversationMemory`): the conversation after this turn.
-        gains (`torch.FloatTensor` of shape `(batch, K)`): what is expected of reading on to the end after each step, the
-            fall of the squared error summed over the targets, in the head's own units.
+        gains (`torch.FloatTensor` of shape `(batch, K)`): what is expected of reading on to the end after each step:
+            the fall of the squared error summed over the targets, in the head's own units.
         depth (`torch.LongTensor` of shape `(batch,)`): after how many steps reading has stopped, with `exit_threshold`
             in the config; what belongs to later steps repeats that step.
     """

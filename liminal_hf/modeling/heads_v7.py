@@ -79,7 +79,7 @@ class LiminalV7(RecursiveHead):
         >>> config = LiminalConfig(pooled_size=8, latent_size=16)
         >>> output = LiminalV7(config, 8)(HeadInput(torch.randn(2, 8)))
         >>> output.confidences.shape, output.reflection.shape, output.memory.slots.shape
-        (torch.Size([2, 5]), torch.Size([2, 4]), torch.Size([2, 8, 16]))
+        (torch.Size([2, 1]), torch.Size([2, 4]), torch.Size([2, 8, 16]))
     """
 
     supervises_steps = True

@@ -4,6 +4,7 @@ Requires torch and transformers. `depth.py` ends the encoder where this head sto
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -147,7 +148,7 @@ class LiminalV8(RecursiveHead):
             steps: what each step has left behind.
             depth: `(batch,)`, after how many steps each text was done; None is after all.
         """
-        values = {name: torch.stack([step[name] for step in steps], dim=1) for name in steps[0]}
+        values: dict[str, Any] = {name: torch.stack([step[name] for step in steps], dim=1) for name in steps[0]}
         if depth is not None:
             order = torch.arange(len(steps), device=depth.device)
             index = torch.minimum(order[None], depth[:, None] - 1)  # (batch, K)

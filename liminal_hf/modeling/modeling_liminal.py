@@ -176,7 +176,7 @@ class LiminalModel(LiminalPreTrainedModel):
     Example:
         >>> model = LiminalModel(LiminalConfig(pooled_size=8, latent_size=16))
         >>> model(pooled_embeds=torch.randn(2, 8)).pad_trajectory.shape
-        torch.Size([2, 5, 3])
+        torch.Size([2, 1, 3])
     """
 
     def __init__(self, config: LiminalConfig, encoder: PreTrainedModel | None = None) -> None:
@@ -346,7 +346,7 @@ class LiminalModel(LiminalPreTrainedModel):
             output_hidden_states = bool(self.config.output_hidden_states)
         if output_attentions is None:
             output_attentions = bool(self.config.output_attentions)
-        given = {
+        given: dict[str, Any] = {
             "affect": affect,
             "initial_answer": initial_answer,
             "memory": memory,

@@ -100,7 +100,7 @@ def drop_domain(model: nn.Module) -> None:
 
 
 def _read_of_all(base: Any) -> slice:
-    """The pooled states that are known of every text: of a head that may stop early, those of the first layer it reads."""
+    """The pooled states that are known of every text: of a head that may stop early, those of its first layer."""
     if base.config.head != "v8":
         return slice(None)
     start = base.config.depth_layers[0] * base.config.hidden_size

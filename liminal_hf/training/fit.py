@@ -32,7 +32,7 @@ from ..modeling.provenance import remember_facts
 from .calibration import calibrate, measure_labels, update_config
 from .domain import fit_domain
 from .inputs import Inputs, load_splits, load_tokenizer, readable_length, run_inputs
-from .phases import RESULT, PhaseSettings, rebuild, train_phase, training_arguments, uncertainty_readout
+from .phases import RESULT, PhaseSettings, exit_readout, rebuild, train_phase, training_arguments, uncertainty_readout
 from .processes import start_processes
 from .recipe import Recipe
 from .run_folder import PhaseResult, RunFolder, about_run, without_nan
@@ -102,8 +102,8 @@ def fit(
     Raises:
         RecipeError: the recipe can't be followed.
         LiminalError: `data` lacks a split or a column, its labels are not in -1..1, or its states are not those of the
-            recipe's encoder and pooling; a phase trains the uncertainty of a head that has none; it was launched with
-            FSDP or DeepSpeed.
+            recipe's encoder and pooling; a phase trains the uncertainty or the exits of a head that has none; it was
+            launched with FSDP or DeepSpeed.
         RunInProgressError: another process trains in this folder.
         RunMismatchError: the folder holds a run of another recipe, seed, data, encoder, teacher or plugin.
         NonFiniteLossError: the loss is NaN or infinite; the message names the rows.
@@ -181,8 +181,11 @@ def _build(recipe: Recipe, inputs: Inputs) -> LiminalForPADRegression:
     measure_labels(model, inputs.splits["train"])
     # What is wrong with the head is an error now, not when earlier phases are over; a later phase may change the head.
     same_head = itertools.takewhile(lambda phase: not phase.model, recipe.phases)
-    if any(phase.trainable == "uncertainty" for phase in same_head):
-        uncertainty_readout(model)
+    for trainable in {phase.trainable for phase in same_head}:
+        if trainable == "uncertainty":
+            uncertainty_readout(model)
+        elif trainable == "exit":
+            exit_readout(model)
     return model
 
 

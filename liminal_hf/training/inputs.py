@@ -5,7 +5,7 @@ Requires accelerate, datasets, torch and transformers.
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -185,6 +185,7 @@ class Inputs:
     tokenizer: PreTrainedTokenizerBase
     soft_targets: Path  # the file that keeps the teachers' predictions
     data_dir: str | Path | None = None
+    held_out: np.ndarray | None = None  # (rows of train,), whether only a phase with `trainable: exit` learns from it
     _prepared: dict[str, DatasetDict] = field(default_factory=dict)
 
     def for_phase(self, model: LiminalForPADRegression, phase: Phase) -> DatasetDict:
@@ -206,13 +207,16 @@ class Inputs:
     def training_rows(self, model: LiminalForPADRegression, phase: Phase) -> Dataset:
         """The training split as the phase learns it: with soft targets where the recipe names teachers."""
         rows, distill = self.for_phase(model, phase)["train"], self.recipe.distill
+        is_exit = phase.trainable == "exit"
+        chosen = np.ones(len(rows), dtype=bool) if self.held_out is None else self.held_out == is_exit
+        if distill is not None and (is_exit or phase.trainable == "uncertainty"):
+            chosen &= (np.asarray(self.splits["train"]["labels"][:]) != MISSING_LABEL).any(axis=1)
+            return rows.select(np.flatnonzero(chosen))
         if distill is None:
-            return rows
-        if phase.trainable == "uncertainty":
-            labelled = np.asarray(self.splits["train"]["labels"][:]) != MISSING_LABEL
-            return rows.select(np.flatnonzero(labelled.any(axis=1)))
+            return rows if chosen.all() else rows.select(np.flatnonzero(chosen))
         labels = soft_labels(self.splits["train"], distill, self.recipe.data.max_length, self.soft_targets)
-        return rows.remove_columns("labels").add_column("labels", labels)
+        rows = rows.remove_columns("labels").add_column("labels", labels)
+        return rows if chosen.all() else rows.select(np.flatnonzero(chosen))
 
     def collator(self, phase: Phase) -> Any:
         """Makes batches of the rows that the phase reads."""
@@ -237,7 +241,28 @@ def run_inputs(
         splits = splits.select_columns(["text", "labels"])
     if recipe.distill is not None:
         splits["train"] = add_unlabelled(splits["train"], recipe.distill, data_dir, recipe.targets)
-    return Inputs(recipe, splits, tokenizer, soft_targets, data_dir)
+    shares = [phase.hold_out for phase in recipe.phases if phase.trainable == "exit"]
+    held_out = held_out_texts(splits["train"]["text"][:], max(shares)) if shares else None
+    return Inputs(recipe, splits, tokenizer, soft_targets, data_dir, held_out)
+
+
+def held_out_texts(texts: Sequence[str], share: float) -> np.ndarray:
+    """Which texts are held out, `(len(texts),)` bool: the same ones in any run, equal texts together.
+
+    Raises:
+        LiminalError: all of them are held out, or none.
+
+    Example:
+        >>> held_out_texts([f"Text {number}." for number in range(8)], 0.25).tolist()
+        [True, False, True, False, False, False, True, False]
+    """
+    found = np.array([int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) < share * 16**8 for text in texts])
+    if found.all() or not found.any():
+        raise LiminalError(
+            f"`trainable: exit` holds out a share of {share:g} of the training texts, and of these {len(found)} texts "
+            f"that is {'all' if found.all() else 'none'}. Give more texts, or leave the phase out."
+        )
+    return found
 
 
 def _pooled(model: LiminalForPADRegression, tokenizer: PreTrainedTokenizerBase, splits: DatasetDict) -> DatasetDict:

@@ -35,7 +35,7 @@ _Tensors = dict[str, Tensor]
 RESULT = "result"
 _CHECKPOINTS = "checkpoints"
 # Fields of the config whose default depends on the head.
-_DEFAULTS_OF_THE_HEAD = ("num_inner_steps", "memory_slots")
+_DEFAULTS_OF_THE_HEAD = ("num_outer_steps", "num_inner_steps", "memory_slots")
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,10 @@ def _train_once(
 def _choose_trainable(model: LiminalForPADRegression, phase: Phase, peft: Peft) -> Any:
     """Freezes what the phase leaves alone; returns the adapters, where it has some."""
     model.requires_grad_(True)
-    if phase.trainable == "uncertainty":
+    if phase.trainable in ("uncertainty", "exit"):
         model.requires_grad_(False)
-        for layer in uncertainty_readout(model).requires_grad_(True).modules():
+        readout = uncertainty_readout(model) if phase.trainable == "uncertainty" else exit_readout(model)
+        for layer in readout.requires_grad_(True).modules():
             if isinstance(layer, ZeroLinear):  # it forgets what it has learned from soft targets
                 torch.nn.init.zeros_(layer.weight)
                 torch.nn.init.zeros_(layer.bias)
@@ -184,6 +185,26 @@ def uncertainty_readout(model: LiminalForPADRegression) -> torch.nn.Module:
             "`loss: gaussian_nll`, in the recipe's model section."
         )
     return readout
+
+
+def exit_readout(model: LiminalForPADRegression) -> torch.nn.Module:
+    """RINSE of the head v8; it reads detached states, so that no prediction moves with it.
+
+    Raises:
+        LiminalError: the head has none, or nothing that trains it.
+    """
+    config, head = model.config, model.liminal.head
+    if not hasattr(head, "exit_head"):
+        raise LiminalError(
+            f"`trainable: exit` trains what the head v8 expects to gain by reading on; this head is {config.head!r}. "
+            "Take `head: v8`, or leave the phase out."
+        )
+    if config.exit_weight <= 0 or config.num_outer_steps == 1:
+        raise LiminalError(
+            "`trainable: exit` has nothing to learn: set `exit_weight` above 0 in the recipe's model section, and "
+            "`depth_every` so that there is more than one step."
+        )
+    return torch.nn.ModuleList([head.rinse, head.exit_head])
 
 
 def _add_adapters(model: LiminalForPADRegression, settings: Peft) -> Any:
@@ -270,7 +291,10 @@ def training_arguments(phase: Phase, output_dir: str | Path, seed: int) -> Limin
             settings.setdefault(name, phase.training["eval_steps"])
     if settings.get("load_best_model_at_end") and "metric_for_best_model" not in phase.training:
         best = "pearson_mean" if phase.objective == "pad" else "macro_f1"
-        if phase.trainable == "uncertainty":  # the predictions stay, so the loss is the likelihood and a constant
+        if phase.trainable in (
+            "uncertainty",
+            "exit",
+        ):  # the predictions stay: the loss is what it learns and a constant
             best = "loss"
         settings["metric_for_best_model"] = best
     if (metric := settings.get("metric_for_best_model")) is not None:

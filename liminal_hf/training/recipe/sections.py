@@ -75,9 +75,12 @@ class Phase(Section):
     objective: Literal["pad", "goemotions"] = "pad"
     """pad trains the model's own loss. goemotions trains the encoder alone on the 28 labels of GoEmotions, under a
     linear layer that is thrown away."""
-    trainable: Literal["head", "all", "lora", "uncertainty"] = "all"
-    """head (the encoder is frozen), all, lora (low-rank adapters on the encoder, and the head), or uncertainty (the
-    readout of the uncertainty alone, from the labels alone; no prediction changes)."""
+    trainable: Literal["head", "all", "lora", "uncertainty", "exit"] = "all"
+    """head (the encoder is frozen), all, lora (low-rank adapters on the encoder, and the head), uncertainty (the
+    readout of the uncertainty alone, from the labels alone; no prediction changes), or exit (of the head v8, what it
+    expects to gain by reading on; no prediction changes)."""
+    hold_out: float = Field(default=0.15, gt=0, lt=1)
+    """With `trainable: exit`, the share of the training texts that this phase learns from and the others do not see."""
     cache: bool = False
     """Run the frozen encoder once and keep its pooled states on disk."""
     ema_decay: float | None = Field(default=None, ge=0, lt=1)
@@ -98,12 +101,18 @@ class Phase(Section):
     @property
     def freezes_encoder(self) -> bool:
         """Whether the encoder is after the phase what it was before."""
-        return self.trainable in ("head", "uncertainty")
+        return self.trainable in ("head", "uncertainty", "exit")
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: Any) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if key != "hold_out" or self.trainable == "exit"}
 
     @model_validator(mode="after")
     def _check(self) -> "Phase":
         if not re.fullmatch(r"[\w-]+", self.name):
             raise ValueError(f"name is a folder's name: letters, digits, - and _ only, got {self.name!r}.")
+        if "hold_out" in self.model_fields_set and self.trainable != "exit":
+            raise ValueError(f"hold_out goes with `trainable: exit`, not with `trainable: {self.trainable}`.")
         if self.keep < 1 and self.trainable != "all":
             raise ValueError(f"keep goes with `trainable: all`, not with `trainable: {self.trainable}`.")
         if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
