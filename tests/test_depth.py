@@ -235,14 +235,8 @@ def test_what_can_not_be_read_is_said(fields: dict[str, Any], message: str) -> N
 @torch.no_grad()
 def test_a_family_without_a_list_of_layers_is_read_whole() -> None:
     """ALBERT runs one layer again and again."""
-    encoder = AlbertConfig(
-        vocab_size=60,
-        embedding_size=8,
-        hidden_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        intermediate_size=37,
-    )
+    size = {"embedding_size": 8, "hidden_size": 32, "intermediate_size": 37}
+    encoder = AlbertConfig(vocab_size=60, num_hidden_layers=3, num_attention_heads=4, **size)
     model = LiminalForPADRegression(LiminalConfig(text_config=encoder, head="v8", latent_size=16)).eval()
     batch = padded(tokens(), "right", 9, 0)
     assert model(**batch).pad_trajectory.shape == (4, 3, 3)
