@@ -291,10 +291,7 @@ def training_arguments(phase: Phase, output_dir: str | Path, seed: int) -> Limin
             settings.setdefault(name, phase.training["eval_steps"])
     if settings.get("load_best_model_at_end") and "metric_for_best_model" not in phase.training:
         best = "pearson_mean" if phase.objective == "pad" else "macro_f1"
-        if phase.trainable in (
-            "uncertainty",
-            "exit",
-        ):  # the predictions stay: the loss is what it learns and a constant
+        if phase.trainable in ("uncertainty", "exit"):  # no prediction moves: the loss is what it learns and a constant
             best = "loss"
         settings["metric_for_best_model"] = best
     if (metric := settings.get("metric_for_best_model")) is not None:
