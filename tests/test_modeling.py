@@ -192,8 +192,8 @@ def test_a_plain_encoder_is_not_taken_for_a_checkpoint(minilm: Path) -> None:
 
 
 def test_unknown_names_are_answered_with_the_known_ones() -> None:
-    with pytest.raises(KeyError, match=r"Unknown head 'v8'.*Known: .*linear, mlp, v1"):
-        LiminalForPADRegression(LiminalConfig(pooled_size=8, head="v8"))
+    with pytest.raises(KeyError, match=r"Unknown head 'v0'.*Known: .*linear, mlp, v1"):
+        LiminalForPADRegression(LiminalConfig(pooled_size=8, head="v0"))
     with pytest.raises(KeyError, match="Did you mean 'mean'"):
         LiminalForPADRegression(LiminalConfig(text_config=tiny_config("bert"), pooling="meen"))
     with pytest.raises(KeyError, match=r"Unknown loss 'mae'"):

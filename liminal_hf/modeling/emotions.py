@@ -78,14 +78,17 @@ def emotion_shares(mean: Sequence[float], deviation: Sequence[float], config: An
         >>> list(emotion_shares([0.0, 0.0, 0.0], [0.1, 0.1, 0.1], config))[0]
         'neutral'
     """
+    zones, parts = config.neutral_zone, []
+    for part, index in enumerate(config.pad_indices):
+        unit, (low, high) = config.label_std[index], zones[index]
+        variance = deviation[part] ** 2 + (SPREAD[part] * unit) ** 2
+        parts.append((unit, mean[part] - (low + high) / 2, variance, math.log(variance)))
     scores = {}
     for word in (*WORDS, NEUTRAL):
         score = math.log(NEUTRAL_SHARE if word == NEUTRAL else (1 - NEUTRAL_SHARE) / len(WORDS))
-        for part, index in enumerate(config.pad_indices):
-            unit, (low, high) = config.label_std[index], config.neutral_zone[index]
+        for part, (unit, distance, variance, logarithm) in enumerate(parts):
             position = 0.0 if word == NEUTRAL else OFFSET[part] + SLOPE[part] * POSITIONS[word][part]
-            variance = deviation[part] ** 2 + (SPREAD[part] * unit) ** 2
-            score -= ((mean[part] - (low + high) / 2 - position * unit) ** 2 / variance + math.log(variance)) / 2
+            score -= ((distance - position * unit) ** 2 / variance + logarithm) / 2
         scores[word] = score
     largest = max(scores.values())
     weights = {word: math.exp(score - largest) for word, score in scores.items()}

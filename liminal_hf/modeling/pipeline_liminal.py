@@ -300,8 +300,8 @@ class PADRegressionPipeline(Pipeline):
     def _encode(self, texts: list[Any], max_length: int | None = None, truncation: bool = False) -> dict[str, Any]:
         """Texts as one batch of tokens, with `truncated`, `windows` and `error`; what can't be read has one token."""
         errors = [text_error(text) for text in texts]
-        if max_length is None:
-            max_length = checked_max_length(None, self.model.config, self.tokenizer)
+        if max_length is None:  # as `checked_max_length`, without looking up the limit for a millisecond
+            max_length = min(self.model.config.max_seq_length, self.model.base.max_tokens or sys.maxsize)
         readable = [str(text) if error is None else "." for text, error in zip(texts, errors, strict=True)]
         tokens = tokenize(self.tokenizer, readable, max_length)
         is_long = [cut and error is None for cut, error in zip(tokens.truncated, errors, strict=True)]
