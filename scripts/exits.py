@@ -94,6 +94,11 @@ def measured(reading: exits.Reading, systems: dict[str, Any], split: str, resamp
     return found
 
 
+def score_one(scorer: Scorer, text: str) -> None:
+    """Reads one text."""
+    scorer.score([text])
+
+
 def time_systems(
     model: Any, tokenizer: Any, systems: dict[str, Any], rule: str, texts: list[str], rounds: int, more: Others
 ) -> dict[str, Any]:
@@ -122,9 +127,8 @@ def time_systems(
     single = {name: partial(under, system, partial(one_by_one, pad)) for name, system in timed.items()}
     bulk = {name: partial(under, system, partial(scorer.score, many)) for name, system in timed.items()}
     for name, (folder, other) in more.items():
-        again: Callable[[str], Any] = lambda text, read=other.score: read([text])
-        if other.backend == "torch":
-            again = pipeline("pad-regression", model=str(folder), device="cpu")
+        is_torch = other.backend == "torch"
+        again = pipeline("pad-regression", model=str(folder), device="cpu") if is_torch else partial(score_one, other)
         single[name] = partial(one_by_one, again)
         bulk[name] = partial(other.score, many)
     found: dict[str, Any] = {}
