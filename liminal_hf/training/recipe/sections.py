@@ -111,7 +111,7 @@ class Phase(Section):
     def _check(self) -> "Phase":
         if not re.fullmatch(r"[\w-]+", self.name):
             raise ValueError(f"name is a folder's name: letters, digits, - and _ only, got {self.name!r}.")
-        if "hold_out" in self.model_fields_set and self.trainable != "exit":
+        if self.hold_out != Phase.model_fields["hold_out"].default and self.trainable != "exit":
             raise ValueError(f"hold_out goes with `trainable: exit`, not with `trainable: {self.trainable}`.")
         if self.keep < 1 and self.trainable != "all":
             raise ValueError(f"keep goes with `trainable: all`, not with `trainable: {self.trainable}`.")
