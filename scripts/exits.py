@@ -124,8 +124,12 @@ def time_systems(
     many = texts[:BULK]
     # Only what the config can say is timed with a rule; others read as deep at the same cost.
     timed = {name: system for name, system in systems.items() if "steps" in system or rule == exits.RINSE}
-    single = {name: partial(under, system, partial(one_by_one, pad)) for name, system in timed.items()}
-    bulk = {name: partial(under, system, partial(scorer.score, many)) for name, system in timed.items()}
+    single: dict[str, Callable[[], Any]] = {
+        name: partial(under, system, partial(one_by_one, pad)) for name, system in timed.items()
+    }
+    bulk: dict[str, Callable[[], Any]] = {
+        name: partial(under, system, partial(scorer.score, many)) for name, system in timed.items()
+    }
     for name, (folder, other) in more.items():
         is_torch = other.backend == "torch"
         again = pipeline("pad-regression", model=str(folder), device="cpu") if is_torch else partial(score_one, other)
