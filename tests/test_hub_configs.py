@@ -20,6 +20,7 @@ FAMILY = {
     "sentence-transformers/all-MiniLM-L6-v2": "bert",
     "sentence-transformers/all-mpnet-base-v2": "mpnet",
     "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2": "bert",
+    "intfloat/multilingual-e5-small": "bert",
     "openai-community/gpt2": "gpt2",
     "distilbert/distilgpt2": "gpt2",
     "bigscience/bloom-560m": "bloom",
