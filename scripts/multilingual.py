@@ -143,7 +143,8 @@ class Ridge:
 
     def weights(self, names: Sequence[str], alpha: float, index: int) -> Array:
         """The solution for a dimension on some languages."""
-        gram = sum(self.sums[name][index][0] for name in names) + alpha * np.eye(len(self.sums[names[0]][index][1]))
+        gram = sum(self.sums[name][index][0] for name in names)
+        gram[np.arange(len(gram) - 1), np.arange(len(gram) - 1)] += alpha  # the last one is the intercept
         return np.linalg.solve(gram, sum(self.sums[name][index][1] for name in names))
 
 
