@@ -143,9 +143,9 @@ class Ridge:
 
     def weights(self, names: Sequence[str], alpha: float, index: int) -> Array:
         """The solution for a dimension on some languages."""
-        gram = sum(self.sums[name][index][0] for name in names)
+        gram = np.sum([self.sums[name][index][0] for name in names], axis=0)
         gram[np.arange(len(gram) - 1), np.arange(len(gram) - 1)] += alpha  # the last one is the intercept
-        return np.linalg.solve(gram, sum(self.sums[name][index][1] for name in names))
+        return np.asarray(np.linalg.solve(gram, np.sum([self.sums[name][index][1] for name in names], axis=0)))
 
 
 def predict(weights: Array, x: NDArray[np.float32]) -> Array:
