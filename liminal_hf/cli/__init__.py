@@ -20,6 +20,7 @@ from .hub import export, push, verify
 from .read import chat, demo, predict
 from .report import report
 from .score import score
+from .services import mcp, serve
 from .shared import TextCommand, find_checkpoint, load
 from .timeline import timeline
 from .train import train
@@ -90,5 +91,5 @@ def _options(
 app.command(cls=TextCommand)(predict)
 app.command(cls=TextCommand)(timeline)
 app.command(cls=TextCommand)(explain)
-for _command in (chat, demo, score, report, probe, train, evaluate, plot, push, verify, export):
+for _command in (chat, demo, score, report, probe, train, evaluate, plot, push, verify, export, mcp, serve):
     app.command()(_command)

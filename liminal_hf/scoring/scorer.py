@@ -4,7 +4,6 @@ Requires numpy, pyarrow, torch and transformers; the back ends "onnx" and "int8"
 exported when it is first needed and kept in the cache folder.
 """
 
-import copy
 import hashlib
 import importlib.metadata
 import json
@@ -137,9 +136,7 @@ class Scorer:
                     "turns. Leave the conversation out, or take a checkpoint with head v6 or v7."
                 )
         self.max_length = checked_max_length(max_length, config, self.tokenizer)
-        # Percentiles are not part of the table.
-        self.config = copy.copy(config)
-        self.config.prediction_quantiles = None
+        self.config = config
         self.columns = columns_of(config)
         device_type = "cpu"
         if model is not None:
@@ -171,7 +168,7 @@ class Scorer:
         *,
         speakers: Iterable[Hashable] | None = None,
     ) -> pa.Table:
-        """One row per text, in their order.
+        """A table with one row per text, in their order.
 
         Args:
             texts: any container of texts (list, Series, Arrow column, generator, ...), read by position; what can't be
@@ -192,6 +189,26 @@ class Scorer:
         Raises:
             LiminalError: one text instead of several, columns of different lengths, or conversations where the scorer
                 is not for them.
+        """
+        rows = self.rows(texts, conversations, problems, on_rows, speakers=speakers)
+        return answers_table(rows, self.config)
+
+    def rows(
+        self,
+        texts: Iterable[Any],
+        conversations: Iterable[Hashable] | None = None,
+        problems: Iterable[str | None] | None = None,
+        on_rows: Callable[[int], None] | None = None,
+        *,
+        speakers: Iterable[Hashable] | None = None,
+    ) -> list[dict[str, Any]]:
+        """As `score`, with the rows that `pipeline("pad-regression")` has.
+
+        Example:
+            >>> import liminal_hf
+            >>> scorer = Scorer(liminal_hf.DEFAULT_CHECKPOINT, threads=1)
+            >>> [row["verdict"]["pleasure"] for row in scorer.rows(["What a lovely surprise!"])]
+            ['positive']
         """
         if self.conversations != (conversations is not None):
             raise LiminalError(
@@ -231,7 +248,7 @@ class Scorer:
                 found.setdefault(name, np.full(shape, np.nan, np.float32))[batch] = output[name]
             if on_rows:
                 on_rows(len(batch))
-        return self._table(found, wholes, truncated, errors)
+        return self._rows(found, wholes, truncated, errors)
 
     def _in_windows(self, text: str) -> dict[str, Any]:
         """The answer for a text that is longer than the model reads, see `put_together`."""
@@ -288,9 +305,9 @@ class Scorer:
                         }
                 yield batch, output
 
-    def _table(
+    def _rows(
         self, values: Arrays, wholes: dict[int, dict[str, Any]], truncated: list[bool], errors: list[str | None]
-    ) -> pa.Table:
+    ) -> list[dict[str, Any]]:
         nothing = [None] * len(errors)
         logits, spreads, domains = (
             values[name].tolist() if name in values else nothing for name in ("logits", *DOUBTS)
@@ -305,7 +322,7 @@ class Scorer:
             if errors[row] is None:
                 numbers, spread, domain = (parts["whole"][name] for name in ANSWERS)
                 rows[row] = describe(numbers, spread, self.config, in_domain=domain, windows=parts["windows"])
-        return answers_table(rows, self.config)
+        return rows
 
 
 @torch.inference_mode()
