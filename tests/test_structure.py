@@ -35,7 +35,7 @@ ROOMS: dict[str, set[str]] = {
     "reporting": {"modeling", "io", "data", "export", "scoring", "figures"},
     "plots": {"figures"},
     "visualization": {"figures"},
-    "demo": {"modeling", "inference", "data", "chat", "scoring", "explaining", "reporting"},
+    "demo": {"modeling", "inference", "io", "data", "chat", "export", "scoring", "explaining", "reporting"},
     "timelines": {"modeling", "data", "export", "figures"},
     "agents": {"modeling", "scoring"},
     "serving": {"modeling", "scoring"},

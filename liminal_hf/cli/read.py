@@ -201,8 +201,22 @@ def demo(
     export: Annotated[
         Path | None, typer.Option(help="Write a Hugging Face Space into this folder instead.", show_default=False)
     ] = None,
+    static: Annotated[
+        Path | None,
+        typer.Option(help="Write a page that needs no server: the model runs in the browser.", show_default=False),
+    ] = None,
+    runtime: Annotated[
+        Path | None,
+        typer.Option(help="--static: the unpacked npm package onnxruntime-web.", show_default="fetched by npm"),
+    ] = None,
 ) -> None:
     """Show a page: a conversation turn by turn, one text step by step, a CSV in and out."""
+    if static is not None:
+        from .. import DEFAULT_CHECKPOINT
+        from ..demo.static_page import write_static
+
+        print(write_static(static, DEFAULT_CHECKPOINT if model is None else find_checkpoint(model), runtime=runtime))
+        return
     from ..demo import launch
     from ..export.space import write_space
 
