@@ -7,6 +7,11 @@ from typing import Any
 
 import pytest
 
+# Of Chromium.
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
 TALK = [
     ("Ana", "I found your letter today, what a lovely surprise!"),
     ("Ben", "I hoped you would like it."),
@@ -36,3 +41,7 @@ def rows_of(content: bytes) -> list[dict[str, str]]:
 def kept(folder: Path, content: bytes, name: str = "mine.csv") -> Path:
     (folder / name).write_bytes(content)
     return folder / name
+
+
+def fits(page: Any) -> bool:
+    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

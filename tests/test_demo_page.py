@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import yaml
-from demo_kit import HOSTILE, TALK, assert_same, kept, rows_of, shown
+from demo_kit import FLAGS, HOSTILE, TALK, assert_same, fits, kept, rows_of, shown
 from gradio_client import Client, handle_file
 
 from liminal_hf.chat import trend
@@ -27,10 +27,6 @@ from liminal_hf.cli import main
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS
 from liminal_hf.modeling.rows import in_words
 
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 # Notes every attempt to reach another machine.
 WATCH = """
 import os, socket
@@ -156,10 +152,6 @@ def say(page: Any, speaker: str, text: str) -> str:
     page.get_by_label("Next turn").press("Enter")
     page.wait_for_function("number => document.querySelectorAll('#log li').length == number", arg=number)
     return page.locator("#log li").last.inner_text()
-
-
-def fits(page: Any) -> bool:
-    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 def test_a_conversation_in_the_browser(browser: Any, address: str, pad: Any) -> None:

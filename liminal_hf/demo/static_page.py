@@ -6,6 +6,7 @@ HTML, CSS and JavaScript. All of its constants come from here, in page.json.
 
 import html
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -38,13 +39,16 @@ LEVEL = 0.8
 # not every web server knows the ending .mjs.
 RUNTIME = "onnxruntime-web@1.24.3"
 RUNTIME_FILES = {
-    "ort.wasm.min.mjs": ("ort.js", "d5a6d7bc8ee587648fb3742dde8c0094d17cbd3822a68bbec8ddfcd4f2adb88e"),
-    "ort-wasm-simd-threaded.mjs": ("ort-wasm.js", "5687566b1bc1c8cf628d76c2ddb16b2a3b81a7997273d4666564880495088e57"),
-    "ort-wasm-simd-threaded.wasm": (
-        "ort-wasm.wasm",
-        "be0e129949062ad50290ef94683fac8be5bb6156f709e030b7a5f1661a2f6c17",
-    ),
+    "ort.wasm.min.mjs": "ort.js",
+    "ort-wasm-simd-threaded.mjs": "ort-wasm.js",
+    "ort-wasm-simd-threaded.wasm": "ort-wasm.wasm",
 }
+_DIGESTS = {
+    "ort.wasm.min.mjs": "d5a6d7bc8ee587648fb3742dde8c0094d17cbd3822a68bbec8ddfcd4f2adb88e",
+    "ort-wasm-simd-threaded.mjs": "5687566b1bc1c8cf628d76c2ddb16b2a3b81a7997273d4666564880495088e57",
+}
+# What Python calls whitespace, as JavaScript writes it.
+_BLANKS = r"\s\x1c-\x1f\x85"
 _STATIC = Path(__file__).parent / "static"
 _HOW = f"""Type:
   npm pack {RUNTIME} && mkdir runtime && tar -xzf onnxruntime-web-*.tgz -C runtime
@@ -106,7 +110,7 @@ def write_static(
     with atomic_folder(folder) as part:
         shutil.copytree(_STATIC, part, dirs_exist_ok=True)
         (part / "runtime").mkdir()
-        for name, (own, _) in RUNTIME_FILES.items():
+        for name, own in RUNTIME_FILES.items():
             shutil.copy(source / name, part / "runtime" / own)
         shrink(exported / MODEL_FILE, part / MODEL_FILE)
         about["model_size"] = (part / MODEL_FILE).stat().st_size
@@ -114,8 +118,14 @@ def write_static(
         _write(part / "vocabulary.txt", "\n".join(vocabulary))
         licence = inherited_fact(read_facts(checkpoint), "license")
         _write_licences(part, licence, exported)
-        front = {"title": "How a text feels", "emoji": "💓", "colorFrom": "blue", "colorTo": "red", "sdk": "static"}
-        front |= {"app_file": "index.html", "pinned": False} | ({"license": licence} if licence else {})
+        front: dict[str, Any] = {
+            "title": "How a text feels",
+            "emoji": "💓",
+            "colorFrom": "blue",
+            "colorTo": "red",
+            "sdk": "static",
+        }
+        front |= {"app_file": "index.html", "pinned": False, **({"license": licence} if licence else {})}
         _write(part / "README.md", f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n{_PAGE}")
     return folder
 
@@ -191,8 +201,10 @@ def js_pattern(pattern: str) -> str:
         >>> print(js_pattern(r"(?P<mark>[\"'])\w+"))
         (?<mark>["'])[\p{L}\p{N}_]+
     """
-    pattern = pattern.replace("(?P<", "(?<").replace(r"\w", r"[\p{L}\p{N}_]")
-    return pattern.replace(r"\"", '"').replace(r"\'", "'")
+    pattern = pattern.replace("(?P<", "(?<").replace(r"\w", r"[\p{L}\p{N}_]").replace(r"\"", '"').replace(r"\'", "'")
+    pattern = pattern.replace(r"\S", rf"[^{_BLANKS}]")
+    # Inside of a class there is no class: there \s stays what JavaScript takes it for.
+    return re.sub(r"\[(?:\\.|[^\]])*\]|\\s", lambda part: part[0] if part[0][0] == "[" else f"[{_BLANKS}]", pattern)
 
 
 def _sentence_facts() -> dict[str, Any]:
@@ -226,8 +238,8 @@ def _tokenizer_facts(tokenizer: Any) -> tuple[dict[str, Any], list[str]]:
         or len(found) != 1 + max(found.values())
     ):
         raise LiminalError(
-            "The page reads with the WordPiece tokenizer of BERT and its kin, and this checkpoint's encoder has another "
-            "one. liminal demo --export FOLDER writes a page with a server, for any encoder."
+            "The page reads with the WordPiece tokenizer of BERT and its kin, and this checkpoint's encoder has "
+            "another one. liminal demo --export FOLDER writes a page with a server, for any encoder."
         )
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     whole = tokenizer("a")["input_ids"]
@@ -259,13 +271,13 @@ def _without_spaces() -> list[list[int]]:
 # ---- the runtime ----
 
 
-def runtime_digests() -> dict[str, str]:
-    """The sha256 of each file of onnxruntime-web that the page needs, by its name in `dist/` of the npm package."""
-    return {name: digest for name, (_, digest) in RUNTIME_FILES.items()}
+def runtime_folder() -> Path:
+    """The folder where the files of the runtime are kept, once npm has brought them.
 
-
-def cached_runtime() -> Path:
-    """The folder where the files of the runtime are kept, once npm has brought them."""
+    Example:
+        >>> runtime_folder().name
+        'onnxruntime-web-1.24.3'
+    """
     return cache_root() / RUNTIME.replace("@", "-")
 
 
@@ -273,13 +285,13 @@ def _runtime(given: Path | None) -> Path:
     """A folder with the files of the runtime, each of them checked."""
     if given is not None:
         folder = given / "dist" if (given / "dist").is_dir() else given
-        if wrong := changed_files(folder, runtime_digests()):
+        if wrong := changed_files(folder, _DIGESTS):
             raise LiminalError(
                 f"{given} is not {RUNTIME} as npm has it: {', '.join(wrong)} is missing or has another sha256. {_HOW}"
             )
         return folder
-    cached = cached_runtime()
-    if changed_files(cached, runtime_digests()):
+    cached = runtime_folder()
+    if changed_files(cached, _DIGESTS):
         _fetch_runtime(cached)
     return cached
 
@@ -302,7 +314,7 @@ def _fetch_runtime(target: Path) -> None:
             for name in RUNTIME_FILES:
                 content = archive.extractfile(f"package/dist/{name}")
                 (part / name).write_bytes(content.read() if content else b"")
-        if wrong := changed_files(part, runtime_digests()):
+        if wrong := changed_files(part, _DIGESTS):
             raise LiminalError(f"What npm brought as {RUNTIME} has another sha256 than it should: {', '.join(wrong)}.")
 
 

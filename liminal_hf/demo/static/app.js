@@ -192,7 +192,7 @@ on("score", "summary", async () => {
     if (table !== read) return;
     while (rows.length < texts.length) rows.push(describe(null, about, { error: "not read: it was stopped" }));
     answers = rows;
-    byId("summary").replaceChildren(...showTable(read, rows, Number(byId("column").value), about));
+    byId("summary").replaceChildren(...showTable(read, rows, Number(byId("column").value), about, inWords));
     byId("save-table").hidden = false;
   } finally {
     byId("score").disabled = table === undefined;

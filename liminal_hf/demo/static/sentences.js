@@ -1,6 +1,17 @@
 // Where the sentences of a text begin and end; liminal_hf/modeling/sentences.py in JavaScript. The patterns and the
 // lists of abbreviations come from there, in page.json.
 
+// What Python calls whitespace.
+const BLANK = "[\\s\\x1c-\\x1f\\x85]";
+const BLANKS = new RegExp(`${BLANK}+`, "g");
+const isBlank = (letter) => new RegExp(`^${BLANK}`).test(letter);
+export const trimStart = (text) => text.replace(new RegExp(`^${BLANK}+`), "");
+export function trimEnd(text) {
+  let end = text.length;
+  while (end && isBlank(text[end - 1])) end--;
+  return text.slice(0, end);
+}
+
 export class Sentences {
   constructor(about) {
     this.about = about;
@@ -29,7 +40,7 @@ export class Sentences {
       [...mark].some((letter) => this.about.wide.includes(letter)) && !(mark === "．" && /^\p{Nd}/u.test(text.slice(end)));
     this.next.lastIndex = end;
     const { opening, word, after } = this.next.exec(text).groups;
-    if (!(isWide || end === text.length || /\s/.test(text[end]))) return false;
+    if (!(isWide || end === text.length || isBlank(text[end]))) return false;
     if (!word && !opening && after && ".,;:!?…)]}%、，；：".includes(after)) return false;
     const goesOn = hasCapitals && /^\p{Lowercase}/u.test(word);
     if (isWide || /[!?]/.test(mark)) return isWide || !(close && goesOn);
@@ -38,9 +49,9 @@ export class Sentences {
   }
 
   isAbbreviation(before, following, after) {
-    const line = before.split(this.line).at(-1).trim();
-    const words = line.split(/\s+/);
-    const word = line && !/\s$/.test(before) ? words.at(-1).replace(/^[([{"'“‘„«]+/, "") : "";
+    const line = trimEnd(trimStart(before.split(this.line).at(-1)));
+    const words = line.split(BLANKS);
+    const word = line && !isBlank(before.at(-1)) ? words.at(-1).replace(/^[([{"'“‘„«]+/, "") : "";
     if (!word) return false;
     const name = word.toLowerCase();
     const areInitials = name.split(/[.-]+/).every((part) => Array.from(part).length === 1 && part.toUpperCase() !== part);
@@ -59,9 +70,9 @@ export class Sentences {
       return this.item.test(line);
     };
     const breaks = [...text.matchAll(this.line)].map((match) => match.index);
-    const lines = text.split(this.line).map((line) => line.trimEnd());
+    const lines = text.split(this.line).map(trimEnd);
     const width = Math.max(...lines.map(size));
-    const words = lines.map((line) => (line && !isItem(line) ? line.trimStart().split(/\s+/)[0] : ""));
+    const words = lines.map((line) => (line && !isItem(line) ? trimStart(line).split(BLANKS)[0] : ""));
     const full = breaks.map(
       (_, index) => lines[index] && words[index + 1] && size(lines[index]) + 1 + size(words[index + 1]) > width,
     );
@@ -91,7 +102,7 @@ export class Sentences {
         .map((match) => [match.index, match.index + match[0].length])
         .filter(([a]) => a >= from);
     let cuts = found(this.clause, start + room, end - room);
-    if (!cuts.length) cuts = found(/\s+/g, start, end);
+    if (!cuts.length) cuts = found(BLANKS, start, end);
     if (!cuts.length) cuts = betweenLetters(letters, places, this.about.joining);
     if (!cuts.length) return [];
     const distance = ([a]) => Math.abs(a - middle);
@@ -102,7 +113,7 @@ export class Sentences {
 
 function stripped(text, start, end) {
   const piece = text.slice(start, end);
-  return [end - piece.trimStart().length, start + piece.trimEnd().length];
+  return [end - trimStart(piece).length, start + trimEnd(piece).length];
 }
 
 // The border nearest to the middle of what a reader sees as one letter: no accent, no part of an emoji alone.

@@ -69,10 +69,15 @@ export function readTable(text) {
       row.cells = header.map((_, index) => row.cells[index] ?? "");
     }
   }
-  const cells = rows.slice(0, 500).flatMap((row) => row.cells);
-  const marks = [".", ","].map((mark) => cells.filter((cell) => new RegExp(`^-?\\d+\\${mark}\\d+$`).test(cell)).length);
-  const decimal = marks[0] === marks[1] ? (separator === ";" ? "," : ".") : marks[1] > marks[0] ? "," : ".";
-  return { header: header.map((name) => name.trim()), rows, separator, decimal };
+  return { header: header.map((name) => name.trim()), rows, separator, decimal: decimalMark(header, rows, separator) };
+}
+
+// What stands before the places of a number, by the columns that hold nothing but numbers.
+function decimalMark(header, rows, separator) {
+  const columns = header.map((_, index) => rows.slice(0, 500).map(({ cells }) => cells[index].trim()).filter(Boolean));
+  const numbers = columns.filter((cells) => cells.every((cell) => /^[+-]?\d+([.,]\d+)?$/.test(cell))).flat();
+  const [points, commas] = [".", ","].map((mark) => numbers.filter((cell) => cell.includes(mark)).length);
+  return points === commas ? (separator === ";" ? "," : ".") : commas > points ? "," : ".";
 }
 
 // The column that most likely holds the texts: "text", or the one with the most letters.

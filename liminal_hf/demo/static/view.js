@@ -12,8 +12,10 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-export const signed = (value) =>
-  value === null ? "\u2013" : (value < 0 ? "\u2212" : "+") + Math.abs(value).toFixed(2);
+export function signed(value) {
+  if (value === null) return "\u2013";
+  return Math.abs(value) < 0.005 ? "0.00" : (value < 0 ? "\u2212" : "+") + Math.abs(value).toFixed(2);
+}
 const note = (text) => element("p", { class: "faint" }, text);
 const percent = (share) => `${Math.round(100 * share)}%`;
 
@@ -83,7 +85,9 @@ function table(caption, header, rows) {
   return element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, made);
 }
 
-const left = (text) => element("td", { class: "left", dir: "auto" }, text);
+// A text, and below it what is said of it.
+const left = (text, said = "") =>
+  element("td", { class: "left" }, element("bdi", {}, text), ...(said ? [element("div", { class: "faint" }, said)] : []));
 const right = (text) => element("td", {}, text);
 
 // The text once per target with its strongest words marked, and a table of all effects.
@@ -170,9 +174,8 @@ export function showTimeline(windows, rows, all, about, inWords) {
     element("div", { class: "foot", "aria-hidden": "true" }, element("span", {}, "sentence 1"), element("span", {}, count > 1 ? String(count) : "")),
   );
   const lines = rows.map((row, index) => [
-    left(`${index + 1}. ${shortened(windows[index].sentence)}`),
+    left(`${index + 1}. ${shortened(windows[index].sentence)}`, row.error ?? inWords(row, about)),
     ...about.targets.map((_, at) => right(row.targets ? signed(row.targets[at].value) : "\u2013")),
-    left(row.error ?? inWords(row, about)),
   ]);
   const whole = all.targets.map(({ name, value }) => `${name} ${signed(value)}`).join(", ");
   return [
@@ -180,12 +183,12 @@ export function showTimeline(windows, rows, all, about, inWords) {
     element("p", {}, `The whole text: ${whole} (the dashed lines), the mean of its sentences by length.`),
     plot,
     key(),
-    table("The sentences", ["sentence", ...about.targets, "reads as"], lines),
+    table("The sentences", ["sentence", ...about.targets], lines),
   ];
 }
 
 // How many rows were read, and the first of them.
-export function showTable({ header, rows }, answers, column, about) {
+export function showTable({ header, rows }, answers, column, about, inWords) {
   const errors = answers.filter(({ error }) => error).length;
   const long = answers.filter(({ windows }) => windows).length;
   const counted = (number, what) => `${number.toLocaleString("en")} ${number === 1 ? what : `${what}s`}`;
@@ -193,12 +196,11 @@ export function showTable({ header, rows }, answers, column, about) {
   if (long) told.push(`${counted(long, "text")} longer than the model reads at once: read sentence by sentence.`);
   if (errors) told.push("The column error says what is wrong with the others.");
   const lines = rows.slice(0, SHOWN_ROWS).map(({ cells }, index) => [
-    left(shortened(cells[column])),
+    left(shortened(cells[column]), answers[index].error ?? inWords(answers[index], about)),
     ...about.targets.map((_, at) => right(answers[index].targets ? signed(answers[index].targets[at].value) : "\u2013")),
-    left(answers[index].targets?.[0].verdict ?? answers[index].error),
   ]);
   return [
     element("p", { class: "verdict" }, told.join(" ")),
-    table("The first rows", [header[column], ...about.targets, "reads as"], lines),
+    table("The first rows", [header[column], ...about.targets], lines),
   ];
 }

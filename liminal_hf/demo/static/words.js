@@ -1,5 +1,7 @@
 // The words of a text, its negations, and the text without some of them; liminal_hf/explaining/words.py in JavaScript.
 
+import { trimEnd, trimStart } from "./sentences.js";
+
 const APOSTROPHES = ["'", "\u2019"];
 const WORD = /cm*|am*(?:'*am*)*/g;
 
@@ -26,7 +28,7 @@ export function negated(text, words, about) {
   words.forEach((first, index) => {
     if (!about.negations.includes(lower(first)) && !lower(first).endsWith("n't")) return;
     for (let next = index + 1; next < words.length && next <= index + about.most_between + 1; next++) {
-      if (text.slice(words[next - 1][1], words[next][0]).trim()) break;
+      if (trimStart(text.slice(words[next - 1][1], words[next][0]))) break;
       if (!about.between.includes(lower(words[next]))) {
         spans.push([first[0], words[next][1]]);
         break;
@@ -39,7 +41,7 @@ export function negated(text, words, about) {
 // A text without a word, nor the space before it (after it, at the beginning).
 export function without(text, [start, end]) {
   let [before, after] = [text.slice(0, start), text.slice(end)];
-  if (/\s$/.test(before)) before = before.slice(0, -1);
-  else if (!before && /^\s/.test(after)) after = after.slice(1);
+  if (trimEnd(before.slice(-1)) !== before.slice(-1)) before = before.slice(0, -1);
+  else if (!before && trimStart(after.slice(0, 1)) !== after.slice(0, 1)) after = after.slice(1);
   return before + after;
 }
