@@ -1,4 +1,4 @@
-"""What is a page worth that runs in the browser? Its size, how long it takes, and how far its numbers are from Python's.
+"""A page that runs in the browser: its size, how long it takes, and how far its numbers are from Python's.
 
 Requires liminal_hf with its extras onnx and dev, `chromium`, onnxruntime-web (by npm, or --runtime) and EmoBank
 (`LIMINAL_DATA_DIR`).

@@ -31,6 +31,7 @@ from liminal_hf.data.writing import harmless
 from liminal_hf.demo.static_page import page_facts, runtime_folder, write_static
 from liminal_hf.explaining import explain
 from liminal_hf.explaining.words import negated, word_spans
+from liminal_hf.export.onnx_small import shrink
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS, LiminalConfig
 from liminal_hf.modeling.errors import LiminalError
 from liminal_hf.modeling.texts import tokenize
@@ -162,6 +163,17 @@ def test_the_folder_is_small_and_says_its_licences(site: Path) -> None:
     for path in (path for path in files if path.suffix in {".js", ".html", ".css"} and path.parent == site):
         text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         assert "http:" not in text and "https:" not in text and "innerHTML" not in text, path.name
+
+
+def test_the_small_file_is_close_to_torch_and_can_not_be_made_smaller(scorer: Scorer, site: Path, pad: Any) -> None:
+    texts = ["What a lovely surprise!", "I cried after the meeting and nobody noticed.", "The report has forty pages."]
+    for row, wanted in zip(scorer.score(texts).to_pylist(), pad(texts), strict=True):
+        for name in DIMENSIONS:
+            assert (
+                row[name] == pytest.approx(wanted[name], abs=0.02) and row[f"verdict_{name}"] == wanted["verdict"][name]
+            )
+    with pytest.raises(LiminalError, match="no large weights in float"):
+        shrink(site / "model.onnx", site.parent / "smaller.onnx")
 
 
 # ---- the numbers ----
