@@ -151,9 +151,9 @@ def _labelled(
     typed = {name: value for name, value in options.items() if value is not None}
     # What the run's recipe says of its tables holds for another table, too.
     described = {name: getattr(own, name, None) for name in names} if own is not None else {}
-    fraction = described.pop("validation_fraction", 0)
+    fraction: Any = described.pop("validation_fraction", 0)
     settings = table_settings(**{**described, **typed})
-    if data is None and own is not None:
+    if data is None and own is not None and own.files is not None:
         files = {str(name): path for name, path in own.files.items()}
         corpus = load_table(files, settings=settings, targets=targets, validation_fraction=fraction)
         return _of_splits("its own data", corpus, split, targets)
@@ -196,7 +196,8 @@ def _emobank(split: str | None, targets: list[str]) -> _Labelled:
     rows = _of_splits("emobank", load_emobank(), split, targets)
     empty = np.full(len(rows.texts), MISSING_LABEL, dtype=np.float64)
     rows.gold = np.stack([empty if column is None else rows.gold[:, column] for column in columns], axis=1)
-    rows.mean = np.array([0.0 if column is None else rows.mean[column] for column in columns])
+    if rows.mean is not None:
+        rows.mean = np.array([0.0 if column is None else rows.mean[column] for column in columns])
     rows.ceiling = {name: HUMAN_CEILING[known] for name in targets if (known := _as_pleasure(name)) in HUMAN_CEILING}
     rows.ceiling["mean"] = sum(rows.ceiling.values()) / len(rows.ceiling)
     return rows

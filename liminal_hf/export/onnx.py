@@ -118,7 +118,8 @@ def export_onnx(
         with tempfile.TemporaryDirectory(dir=folder) as staging, _quiet():
             written = Path(staging) / MODEL_FILE
             initializers = [value for graph in program.graphs() for value in graph.initializers.values()]
-            large = sum(value.const_value.nbytes for value in initializers) > _LARGEST_FILE
+            size: int = sum(value.const_value.nbytes for value in initializers if value.const_value is not None)
+            large = size > _LARGEST_FILE
             to_quantize = _encoder_linears(program)
             _strip_traces(program)
             onnx_ir.save(program, str(written), external_data=_DATA_FILE if large else None)

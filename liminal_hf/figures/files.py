@@ -193,7 +193,7 @@ def read_predictions(
         why = next((f" The first error: {error}" for error in errors if isinstance(error, str) and error), "")
         raise LiminalError(f"{where}: not one of its {len(predicted)} rows has a prediction.{why}")
     table, own = ({name: [column[row] for row in rows] for name, column in part.items()} for part in (table, own))
-    if labelled:
+    if labelled and settings is not None:
         columns = list(settings.label_columns(targets).values())
         low, high = settings.scale
         gold = 2 * (numbers(own, columns, where, decimal) - low) / (high - low) - 1

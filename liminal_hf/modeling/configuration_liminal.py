@@ -341,7 +341,7 @@ class LiminalConfig(PreTrainedConfig):
 
     # What callers of transformers expect to find on any model's config belongs to the encoder here.
     @property
-    def hidden_size(self) -> int:
+    def hidden_size(self) -> Any:
         """Width of the encoder's states, or of `pooled_embeds` where there is no encoder."""
         return self.pooled_size if self.text_config is None else self.text_config.hidden_size
 
@@ -418,7 +418,7 @@ def refuse_unknown(names: Iterable[str]) -> None:
 
 
 def _known_model_type(text_config: dict[str, Any]) -> str:
-    model_type = text_config.get("model_type")
+    model_type: str = text_config.get("model_type", "")
     if model_type not in CONFIG_MAPPING:
         raise LiminalError(
             f"LiminalConfig: text_config names the model_type {model_type!r}, which this version of transformers does "

@@ -106,8 +106,9 @@ def position_limit(encoder: PreTrainedModel) -> int | None:
     limits = []
     for name, module in encoder.named_modules():
         weight = getattr(module, "weight", None)
-        is_table = isinstance(weight, Tensor) and weight.dim() == 2 and not isinstance(module, nn.Linear)
-        if is_table and _POSITION_TABLE.search(name.rpartition(".")[2]):
+        if not isinstance(weight, Tensor) or weight.dim() != 2 or isinstance(module, nn.Linear):
+            continue
+        if _POSITION_TABLE.search(name.rpartition(".")[2]):
             padding = getattr(module, "padding_idx", None)
             # Either the module says how many rows are left out at the start, or positions follow the padding token's.
             reserved = getattr(module, "offset", 0 if padding is None else padding + 1)

@@ -307,7 +307,7 @@ class State:
     view: Tensor
     answer: Tensor
     latent: Tensor
-    targets: Tensor | None
+    targets: Tensor
     reflection: Tensor | None
     history: History
     trajectory: list[Tensor] = field(default_factory=list)
@@ -413,7 +413,8 @@ class RecursiveHead(Head):
         zeros = torch.zeros_like(shared.views[0])
         answer = zeros if inputs.initial_answer is None else inputs.initial_answer
         # torch.compile can follow this call of History, but not the same one as a default_factory.
-        return State(shared.views[0], answer, zeros, targets=shared.base, reflection=None, history=History())
+        base: Any = shared.base  # None before the first readout of a published head
+        return State(shared.views[0], answer, zeros, targets=base, reflection=None, history=History())
 
     def refine_latent(self, state: State, shared: Shared) -> None:
         """latent <- LN(latent + 0.3 layers(LN [what the latent reads]))."""

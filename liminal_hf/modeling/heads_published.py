@@ -121,6 +121,7 @@ class LiminalV6(LiminalV3):
 
     def recall_memory(self, state: State, shared: Shared) -> None:
         """Reads the memory and this call's earlier steps, then adds this step's r to the latter."""
+        assert shared.memory is not None
         remembered, count = shared.memory.slots, shared.memory.count
         if state.resonances:
             remembered = torch.cat([remembered, torch.stack(state.resonances, dim=1)], dim=1)

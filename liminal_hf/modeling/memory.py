@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .errors import LiminalError
+
+# transformers wants a default of every field of an output; a field with this one is always given.
+GIVEN: Any = None
 
 
 class StateRows:
@@ -62,10 +65,10 @@ class ConversationMemory(StateRows, ModelOutput):
         (torch.Size([2, 4, 8]), [0, 0])
     """
 
-    slots: Tensor | None = None
-    count: Tensor | None = None
-    turn: Tensor | None = None
-    pad: Tensor | None = None
+    slots: Tensor = GIVEN
+    count: Tensor = GIVEN
+    turn: Tensor = GIVEN
+    pad: Tensor = GIVEN
 
     @classmethod
     def shapes(

@@ -182,11 +182,13 @@ class LiminalModel(LiminalPreTrainedModel):
     def __init__(self, config: LiminalConfig, encoder: PreTrainedModel | None = None) -> None:
         config.check()
         super().__init__(config)
-        has_encoder = config.text_config is not None
-        self.encoder = (build_encoder(config.text_config) if encoder is None else encoder) if has_encoder else None
-        self.pooler = LayerPooler(config) if has_encoder else None
+        self.encoder: Any = None
+        self.pooler: Any = None
         self.max_tokens = None
+        has_encoder = config.text_config is not None
         if has_encoder:
+            self.encoder = build_encoder(config.text_config) if encoder is None else encoder
+            self.pooler = LayerPooler(config)
             collect_layers_from_the_start(self.encoder)
             check_encoder(self.encoder, all_layers=config.pooled_layers != "last")
             self.max_tokens = position_limit(self.encoder)

@@ -17,6 +17,7 @@ from transformers.utils import ModelOutput
 
 from .errors import LiminalError
 from .files import atomic_write
+from .memory import GIVEN
 from .targets import MISSING_LABEL
 
 # Fewer say next to nothing of how persons differ.
@@ -94,13 +95,13 @@ class PersonPrior(SavedTensors, ModelOutput):
         [4.0, 4.0]
     """
 
-    mean: Tensor | None = None
-    residual_within: Tensor | None = None
-    residual_between: Tensor | None = None
-    reading_within: Tensor | None = None
-    reading_between: Tensor | None = None
-    deviation: Tensor | None = None
-    persistence: Tensor | None = None
+    mean: Tensor = GIVEN
+    residual_within: Tensor = GIVEN
+    residual_between: Tensor = GIVEN
+    reading_within: Tensor = GIVEN
+    reading_between: Tensor = GIVEN
+    deviation: Tensor = GIVEN
+    persistence: Tensor = GIVEN
 
     @property
     def shrinkage(self) -> Tensor:

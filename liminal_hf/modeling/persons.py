@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers.utils import ModelOutput
 
 from .errors import LiminalError
-from .memory import StateRows
+from .memory import GIVEN, StateRows
 from .person_prior import PersonPrior, SavedTensors
 from .targets import MISSING_LABEL
 
@@ -37,10 +37,10 @@ class PersonForecast(ModelOutput):
         low, high (`torch.DoubleTensor` of shape `(batch, T)`): ends of the interval.
     """
 
-    mean: Tensor | None = None
-    deviation: Tensor | None = None
-    low: Tensor | None = None
-    high: Tensor | None = None
+    mean: Tensor = GIVEN
+    deviation: Tensor = GIVEN
+    low: Tensor = GIVEN
+    high: Tensor = GIVEN
 
 
 @dataclass
@@ -71,13 +71,13 @@ class PersonMemory(SavedTensors, StateRows, ModelOutput):
         0.3
     """
 
-    turn: Tensor | None = None
-    time: Tensor | None = None
-    count: Tensor | None = None
-    residual_sum: Tensor | None = None
-    reading_sum: Tensor | None = None
-    last: Tensor | None = None
-    last_rated: Tensor | None = None
+    turn: Tensor = GIVEN
+    time: Tensor = GIVEN
+    count: Tensor = GIVEN
+    residual_sum: Tensor = GIVEN
+    reading_sum: Tensor = GIVEN
+    last: Tensor = GIVEN
+    last_rated: Tensor = GIVEN
 
     @classmethod
     def empty(

@@ -287,7 +287,8 @@ class PADRegressionPipeline(Pipeline):
                         memories[index] = after.rows(torch.tensor([position]))
             for index, turn in turns.items():
                 was_read = answers[index]["error"] is None
-                about = {"turn": states[index].turns if was_read else None, "role": turn.role, "speaker": turn.speaker}
+                count = states[index].turns if was_read else None
+                about: dict[str, Any] = {"turn": count, "role": turn.role, "speaker": turn.speaker}
                 if was_read:
                     before, config = states[index].persons.get(turn.speaker), self.model.config
                     adjusted, person = after_turn(turn, answers[index], before, config, self.person_prior)

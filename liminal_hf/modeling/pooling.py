@@ -151,5 +151,6 @@ class LayerPooler(nn.Module):
         """
         tokens = last if self.mix is None else self.mix(hidden_states)
         if self.layers == "all":
+            assert hidden_states is not None
             return torch.cat([self.pool(state, mask) for state in hidden_states], dim=-1), tokens
         return self.pool(tokens, mask), tokens

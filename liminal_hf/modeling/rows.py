@@ -101,7 +101,7 @@ def describe(
     said = None if uncertainty is None else statements(logits, uncertainty, config, in_domain=in_domain)
     has_octant = indices is not None and all(trained[index] for index in indices)
     name = None
-    if has_octant:
+    if indices is not None and has_octant:
         name = said["octant"] if said else octant([clamped[index] for index in indices], (low + high) / 2)
     return {
         **per_target(clamped),

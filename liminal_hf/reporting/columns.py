@@ -67,7 +67,9 @@ def find_text(path: Path, settings: TableSettings) -> str:
         return found[0]
     part = next(iter(file.batches(_LOOKED_AT)), None)
     likely = []
-    for name in names if part else ():
+    for name in names:
+        if part is None:
+            break
         cells = [cell for cell in part.columns[name].to_pylist() if isinstance(cell, str) and cell.strip()]
         if cells and sum(len(cell.split()) for cell in cells) >= _WORDS * len(cells):
             likely.append(name)

@@ -159,8 +159,9 @@ def score_persons(
         persons.replace(beside)
         staged.replace(output)  # last: an output that is there is a run that is done
     scored.unlink()
-    for history in histories(side, predictions, prior) if on_person else ():
-        on_person(history)
+    if on_person is not None:
+        for history in histories(side, predictions, prior):
+            on_person(history)
     return replace(report, output=output)
 
 

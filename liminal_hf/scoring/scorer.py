@@ -294,8 +294,7 @@ class Scorer:
             batches = [[step[index] for index in batch] for batch in found]
             outputs = map(run, batches) if self._pool is None else self._pool.map(run, batches)
             for batch, output in zip(batches, outputs, strict=True):
-                for index, row in enumerate(batch if keys is not None else ()):
-                    key = keys[row]
+                for index, key in enumerate([] if keys is None else [keys[row] for row in batch]):
                     left[key] -= 1
                     memories.pop(key, None)
                     # What no turn is going to read is not kept, nor the batch that it was a part of.

@@ -308,10 +308,11 @@ class Recipe(Section):
         elif targets is None and not _names_pad(labels):
             letters = {"v": "pleasure", "p": "pleasure", "a": "arousal", "d": "dominance"}
             targets = [letters.get(label.casefold(), label) for label in labels]
-        if self.data.files is not None and len(labels) != len(targets or DIMENSIONS):
+        named = targets or list(DIMENSIONS)
+        if self.data.files is not None and len(labels) != len(named):
             raise ValueError(
-                f"data.labels names {len(labels)} columns ({', '.join(labels)}), but there are {len(targets)} targets "
-                f"({', '.join(targets)}). Name one column per target."
+                f"data.labels names {len(labels)} columns ({', '.join(labels)}), but there are {len(named)} targets "
+                f"({', '.join(named)}). Name one column per target."
             )
         self.data.labels = labels
         if targets and targets != list(DIMENSIONS):
