@@ -287,12 +287,11 @@ class PADRegressionPipeline(Pipeline):
                         memories[index] = after.rows(torch.tensor([position]))
             for index, turn in turns.items():
                 was_read = answers[index]["error"] is None
-                count = states[index].turns if was_read else None
-                about: dict[str, Any] = {"turn": count, "role": turn.role, "speaker": turn.speaker}
+                about = {"turn": states[index].turns if was_read else None, "role": turn.role, "speaker": turn.speaker}
                 if was_read:
                     before, config = states[index].persons.get(turn.speaker), self.model.config
                     adjusted, person = after_turn(turn, answers[index], before, config, self.person_prior)
-                    about |= {} if adjusted is None else {"adjusted": adjusted}
+                    about |= {} if adjusted is None else {"adjusted": adjusted}  # type: ignore[dict-item]
                     states[index] = states[index].after(turn.speaker, memories.get(index), person)
                     states[index].labels = labels_of(config)
                 rows[index].append(TurnRow({**about, **answers[index]}, states[index]))
