@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from .encoders import TESTED
 from .errors import LiminalError
-from .heads import HeadOutput, State
+from .heads import HeadOutput
 from .padding import is_tracing
 
 
@@ -62,8 +62,8 @@ class LayerReading:
     count: int | None = None
     # Of each step, what it has left behind for the whole batch: a row that is done keeps what it had.
     steps: list[dict[str, Tensor]] = field(default_factory=list)
-    first: Tensor | None = None  # (batch, width), the pooled state that the first step reads
-    _state: State | None = None
+    first: Any = None  # (batch, width), the pooled state that the first step reads
+    _state: Any = None
     _active: Tensor | None = None  # the rows that are still read
     _is_dropped: bool = False  # whether some rows have left the encoder's batch
     _cut: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class LayerReading:
         finally:
             for handle in handles:
                 handle.remove()
-        steps = self.steps + [self.steps[-1]] * (self.count - len(self.steps))
+        steps = self.steps + [self.steps[-1]] * ((self.count or 0) - len(self.steps))
         has_exits = self.model.head.exit_threshold is not None
         return self.model.head.output(steps, self.depth if has_exits else None)
 

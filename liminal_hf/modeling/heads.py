@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_liminal import LiminalConfig
 from .errors import LiminalError
-from .memory import ConversationMemory
+from .memory import GIVEN, ConversationMemory
 from .registry import Registry
 
 HEADS = Registry("head", siblings=("heads_published", "heads_v7", "heads_v8"))
@@ -67,7 +67,7 @@ class HeadOutput(ModelOutput):
             in the config; what belongs to later steps repeats that step.
     """
 
-    pad_trajectory: Tensor | None = None
+    pad_trajectory: Tensor = GIVEN
     confidences: Tensor | None = None
     step_attentions: Tensor | None = None
     reflection: Tensor | None = None
