@@ -77,7 +77,8 @@ class Batcher:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
     async def ask(self, items: Sequence[Any]) -> list[Any]:
         """The answers to these items, in their order.
