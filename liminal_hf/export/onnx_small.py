@@ -61,7 +61,8 @@ def shrink(source: Path, target: Path) -> None:
         place = {"Gather": 0, "MatMul": 1}.get(one.op_type)
         name: Any = None if place is None else one.input[place]
         # By rows 0 is the default of Gather; no other table has that many words.
-        if place is None or name not in large or uses.count(name) > 1 or (place == 0 and any(part.i for part in one.attribute)):
+        by_columns = place == 0 and any(part.i for part in one.attribute)
+        if place is None or name not in large or uses.count(name) > 1 or by_columns:
             nodes.append(one)
             continue
         weight = onnx.numpy_helper.to_array(large[name])
