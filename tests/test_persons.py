@@ -7,9 +7,18 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from liminal_hf import DEFAULT_CHECKPOINT, LiminalForPADRegression, PersonMemory, PersonPrior, fit_person_prior
+from liminal_hf import (
+    DEFAULT_CHECKPOINT,
+    LiminalConfig,
+    LiminalForPADRegression,
+    PersonMemory,
+    PersonPrior,
+    fit_person_prior,
+)
+from liminal_hf.export.onnx_person import export_person
+from liminal_hf.modeling.config_checks import PRIOR_FIELDS
 from liminal_hf.modeling.errors import LiminalError
 
 PRIOR = PersonPrior(
@@ -263,27 +272,76 @@ def test_reset_forgets_the_rows_that_are_marked() -> None:
     assert persons.turn.tolist() == [1, 0, 1]
 
 
-class Turn(nn.Module):
-    """One turn as a graph: the state goes in and comes back."""
-
-    def forward(self, prediction: Tensor, rating: Tensor, time: Tensor, state: list[Tensor]) -> tuple[Tensor, ...]:
-        person = PersonMemory(*state).observe(prediction, rating, time)
-        return (person.adjust(prediction, PRIOR)[0], *person.to_tuple())
-
-
 def test_a_turn_is_a_graph_for_onnx(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    predictions, ratings = turns(2)
-    time = torch.tensor([3.0, 4.0]).double()
-    state = list(PersonMemory.empty(2, num_targets=2).observe(predictions, ratings, 1.0).to_tuple())
-    path = tmp_path / "turn.onnx"
-    torch.onnx.export(Turn().eval(), (predictions, ratings, time, state), path, dynamo=True, verbose=False)
+    LiminalConfig(pooled_size=8, targets=["valence", "arousal"], person_prior=PRIOR.to_lists()).save_pretrained(
+        tmp_path
+    )
+    path = export_person(tmp_path)
+    assert str(Path.cwd()).encode() not in path.read_bytes(), "nothing of this machine"
     session = onnxruntime.InferenceSession(path)
-    values = [value.numpy() for value in (predictions, ratings, time, *state)]
-    got = session.run(None, dict(zip([one.name for one in session.get_inputs()], values, strict=True)))
-    for ours, theirs in zip(Turn()(predictions, ratings, time, state), got, strict=True):
-        np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-6)
+    person = state = PersonMemory.empty(3, num_targets=2)
+    for time in (1.0, 1.0, 2.5):  # an answer and its state go on, as those of torch do
+        predictions, ratings = turns(3, seed=int(10 * time))
+        person, before = person.observe(predictions, ratings, time), person
+        inputs = {f"person.{name}": value.numpy() for name, value in state.items()}
+        inputs |= {"logits": predictions.numpy(), "uncertainty": np.full((3, 2), 0.5, np.float32)}
+        inputs |= {"rating": ratings.numpy(), "time": np.full(3, time)}
+        adjusted, doubt, *fields = session.run(None, inputs)
+        expected = before.adjust(predictions, PRIOR, torch.full((3, 2), 0.5))
+        np.testing.assert_allclose(adjusted, expected[0].numpy(), rtol=1e-6)
+        np.testing.assert_allclose(doubt, expected[1].numpy(), rtol=1e-6)
+        state = PersonMemory(*map(torch.from_numpy, fields))
+        assert all(torch.allclose(state[name].double(), person[name].double(), rtol=1e-6) for name in person)
+    # A graph raises no error: what torch refuses is no answer, and leaves the person as they were.
+    inputs |= {f"person.{name}": value.numpy() for name, value in state.items()}
+    adjusted, _, *fields = session.run(None, inputs | {"time": np.array([2.4, 3.0, 2.5])})
+    assert np.isnan(adjusted).all(axis=1).tolist() == [True, False, False]
+    assert all(np.array_equal(new[0], old[0].numpy()) for new, old in zip(fields, state.to_tuple(), strict=True))
+
+
+@torch.no_grad()
+def test_persons_go_into_forward_and_come_back() -> None:
+    model = LiminalForPADRegression.from_pretrained(DEFAULT_CHECKPOINT).eval()
+    tokens = {
+        "input_ids": torch.tensor([[101, 2204, 102], [101, 2919, 102]]),
+        "attention_mask": torch.ones(2, 3).long(),
+    }
+    alone = model(**tokens)
+    assert alone.adjusted is None and alone.person is None
+    persons = PersonMemory.empty(2)
+    first = model(**tokens, person=persons, person_time=torch.tensor([1.0, 5.0]), labels=torch.ones(2, 3))
+    for one in (first.logits, first.adjusted):
+        assert torch.equal(one, alone.logits), "without a rating nothing changes, whatever the labels"
+    assert torch.equal(first.adjusted_uncertainty, alone.uncertainty)
+    assert first.person.time.tolist() == [1, 5] and not bool(first.person.count.any())
+    rated = first.person.rate(first.logits, torch.tensor([[0.9, NAN, NAN], [NAN, NAN, NAN]]))
+    second = model(**tokens, person=rated, person_time=6.0)
+    assert torch.equal(second.logits, alone.logits) and torch.equal(second.adjusted[1], alone.logits[1])
+    share = float(1 / (1 + PersonPrior.of_model(model.config).shrinkage[0]))
+    assert float(second.adjusted[0, 0]) == pytest.approx(float(alone.logits[0, 0]) * (1 - share) + 0.9 * share)
+    assert second.adjusted_uncertainty[0, 0] < alone.uncertainty[0, 0]
+    model.config.person_prior = PersonPrior.guess([0.2] * 3, [0.2] * 3).to_lists() | {"residual_between": [0.0] * 3}
+    assert torch.equal(model(**tokens, person=rated).adjusted, alone.logits), "the model's own prior counts"
+    with pytest.raises(LiminalError, match="a turn at time 0 after one at"):
+        model(**tokens, person=rated, person_time=0.0)
+    with pytest.raises(LiminalError, match="Give the person, too"):
+        model(**tokens, person_time=0.0)
+    with pytest.raises(LiminalError, match="prediction must have the shape"):
+        model(**tokens, person=PersonMemory.empty(1))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"mean": [0.0]}, {"persistence": [0.5, 1.5]}, {"deviation": [-0.1, 1]}, {"means": [0, 0]}, {"mean": None}]
+)
+def test_a_config_takes_a_whole_prior_of_its_targets_alone(wrong: dict[str, list[float]]) -> None:
+    assert tuple(PRIOR) == PRIOR_FIELDS
+    config = LiminalConfig(pooled_size=8, targets=["a", "b"], person_prior=PRIOR.to_lists())
+    own = PersonPrior.of_model(config)
+    assert all(torch.equal(own[name], PRIOR[name]) for name in PRIOR)
+    with pytest.raises(LiminalError, match="person_prior must be"):
+        LiminalConfig(pooled_size=8, targets=["a", "b"], person_prior=PRIOR.to_lists() | wrong)
 
 
 ONE = torch.zeros(1, 2)

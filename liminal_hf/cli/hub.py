@@ -55,6 +55,7 @@ def export(
     form: Annotated[str, typer.Option("--format", help='"hub", or "onnx".')] = "hub",
     int8: Annotated[bool, typer.Option("--int8", help="ONNX: weights of 8 bits in the encoder.")] = False,
     memory: Annotated[bool, typer.Option("--memory", help="ONNX: a memory goes in and comes back.")] = False,
+    person: Annotated[bool, typer.Option("--person", help="ONNX: also person.onnx, for persons who rate.")] = False,
 ) -> None:
     """Write the folder that `push` would upload (weights, code, tokenizer, card), or an ONNX model."""
     from ..export.checkpoint import open_checkpoint
@@ -62,14 +63,20 @@ def export(
 
     if form not in ("hub", "onnx"):
         raise LiminalError(f"--format is hub or onnx, got {form!r}.")
-    if (form == "hub" and (int8 or memory)) or (form == "onnx" and (head_only or handler)):
-        raise LiminalError("--int8 and --memory go with --format onnx, --head-only and --handler with --format hub.")
+    if (form == "hub" and (int8 or memory or person)) or (form == "onnx" and (head_only or handler)):
+        raise LiminalError(
+            "--int8, --memory and --person go with --format onnx, --head-only and --handler with --format hub."
+        )
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise LiminalError(f"{output} is not an empty folder. Give another one: -o FOLDER")
     if form == "onnx":
         from ..export.onnx import export_onnx
 
         print(export_onnx(find_checkpoint(checkpoint), output, memory=memory, quantize="int8" if int8 else None))
+        if person:
+            from ..export.onnx_person import export_person
+
+            print(export_person(output))
         return
     write_repository(open_checkpoint(checkpoint), output, head_only=head_only, handler=handler)
     print(output)

@@ -19,6 +19,10 @@ _LIMITS = {
     "memory_slots": (3, 65_536),
     "max_seq_length": (1, 1_000_000),
 }
+# The fields of a `PersonPrior`; the first may be any number, the last is a share, the others are variances.
+PRIOR_FIELDS = (
+    *("mean", "residual_within", "residual_between", "reading_within", "reading_between", "deviation", "persistence"),
+)
 # Several times the largest models of today. A file that asks for more is damaged, or wants to fill the memory.
 _ENCODER_LIMITS = {
     "hidden_size": 131_072,
@@ -122,6 +126,19 @@ def _check_targets(config: Any) -> None:
         value = getattr(config, name)
         fits = value is None or (len(value) == len(names) and all(map(_is_number, value)))
         _require(config, fits, name, f"{per_target}, or None")
+    prior = config.person_prior
+    if prior is not None:
+        fits = (
+            isinstance(prior, dict)
+            and set(prior) == set(PRIOR_FIELDS)
+            and all(
+                isinstance(values, list | tuple) and len(values) == len(names) and all(map(_is_number, values))
+                for values in prior.values()
+            )
+        )
+        _require(config, fits, "person_prior", f"None, or for each of {', '.join(PRIOR_FIELDS)} {per_target}")
+        fits = min(min(prior[name]) for name in PRIOR_FIELDS[1:]) >= 0 and max(prior["persistence"]) <= 1
+        _require(config, fits, "person_prior", "of variances from 0 on, and a persistence in 0..1")
     _require(config, min(config.neutral_width or [1]) > 0, "neutral_width", "above 0 for every target")
 
 

@@ -76,6 +76,8 @@ class LiminalConfig(PreTrainedConfig):
             intervals follow them. None takes the standard normal.
         neutral_point, neutral_width: per target, the zone `point - width` .. `point + width` where raters call a text
             neutral, in label units. None takes the middle of `label_range`, and 1.25 times `label_std`.
+        person_prior: what a recipe's `data.person` has found out about how persons differ, as the fields of a
+            `PersonPrior`, each a list of a number per target. None: `PersonPrior.of_model` is a guess.
         domain_gauge: whether the model says how much a text is like its training texts (`in_domain`).
         max_seq_length: tokens per text in pipelines and recipes; longer texts are truncated there.
         encoder_name_or_path, encoder_revision: where the encoder came from (a Hub id and a commit); a head-only
@@ -105,6 +107,9 @@ class LiminalConfig(PreTrainedConfig):
         "pad_trajectory",
         "confidences",
         "uncertainty",
+        "adjusted",
+        "adjusted_uncertainty",
+        "person",
         "in_domain",
         "step_attentions",
         "reflection",
@@ -157,6 +162,7 @@ class LiminalConfig(PreTrainedConfig):
         residual_quantiles: list[list[float]] | None = None,
         neutral_point: list[float] | None = None,
         neutral_width: list[float] | None = None,
+        person_prior: dict[str, list[float]] | None = None,
         domain_gauge: bool = False,
         max_seq_length: int = 128,
         encoder_name_or_path: str | None = None,
@@ -220,6 +226,7 @@ class LiminalConfig(PreTrainedConfig):
         self.residual_quantiles = residual_quantiles
         self.neutral_point = neutral_point
         self.neutral_width = neutral_width
+        self.person_prior = None if person_prior is None else dict(person_prior)
         self.domain_gauge = domain_gauge
         self.max_seq_length = max_seq_length
         self.encoder_name_or_path = encoder_name_or_path

@@ -34,6 +34,7 @@ from .heads_v8 import LiminalV8 as LiminalV8
 from .losses import LOSSES, training_loss
 from .memory import ConversationMemory
 from .padding import checked_mask, justified_index, justify, restore_outputs
+from .persons import PersonMemory, person_turn
 from .pooling import LayerPooler
 
 # What `LiminalForPADRegression` keeps to itself; `model.liminal` gives it.
@@ -76,9 +77,15 @@ class LiminalPADOutput(LiminalModelOutput, _Prediction):
         logits (`torch.FloatTensor` of shape `(batch, T)`): the targets in label units, not clamped.
         uncertainty (`torch.FloatTensor` of shape `(batch, T)`): standard deviation of `logits`, in label units; with
             `in_domain` it grows outside the domain, see `domain.widened`.
+        adjusted, adjusted_uncertainty (`torch.FloatTensor` of shape `(batch, T)`): both for the person, with `person`.
+        person (`PersonMemory` of `batch` rows): the state after this turn; what the person says of it goes to its
+            `rate(logits, rating)`.
     """
 
     uncertainty: Tensor | None = None
+    adjusted: Tensor | None = None
+    adjusted_uncertainty: Tensor | None = None
+    person: PersonMemory | None = None
 
 
 class LiminalPreTrainedModel(CheckpointedModel):
@@ -431,6 +438,8 @@ class LiminalForPADRegression(LiminalPreTrainedModel):
         num_items_in_batch: Tensor | int | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        person: PersonMemory | None = None,
+        person_time: Tensor | float | None = None,
         **kwargs: Any,
     ) -> LiminalPADOutput:
         """Predicts PAD, and computes the loss when labels are given.
@@ -439,6 +448,9 @@ class LiminalForPADRegression(LiminalPreTrainedModel):
             labels (`torch.FloatTensor` of shape `(batch, T)`): a column per target; -100 marks a missing one.
                 They never reach the prediction.
             num_items_in_batch: number of labels in all micro-batches of one update; the Trainer gives it.
+            person: what is known of who wrote each row; `adjusted` is `logits` shifted by their earlier ratings, by
+                `PersonPrior.of_model(config)`, and equal to it, bit for bit, where there are none.
+            person_time: `(batch,)` or one number, the turn's time; None: one later. Only with `person`.
 
         All other arguments are those of `LiminalModel.forward`.
 
@@ -464,10 +476,13 @@ class LiminalForPADRegression(LiminalPreTrainedModel):
         loss = None
         if labels is not None:
             loss = training_loss(self.config, self.liminal.head, output, labels, num_items_in_batch)
+        logits = output.pad_trajectory[:, -1].contiguous()  # (batch, T)
+        uncertainty = self._uncertainty(output.log_variance, output.in_domain)  # (batch, T)
         prediction = LiminalPADOutput(
             loss=loss,
-            logits=output.pad_trajectory[:, -1].contiguous(),  # (batch, T)
-            uncertainty=self._uncertainty(output.log_variance, output.in_domain),  # (batch, T)
+            logits=logits,
+            uncertainty=uncertainty,
+            **person_turn(person, logits, uncertainty, self.config, person_time),
             **{name: value for name, value in output.items() if name not in _ONLY_OF_THE_BASE_MODEL},
         )
         if torch.jit.is_tracing():  # takes nothing but tensors and tuples of them

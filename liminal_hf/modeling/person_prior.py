@@ -134,22 +134,37 @@ class PersonPrior(SavedTensors, ModelOutput):
         )
 
     @classmethod
-    def of_model(cls, config: Any) -> "PersonPrior":
-        """A guess for a model that is to read persons of whom there are no ratings yet; see `guess`.
+    def of_model(cls, config: Any, device: torch.device | str | None = None) -> "PersonPrior":
+        """The model's own prior, where it was trained with one (`data.person` of a recipe); else a guess, see `guess`.
 
-        The spread and the mean are those of the labels that it was trained on, and its error is taken to be four fifths
-        of that spread, which is an r of .6. Half of a deviation is taken to be left after a day; time is in days. It is
-        no finding: in diaries next to nothing was left after a day (scripts/results/diary.md). Fit your own.
+        For the guess the spread and the mean are those of the labels that it was trained on, and its error is taken to
+        be four fifths of that spread, which is an r of .6. Half of a deviation is taken to be left after a day; time is
+        in days. It is no finding: in diaries next to nothing was left after a day (scripts/results/diary.md). Fit your
+        own.
 
         Args:
             config: a `LiminalConfig`.
+            device: where its tensors are.
 
         Example:
             >>> from types import SimpleNamespace
             >>> PersonPrior.of_model(SimpleNamespace(label_std=[0.2], label_mean=[0.1])).mean.tolist()
             [0.1]
         """
-        return cls.guess(config.label_std, [0.8 * spread for spread in config.label_std], config.label_mean)
+        if (own := getattr(config, "person_prior", None)) is not None:
+            prior = cls(**{name: torch.tensor(own[name], dtype=torch.float64) for name in cls.__dataclass_fields__})
+        else:
+            prior = cls.guess(config.label_std, [0.8 * spread for spread in config.label_std], config.label_mean)
+        return prior if device is None else cls(**{name: value.to(device) for name, value in prior.items()})
+
+    def to_lists(self) -> dict[str, list[float]]:
+        """The fields as plain lists, as `LiminalConfig(person_prior=...)` takes them; no bit is lost in JSON.
+
+        Example:
+            >>> PersonPrior.guess([0.5], residual=[0.5]).to_lists()["residual_within"]
+            [0.2]
+        """
+        return {name: value.tolist() for name, value in self.items()}
 
 
 def fit_person_prior(

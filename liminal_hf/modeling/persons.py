@@ -289,6 +289,36 @@ class PersonMemory(SavedTensors, StateRows, ModelOutput):
 PERSON_FIELDS = tuple(field.name for field in fields(PersonMemory))
 
 
+def person_turn(
+    person: PersonMemory | None, logits: Tensor, uncertainty: Tensor | None, config: Any, time: Any = None
+) -> dict[str, Any]:
+    """What a model's output says of persons: `adjusted`, `adjusted_uncertainty`, and `person` after the turn.
+
+    Args:
+        person: a row per row of the batch; None: nothing is said.
+        logits, uncertainty: `(batch, T)`, the model's.
+        config: the model's; see `PersonPrior.of_model`.
+        time: the turn's, as in `PersonMemory.observe`.
+
+    Raises:
+        LiminalError: a shape that does not fit, a time that goes backwards, or a time and no person.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> config = SimpleNamespace(label_std=[0.2], label_mean=[0.0])
+        >>> person = PersonMemory.empty(1, 1).observe(torch.zeros(1, 1), torch.ones(1, 1))
+        >>> found = person_turn(person, torch.zeros(1, 1), None, config)
+        >>> round(found["adjusted"].item(), 2), found["person"].turn.tolist()
+        (0.2, [2])
+    """
+    if person is None:
+        if time is not None:
+            raise LiminalError("person_time is the time of a person's turn. Give the person, too: person=PersonMemory")
+        return {}
+    adjusted, doubt = person.adjust(logits, PersonPrior.of_model(config, logits.device), uncertainty)
+    return {"adjusted": adjusted, "adjusted_uncertainty": doubt, "person": person.observe(logits.detach(), time=time)}
+
+
 def _any(wrong: Tensor) -> bool:
     """Whether something is wrong; not asked while the code is traced, for an export."""
     return not torch.compiler.is_compiling() and bool(wrong.any())

@@ -231,9 +231,10 @@ def _number(key: Any) -> float:
 
 
 def prior_of(given: PersonPrior | str | os.PathLike | None, config: LiminalConfig) -> PersonPrior:
-    """The prior that was given, checked against the model's targets; else a guess, and a warning."""
+    """The prior that was given, checked against the model's targets; else the model's own, or a guess and a warning."""
     if given is None:
-        logger.warning("No prior of persons is given (--prior FILE): how much a rating counts is a guess.")
+        if config.person_prior is None:
+            logger.warning("No prior of persons (the model's, or --prior FILE): how much a rating counts is a guess.")
         return PersonPrior.of_model(config)
     prior = given if isinstance(given, PersonPrior) else PersonPrior.load(given)
     for name, value in prior.items():

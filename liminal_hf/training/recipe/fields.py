@@ -22,7 +22,8 @@ from ...modeling.pooling import POOLERS
 # Fields of LiminalConfig that training measures or that follow from the encoder.
 _DERIVED = {
     *("text_config", "pooled_size", "pooled_scale", "label_mean", "label_std", "label_range", "labels_measured"),
-    *("trained_targets", "uncertainty_scale", "prediction_quantiles", "max_seq_length", "encoder_name_or_path"),
+    *("trained_targets", "uncertainty_scale", "prediction_quantiles", "person_prior"),
+    *("max_seq_length", "encoder_name_or_path"),
     *("encoder_revision", "weights_format", "config_version"),
 }
 # Arguments of the Trainer that `fit` sets itself, or that would reach out of the run's folder.
