@@ -412,9 +412,11 @@ def test_a_rating_that_is_none_is_an_error_before_anything_is_read(pad: Pipeline
 
 
 def test_time_does_not_go_backwards(pad: Pipeline) -> None:
-    row = pad(rated("Good morning.", pad={"pleasure": 0.1}, time=5.0), memory=True)
-    with pytest.raises(LiminalError, match="Message 0: a turn at time 4 after one at 5"):
-        pad(rated("Good evening.", time=4.0), memory=row["memory"])
+    for rating in ({}, {"pad": {"pleasure": 0.1}}):  # also of a speaker who rates nothing
+        row = pad(rated("Good morning.", time=5.0, **rating), memory=True)
+        with pytest.raises(LiminalError, match="Message 0: a turn at time 4 after one at 5"):
+            pad(rated("Good evening.", time=4.0), memory=row["memory"])
+        assert pad(rated("Good evening."), memory=row["memory"])["memory"].persons["user"].time.tolist() == [6.0]
     good = [rated("Good morning.", time=1.0), rated("Good evening.", time=1.0)]
     for more in ({}, {"pad": {"pleasure": 0.1}}):
         bad = [rated("One.", time=5.0), rated("Two.", name="Ada", time=1.0), rated("Three.", time=4.0, **more)]

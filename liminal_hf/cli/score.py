@@ -61,7 +61,7 @@ def score(
     ] = None,
     prior: Annotated[
         Path | None,
-        typer.Option(help="With --person: a file of PersonPrior.save.", show_default="a guess"),
+        typer.Option(help="With --person: a file of PersonPrior.save.", show_default="the model's, or a guess"),
     ] = None,
     figures: Annotated[
         Path | None, typer.Option(help="With --person: a folder for a figure of each person.", show_default=False)

@@ -266,6 +266,28 @@ class OrderColumn:
             )
         return found[order]
 
+    def number(self, value: Any) -> float:
+        """`key` as a number, dates in days; NaN for a missing cell. Of use after `decide`.
+
+        Example:
+            >>> column = OrderColumn("when")
+            >>> column.add("1970-01-02 12:00", "line 2")
+            >>> column.decide()
+            >>> column.number("1970-01-02 12:00")
+            1.5
+        """
+        key = self.key(value)
+        if key is None:
+            return math.nan
+        if isinstance(key, dt.datetime):
+            start = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+            return (key.replace(tzinfo=key.tzinfo or dt.UTC) - start) / dt.timedelta(days=1)
+        if isinstance(key, dt.date):
+            return float(key.toordinal())
+        if isinstance(key, dt.time):
+            return (key.hour * 3600 + key.minute * 60 + key.second + key.microsecond / 1e6) / 86_400
+        return float(key)
+
 
 def _kind(value: Any) -> tuple[str, Any, str | None]:
     """The kind of a cell, its value, and the order that it settles; a date such as 1/9/2024 has a value per order."""

@@ -8,6 +8,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from datasets import Dataset, DatasetDict, Features, List, Value
 from ..modeling.configuration_liminal import MISSING_LABEL
 from ..modeling.errors import LiminalError
 from ..modeling.texts import text_error
+from .cells import OrderColumn, is_no_value
 from .formats import as_text
 from .tables import Table, TableSettings, read_table
 
@@ -37,6 +39,9 @@ def load_table(
     settings: TableSettings | None = None,
     validation_fraction: float = 0.1,
     seed: int = 0,
+    person: str | None = None,
+    time: str | None = None,
+    date_order: str | None = None,
     **options: Any,
 ) -> DatasetDict:
     """A user's own table, or one per split, as EmoBank comes: `text` and `labels` in -1..1.
@@ -57,6 +62,10 @@ def load_table(
         validation_fraction: share of the different texts of `train` that is held out when no `validation` is given and
             there is a `train`; 0 holds none out. All rows with one text are on the same side.
         seed: of that choice.
+        person: column of `train` and `validation` that says who wrote a row. It comes as `person`, "" for nobody, and
+            whole persons are held out for validation.
+        time: column with numbers or dates, with `person`; it comes as `time`, float64, in days where they are dates.
+        date_order: "dmy" or "mdy"; None: found in the file.
         options: `separator`, `encoding`, `decimal`, `sheet` and `quotes`, as in `TableSettings`.
 
     Returns:
@@ -82,7 +91,13 @@ def load_table(
     if not 0 <= validation_fraction < 1:
         raise LiminalError(f"validation_fraction must be at least 0 and below 1, got {validation_fraction}.")
     paths = _split_paths(files)
-    parts = {split: _read_split(paths[split], settings, columns) for split in SPLITS if split in paths}
+    when = OrderColumn(time, date_order) if time else None
+    apart = {"test": (None, None)}
+    parts = {
+        split: _read_split(paths[split], settings, columns, *apart.get(split, (person, when)))
+        for split in SPLITS
+        if split in paths
+    }
     if "train" in parts and "validation" not in parts and validation_fraction > 0:
         train, validation = _hold_out(parts["train"], validation_fraction, seed, paths["train"])
         rest = {"test": parts["test"]} if "test" in parts else {}
@@ -143,14 +158,30 @@ def _split_paths(files: Any) -> dict[str, Path]:
     return paths
 
 
-def _read_split(path: Path, settings: TableSettings, label_columns: Mapping[str, str]) -> Dataset:
-    table = read_table(path, settings, list(label_columns.values()))
+def _read_split(
+    path: Path,
+    settings: TableSettings,
+    label_columns: Mapping[str, str],
+    person: str | None = None,
+    when: OrderColumn | None = None,
+) -> Dataset:
+    more = [name for name in (person, when and when.name) if name]
+    table = read_table(path, settings, [*label_columns.values(), *more])
     if not len(table):
         raise LiminalError(f"{path} has a header and no rows.")
     _check_rows(table)
     labels = _labels(table, label_columns, settings.scale).tolist()
     columns: dict[str, list] = {"text": table.texts, "labels": labels}
     features = {"text": Value("string"), "labels": List(Value("float32"))}
+    if person:
+        columns["person"] = ["" if is_no_value(one) else as_text(one) for one in table[person]]
+        features["person"] = Value("string")
+    if when:
+        order = replace(when, decimal=table.file.like.decimal, kinds={}, orders={}, written={})
+        for row, value in enumerate(table[when.name]):
+            order.add(value, f"{path}, {table.where(row)}")
+        order.decide()
+        columns["time"], features["time"] = list(map(order.number, table[when.name])), Value("float64")
     if "id" in table.columns.column_names and "id" not in (table.file.text, *label_columns.values()):
         ids = ["" if value is None else as_text(value) for value in table["id"]]
         columns, features = {"id": ids, **columns}, {"id": Value("string"), **features}
@@ -215,11 +246,13 @@ def _labels(table: Table, columns: Mapping[str, str], scale: tuple[float, float]
 
 def _hold_out(rows: Dataset, fraction: float, seed: int, path: Path) -> tuple[Dataset, Dataset]:
     texts = rows["text"][:]
+    if "person" in rows.column_names:
+        texts = [person or text for person, text in zip(rows["person"][:], texts, strict=True)]
     different = sorted(set(texts))
     if len(different) < 2:
         raise LiminalError(
-            f"{path} has one text only, so none can be held out for validation. Give a table for `validation`, or "
-            "validation_fraction=0."
+            f"{path} has one text only (or one person), so none can be held out for validation. Give a table for "
+            "`validation`, or validation_fraction=0."
         )
     count = min(max(round(fraction * len(different)), 1), len(different) - 1)
     chosen = {different[index] for index in np.random.default_rng(seed).permutation(len(different))[:count]}

@@ -38,7 +38,7 @@ class ConversationState(dict[str, ConversationMemory]):
         turns: turns read so far, of all speakers.
         rows: speaker -> what a program wants to keep of that speaker's last rows, plain values for JSON; the model
             does not read it. `liminal chat` keeps the last three, for trends.
-        persons: speaker -> `PersonMemory` of one row, of those who rate their turns.
+        persons: speaker -> `PersonMemory` of one row, of those whose messages carry a rating or a time.
         labels: `targets` and `label_range` of the model that read the turns of `persons`; another one is refused.
 
     Example:
@@ -364,7 +364,7 @@ def check_times(conversations: Sequence[Sequence[Turn]], states: Sequence[Conver
         for position, turn in enumerate(turns):
             if turn.error is not None:
                 continue
-            counted |= {turn.speaker} if turn.pad is not None else set()
+            counted |= {turn.speaker} if turn.pad is not None or turn.time is not None else set()
             before = last.get(turn.speaker)
             if turn.time is not None and before is not None and turn.time < before:
                 where = f"Conversation {index}, message" if several else "Message"
@@ -414,14 +414,14 @@ def after_turn(
     Args:
         turn: the turn, with its rating, if there is one.
         row: the model's answer.
-        person: the speaker's state before, or None for one who has not rated anything.
+        person: the speaker's state before, or None for one whose turns had neither a rating nor a time.
         config: the model's.
         prior: what is known of persons; None is `PersonPrior.of_model(config)`.
 
     Returns:
-        By target, the adjusted answer, or None without an earlier rating; and the state, or None where nobody rated.
+        By target, the adjusted answer, or None without an earlier rating; and the state, or None without one.
     """
-    if person is None and turn.pad is None:
+    if person is None and turn.pad is None and turn.time is None:
         return None, None
     low, high = config.label_range
     values = [math.nan if row[name] is None else row[name] for name in config.targets]

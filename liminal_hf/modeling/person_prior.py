@@ -21,7 +21,7 @@ from .memory import GIVEN
 from .targets import MISSING_LABEL
 
 # Fewer say next to nothing of how persons differ.
-_FEWEST_PERSONS, _FEWEST_RATINGS = 10, 3
+FEWEST_PERSONS, FEWEST_RATINGS = 10, 3
 
 
 class SavedTensors:
@@ -220,14 +220,14 @@ def fit_person_prior(
     columns = []
     for index, (prediction, rating) in enumerate(zip(predictions.T, ratings.T, strict=True)):
         rated = ~torch.isnan(rating) & ~torch.isnan(prediction)
-        enough = int((torch.bincount(groups[rated]) >= _FEWEST_RATINGS).sum())
-        if enough >= _FEWEST_PERSONS:
+        enough = int((torch.bincount(groups[rated]) >= FEWEST_RATINGS).sum())
+        if enough >= FEWEST_PERSONS:
             columns.append(_moments(prediction[rated], rating[rated], groups[rated], times[rated]))
         elif otherwise is not None:
             columns.append({name: value[index] for name, value in otherwise.items()})
         else:
             raise LiminalError(
-                f"A prior takes {_FEWEST_RATINGS} ratings or more of {_FEWEST_PERSONS} persons or more; of target "
+                f"A prior takes {FEWEST_RATINGS} ratings or more of {FEWEST_PERSONS} persons or more; of target "
                 f"{index} {enough} persons have so many. Leave that target out, or say what stands in for it: "
                 "otherwise=PersonPrior.of_model(config), a guess."
             )

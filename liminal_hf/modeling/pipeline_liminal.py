@@ -94,7 +94,7 @@ class PADRegressionPipeline(Pipeline):
     A message may carry how its speaker rates it, `"pad": {"pleasure": 0.5}` in label units, for any of the targets, and
     a `time`, a number that never falls. From the turn after a speaker's first rating on, rows have `adjusted`: the
     answer by target, shifted by what the earlier ratings say of that speaker (see `PersonMemory`). The attribute
-    `person_prior` of the pipeline says what is known of persons; None is `PersonPrior.of_model`, a guess.
+    `person_prior` of the pipeline says what is known of persons; None: `PersonPrior.of_model`, its own or a guess.
 
     Args of a call:
         inputs: a text or several; a message, a conversation (several messages) or a list of conversations. One

@@ -42,7 +42,7 @@ class AffectMemory:
     Args:
         path: the SQLite file; it is made where there is none.
         reader: a `pipeline("pad-regression")`, or a `Scorer` (`Scorer(folder, backend="int8")` is the fastest).
-        prior: what is known of persons; None is `PersonPrior.of_model`, a guess. Its time is in days.
+        prior: what is known of persons; None is `PersonPrior.of_model`. Its time is in days.
 
     Raises:
         LiminalError: the path is no SQLite file, or one of a model with other targets or another range of labels.

@@ -3,7 +3,6 @@
 Requires numpy, pyarrow and torch. The texts are scored first, as `score_table` does it; what follows is a closed form.
 """
 
-import datetime as dt
 import logging
 import os
 import tempfile
@@ -32,8 +31,6 @@ from .shards import ScoreSettings, find_files
 
 logger = logging.getLogger(__name__)
 
-_SECONDS_PER_DAY = 86_400
-
 
 @dataclass(frozen=True, kw_only=True)
 class PersonColumns:
@@ -45,8 +42,8 @@ class PersonColumns:
         ratings: the targets' columns: names in the order of the targets, or a mapping from target to column; as one
             string, "pleasure=V,arousal=A". An empty cell is no rating.
         scale: lowest and highest possible rating; None: those of the model's labels.
-        prior: what is known of persons: a `PersonPrior`, or the file that `PersonPrior.save` wrote; None is a guess,
-            `PersonPrior.of_model`.
+        prior: what is known of persons: a `PersonPrior`, or the file that `PersonPrior.save` wrote; None is
+            `PersonPrior.of_model`: the model's own, where a recipe fitted one, or a guess.
     """
 
     person: str
@@ -97,10 +94,11 @@ def score_persons(
     the usual level and its doubt, how far the person lies from what their texts say, and the last value; a person none
     of whose texts was read has no level.
 
-    How much a rating counts is the prior's to say. Without one it is a fixed guess, and a warning says so: no prior is
-    fitted on this table, since later ratings and those of other persons would reach a row by it. Fit one on a study
-    that is finished, and give it to the next: `fit_person_prior(predictions, ratings, persons, times,
-    PersonPrior.of_model(config)).save("prior.safetensors")`, both in label units, times in days where they are dates.
+    How much a rating counts is the prior's to say: the one given, else the model's own (`data.person` of its recipe).
+    Without one it is a fixed guess, and a warning says so: no prior is fitted on this table, since later ratings and
+    those of other persons would reach a row by it. Fit one on a study that is finished, and give it to the next:
+    `fit_person_prior(predictions, ratings, persons, times, PersonPrior.of_model(config)).save("prior.safetensors")`,
+    both in label units, times in days where they are dates.
 
     Args:
         path, output, checkpoint, settings, progress, options: as in `score_table`; the output is one file. An
@@ -198,7 +196,7 @@ def _side(
         for line, value in zip(lines, when, strict=True):
             order.add(value, line)
         order.decide()
-        times = np.array([_number(order.key(value)) for value in when])
+        times = np.array([order.number(value) for value in when])
     ratings = np.full((len(lines), len(config.targets)), np.nan)
     low, high = config.label_range
     first, last = replace(settings, scale=columns.scale).scale if columns.scale is not None else (low, high)
@@ -213,21 +211,6 @@ def _side(
             )
         ratings[:, config.targets.index(target)] = low + (given - first) / (last - first) * (high - low)
     return _Side(persons, times, when, ratings), like
-
-
-def _number(key: Any) -> float:
-    """What a row is sorted by, as a number; dates in days."""
-    if key is None:
-        return np.nan
-    if isinstance(key, dt.datetime):
-        return (key.replace(tzinfo=key.tzinfo or dt.UTC) - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) / dt.timedelta(
-            days=1
-        )
-    if isinstance(key, dt.date):
-        return float(key.toordinal())
-    if isinstance(key, dt.time):
-        return (key.hour * 3600 + key.minute * 60 + key.second + key.microsecond / 1e6) / _SECONDS_PER_DAY
-    return float(key)
 
 
 def prior_of(given: PersonPrior | str | os.PathLike | None, config: LiminalConfig) -> PersonPrior:

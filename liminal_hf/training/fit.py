@@ -51,7 +51,8 @@ class FitResult:
         metrics: what `metrics.json` holds: `validation` and, where it was evaluated, `test` (by metric name; None where
             a target has no labels), `rows`, `parameters`, `phases` (name, seed, seconds, steps, best metric, history),
             `seed`, `seconds`, `hardware`, `versions`, `sha256` (by file of the checkpoint) and `intervals` (by split
-            and name, see `metrics.bootstrap_intervals`).
+            and name, see `metrics.bootstrap_intervals`); with `data.person` also `persons`, by target k of the prior
+            (see `PersonPrior.shrinkage`).
         output_dir: the run's folder; the checkpoint is in `output_dir / "model"`, and `RunFolder(output_dir)` has the
             recipe that names the data.
     """
@@ -122,7 +123,7 @@ def fit(
         splits = load_splits(recipe, data, data_dir)
         tokenizer = load_tokenizer(recipe.model["encoder"], recipe.model.get("revision"))
         inputs = run_inputs(recipe, splits, tokenizer, folder.taught, data_dir)
-        folder.claim(recipe, inputs.splits, anew=resume == "never", data_given=data is not None)
+        folder.claim(recipe, inputs.splits, resume == "never", data_given=data is not None, persons=inputs.persons)
         if folder.is_finished():
             logger.warning("The run in %s is finished; it is loaded, not trained again.", folder.path)
             return _load(folder)
@@ -239,8 +240,13 @@ def _finish(model: LiminalForPADRegression, inputs: Inputs, folder: RunFolder, r
     )
     fit_domain(model, inputs.tokenizer, inputs.splits["train"]["text"][:], recipe.seed)
     update_config(model, uncertainty_scale=[1.0] * len(recipe.targets))
-    calibrate(model, trainer.predict_by_name(splits["validation"]), trainer.predict_by_name(splits["train"]))
+    held_out = trainer.predict_by_name(splits["validation"])
+    calibrate(model, held_out, trainer.predict_by_name(splits["train"]))
     metrics: dict[str, Any] = {"recipe": recipe.name, "seed": recipe.seed, "intervals": {}}
+    if inputs.persons is not None:
+        prior = inputs.persons.prior(held_out, model.config)
+        update_config(model, person_prior=prior.to_lists())
+        metrics["persons"] = {"shrinkage": dict(zip(recipe.targets, prior.shrinkage.tolist(), strict=True))}
     for split in ("validation", "test") if recipe.evaluate_test and "test" in splits else ("validation",):
         metrics[split], metrics["intervals"][split] = _evaluate(trainer, splits[split])
     reports = [result.report for result in results]

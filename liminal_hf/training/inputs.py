@@ -26,6 +26,7 @@ from ..modeling.modeling_liminal import LiminalForPADRegression
 from ..modeling.texts import checked_text, with_padding
 from .calibration import SCALE_TEXTS, check_label_range, measure_pooled_scale, read_labels
 from .distillation import add_unlabelled, soft_labels
+from .persons import COLUMNS, ValidationPersons, persons_of
 from .recipe import Phase, Recipe, RecipeError
 from .trainer import ROW
 
@@ -186,6 +187,7 @@ class Inputs:
     soft_targets: Path  # the file that keeps the teachers' predictions
     data_dir: str | Path | None = None
     held_out: np.ndarray | None = None  # (rows of train,), whether only a phase with `trainable: exit` learns from it
+    persons: ValidationPersons | None = None  # of the validation split; no phase reads them
     _prepared: dict[str, DatasetDict] = field(default_factory=dict)
 
     def for_phase(self, model: LiminalForPADRegression, phase: Phase) -> DatasetDict:
@@ -236,14 +238,20 @@ def run_inputs(
     recipe: Recipe, splits: DatasetDict, tokenizer: PreTrainedTokenizerBase, soft_targets: Path, data_dir: Any
 ) -> Inputs:
     """`Inputs` with the unlabelled texts of the recipe, and without states that its phases would make old."""
-    splits = DatasetDict(splits)
+    persons = persons_of(splits, recipe)
+    splits = DatasetDict(
+        {
+            split: rows.remove_columns([name for name in COLUMNS if name in rows.column_names])
+            for split, rows in splits.items()
+        }
+    )
     if not all(phase.freezes_encoder for phase in recipe.phases):
         splits = splits.select_columns(["text", "labels"])
     if recipe.distill is not None:
         splits["train"] = add_unlabelled(splits["train"], recipe.distill, data_dir, recipe.targets)
     shares = [phase.hold_out for phase in recipe.phases if phase.trainable == "exit"]
     held_out = held_out_texts(splits["train"]["text"][:], max(shares)) if shares else None
-    return Inputs(recipe, splits, tokenizer, soft_targets, data_dir, held_out)
+    return Inputs(recipe, splits, tokenizer, soft_targets, data_dir, held_out, persons)
 
 
 def held_out_texts(texts: Sequence[str], share: float) -> np.ndarray:

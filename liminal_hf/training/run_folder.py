@@ -147,18 +147,21 @@ class RunFolder:
             raise LiminalError(f"The run in {self.path} was trained on data that were handed to fit(data=...).")
         return Recipe.from_yaml(self.recipe)
 
-    def claim(self, recipe: Recipe, data: DatasetDict, anew: bool, data_given: bool = False) -> None:
+    def claim(
+        self, recipe: Recipe, data: DatasetDict, anew: bool, data_given: bool = False, persons: Any = None
+    ) -> None:
         """Takes the folder for this run, or goes on with it.
 
         Args:
             recipe, data: what the run depends on.
             anew: deletes what an earlier run left here.
             data_given: whether the data are others than those that the recipe names.
+            persons: the `ValidationPersons`, on which the run depends, too.
 
         Raises:
             RunMismatchError: the folder holds another run, or something else under the names that a run uses.
         """
-        identity = _identity(recipe, data)
+        identity = _identity(recipe, data, persons)
         stored: list[Any] = [None]
         if PartialState().is_main_process:
             paths = self._ours()
@@ -253,11 +256,13 @@ def _changed(stored: dict[str, str], identity: dict[str, str]) -> list[str]:
     return [name for name, value in identity.items() if stored.get(name, value) != value]
 
 
-def _identity(recipe: Recipe, data: DatasetDict) -> dict[str, str]:
+def _identity(recipe: Recipe, data: DatasetDict, persons: Any = None) -> dict[str, str]:
     """Hashes of all that the run's weights depend on."""
     digest = hashlib.sha256()
     for split in sorted(data):
         digest.update(json.dumps([data[split]["text"][:], data[split]["labels"][:]]).encode())
+    if persons is not None:
+        digest.update(json.dumps([persons.names, persons.times]).encode())
     # Neither the name nor the repository on the Hub changes a weight.
     content = {name: value for name, value in recipe.to_dict().items() if name not in ("hub", "name")}
     identity = {"recipe": _sha256(content), "data": digest.hexdigest()}

@@ -46,14 +46,22 @@ class Data(Section):
     quotes: Literal["yes", "no"] | bool | None = None
     """Whether quotation marks enclose the cells of a text table; decided cell by cell when left out."""
     validation_fraction: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the training texts that is held out when there is no `validation` table."""
+    """Share of the training texts that is held out when there is no `validation` table; with `person`, of persons."""
+    person: str | None = None
+    """Column of your tables with who wrote a row and labelled it. How such persons differ from what the finished model
+    says is then measured on the validation split, and kept with the model: see `PersonPrior`."""
+    time: str | None = None
+    """With `person`: column with when, numbers or dates; as the rows stand when left out."""
+    date_order: Literal["dmy", "mdy"] | None = None
+    """With `time`: how 1/9/2024 is meant; found in the file when left out."""
     max_length: int = Field(default=128, ge=2, le=1_000_000)
     """Tokens per text; longer texts are truncated."""
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, handler: Any) -> dict[str, Any]:
         # A run is known by the hash of its recipe; a key that came later must not change those of earlier runs.
-        later = {"separator", "encoding", "decimal", "sheet", "quotes", "validation_fraction"} - self.model_fields_set
+        later = {"separator", "encoding", "decimal", "sheet", "quotes", "validation_fraction"}
+        later = (later | {"person", "time", "date_order"}) - self.model_fields_set
         return {key: value for key, value in handler(self).items() if key not in later}
 
     @model_validator(mode="after")
@@ -62,6 +70,10 @@ class Data(Section):
             raise ValueError("give either `dataset: emobank` or `files:` with your own tables.")
         if self.files is not None and "train" not in self.files:
             raise ValueError("files: `train` is missing. For example: files: {train: my.csv, validation: dev.csv}")
+        if self.person is None and (self.time or self.date_order):
+            raise ValueError("time and date_order go with `person`, the column with who wrote a row.")
+        if self.person is not None and self.files is None:
+            raise ValueError("person is a column of your own tables (`files:`); emobank names no writers.")
         if not self.scale[0] < self.scale[1]:
             raise ValueError(f"scale must be [low, high] with low < high, got {list(self.scale)}.")
         return self
