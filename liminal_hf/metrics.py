@@ -109,10 +109,7 @@ def faith(confidences: ArrayLike) -> float:
         >>> faith([[0.25, 0.25]])
         0.5
     """
-    values = np.asarray(confidences, dtype=np.float64)
-    if values.size == 0 or not ((values >= 0) & (values <= 1)).all():
-        raise LiminalError("faith needs confidences in 0..1, as the model returns them; got none or values outside.")
-    return float(np.sqrt(values.mean()))
+    return float(np.sqrt(checked_confidences(confidences).mean()))
 
 
 def love(predictions: ArrayLike, labels: ArrayLike) -> float:
@@ -129,6 +126,52 @@ def love(predictions: ArrayLike, labels: ArrayLike) -> float:
     values = predictions[present]
     spread = values.var(ddof=1) if values.size > 1 else 0.0
     return float(np.exp(-np.square(values - labels[present]).mean()) * (1 - np.clip(spread, 0, 1)))
+
+
+def faith_plus(predictions: ArrayLike, labels: ArrayLike, confidences: ArrayLike) -> float:
+    """Faith+ = Spearman's rank correlation of a row's confidence with minus its error, in -1..1.
+
+    Faith is high for a model that is always sure. Faith+ is high only where the sure rows are the right ones: 0 is no
+    better than chance, NaN says that all confidences are equal.
+
+    Args:
+        predictions, labels: as in `pearson`; a row's error is the mean absolute error over its present labels.
+        confidences: `(N,)` or `(N, K)`, in 0..1; a row's confidence is the mean over the steps.
+
+    Raises:
+        LiminalError: as in `pearson` and `faith`, or the rows are not those of the predictions.
+
+    Example:
+        >>> faith_plus([[0.0], [0.0], [0.0]], [[0.1], [0.2], [0.9]], [0.9, 0.5, 0.1])
+        1.0
+    """
+    predictions, labels, present = checked(predictions, labels)
+    values = checked_confidences(confidences)
+    if len(values) != len(labels):
+        raise LiminalError(f"faith_plus needs a row of confidences per prediction, {len(labels)}; got {len(values)}.")
+    rows = present.any(axis=1)
+    errors = np.ma.masked_array(np.abs(predictions - labels), ~present).mean(axis=1)
+    ranks = pd.DataFrame({"confidence": values.reshape(len(values), -1).mean(axis=1), "error": errors})[rows].rank()
+    return -correlation(ranks["confidence"].to_numpy(), ranks["error"].to_numpy())
+
+
+def love_plus(predictions: ArrayLike, labels: ArrayLike) -> float:
+    """Love+ = 1 - MSE / MSE of the best constant (the labels' own mean), mean over the targets.
+
+    Love of a constant beats a model's, because it rewards predictions without variance. Love+ of the best constant is 0,
+    of a perfect model 1; below 0 a constant would be better. It is the coefficient of determination.
+
+    Arguments and errors as in `pearson`; NaN where no target's labels vary.
+
+    Example:
+        >>> love_plus([[0.0], [1.0]], [[0.0], [1.0]]), love_plus([[0.5], [0.5]], [[0.0], [1.0]])
+        (1.0, 0.0)
+    """
+
+    def skill(p: Array, y: Array) -> float:
+        return float(1 - np.square(p - y).mean() / y.var()) if np.ptp(y) else float("nan")
+
+    return _mean(_per_target(skill, predictions, labels))
 
 
 def uncertainty_spearman(predictions: ArrayLike, labels: ArrayLike, uncertainty: ArrayLike) -> Array:
@@ -285,8 +328,8 @@ def make_compute_metrics(
 
     Returns:
         A function from `EvalPrediction` to a dict of floats: `pearson_*`, `ccc_*`, `mae_*`, `rmse_*`, `sd_ratio_*` with
-        the targets' names and `mean`; `hope`, `love`; `faith` where there are confidences; `uncertainty_spearman_*`
-        where there is uncertainty.
+        the targets' names and `mean`; `hope`, `love`, `love_plus`; `faith`, `faith_plus` where there are confidences;
+        `uncertainty_spearman_*` where there is uncertainty.
 
     Raises:
         LiminalError: a name that is not known, or logits are not first.
@@ -339,7 +382,9 @@ def _all_metrics(outputs: Mapping[str, ArrayLike], labels: ArrayLike, targets: S
     result["hope"] = hope(logits, labels)
     if "confidences" in outputs:
         result["faith"] = faith(outputs["confidences"])
+        result["faith_plus"] = faith_plus(logits, labels, outputs["confidences"])
     result["love"] = love(logits, labels)
+    result["love_plus"] = love_plus(logits, labels)
     return result
 
 
@@ -398,6 +443,14 @@ def checked(predictions: ArrayLike, labels: ArrayLike) -> tuple[Array, Array, ND
     if not present.any():
         raise LiminalError(f"Every label is {MISSING_LABEL:g} (missing), so there is nothing to measure against.")
     return predictions, labels, present
+
+
+def checked_confidences(confidences: ArrayLike) -> Array:
+    """Confidences in float64, all in 0..1."""
+    values = np.asarray(confidences, dtype=np.float64)
+    if values.size == 0 or not ((values >= 0) & (values <= 1)).all():
+        raise LiminalError("faith needs confidences in 0..1, as the model returns them; got none or values outside.")
+    return values
 
 
 def checked_uncertainty(uncertainty: ArrayLike, shape: tuple[int, ...]) -> Array:

@@ -82,6 +82,7 @@ def history(epochs: int) -> list[dict[str, float]]:
     for epoch in range(1, epochs + 1):
         entries.append({"loss": 1 / epoch, "learning_rate": 0.1, "epoch": epoch, "step": epoch})
         found = {"eval_loss": 2 / epoch, "eval_hope": 0.9, "eval_faith": 0.8, "eval_love": 0.7}
+        found |= {"eval_faith_plus": 0.4, "eval_love_plus": 0.2}
         entries.append({**found, "epoch": epoch, "step": epoch})
     return entries
 
@@ -95,7 +96,7 @@ def test_the_log_repeats_no_row_after_a_resume(tmp_path: Path) -> None:
     rows = read(path)
     assert rows[0] == list(LOG_COLUMNS)
     assert [float(row[0]) for row in rows[1:]] == [1, 2, 3, 4]
-    assert rows[2] == ["2.0", "0.5", "1.0", "0.9", "0.8", "0.7", "0.1"]
+    assert rows[2] == ["2.0", "0.5", "1.0", "0.9", "0.8", "0.7", "0.1", "0.4", "0.2"]
 
 
 def test_the_log_of_a_second_phase_goes_on_after_the_first(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ HISTORY = [
 
 
 def test_the_log_of_a_run(run: Path, tmp_path: Path) -> None:
-    assert LOG_COLUMNS == WRITTEN_COLUMNS
+    assert LOG_COLUMNS == WRITTEN_COLUMNS[: len(LOG_COLUMNS)]
     log = read_log(run)
     np.testing.assert_array_equal(log["validation_loss"], [0.8, 0.6, 0.62])
     assert np.isnan(log["faith"]).all()
@@ -44,7 +44,7 @@ def test_the_log_of_a_run(run: Path, tmp_path: Path) -> None:
             state = json.dumps({"log_history": history})
             (run / f"checkpoint-{step}" / "trainer_state.json").write_text(state, encoding="utf-8")
     rows = np.stack(list(read_log(run).values()), axis=1)
-    expected = EmotionalLogCallback(tmp_path / "x.csv").rows(HISTORY)
+    expected = [row[: len(LOG_COLUMNS)] for row in EmotionalLogCallback(tmp_path / "x.csv").rows(HISTORY)]
     np.testing.assert_array_equal(rows, [[np.nan if value == "" else value for value in row] for row in expected])
 
 

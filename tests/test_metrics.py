@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import spearmanr
 from transformers import EvalPrediction
 
 from liminal_hf import metrics
@@ -95,7 +96,7 @@ def test_ranges_and_invariance(predictions, scale, shift) -> None:
     ],
 )
 def test_errors_say_where(predictions, labels, message) -> None:
-    for metric in [*ALL, metrics.hope, metrics.love]:
+    for metric in [*ALL, metrics.hope, metrics.love, metrics.love_plus]:
         with pytest.raises(ValueError, match=message):
             metric(predictions, labels)
 
@@ -105,6 +106,32 @@ def test_faith_wants_confidences() -> None:
     for wrong in ([], [1.5], [-0.1], [np.nan]):
         with pytest.raises(ValueError, match=r"0\.\.1"):
             metrics.faith(wrong)
+
+
+def test_faith_plus_is_high_only_where_the_sure_rows_are_right() -> None:
+    errors = np.abs(PREDICTIONS - LABELS).mean(axis=1)
+    confidences = np.linspace(0.1, 0.2, 5) / (1 + errors[:, None])
+    assert metrics.faith_plus(PREDICTIONS, LABELS, confidences) == pytest.approx(1)
+    assert metrics.faith_plus(PREDICTIONS, LABELS, 1 - confidences) == pytest.approx(-1)
+    other = np.random.default_rng(0).random(len(errors))
+    assert metrics.faith_plus(PREDICTIONS, LABELS, other) == pytest.approx(spearmanr(other, -errors).statistic)
+    assert np.isnan(metrics.faith_plus(PREDICTIONS, LABELS, np.full((200, 5), 0.9)))
+    labels = LABELS.copy()
+    labels[3], labels[4, 1] = -100, -100
+    changed = np.where(labels == -100, 7.0, PREDICTIONS)
+    assert metrics.faith_plus(changed, labels, other) == metrics.faith_plus(PREDICTIONS, labels, other)
+    with pytest.raises(LiminalError, match="200; got 3"):
+        metrics.faith_plus(PREDICTIONS, LABELS, other[:3])
+
+
+def test_love_plus_is_the_skill_over_the_best_constant() -> None:
+    expected = 1 - np.square(PREDICTIONS - LABELS).mean(axis=0) / LABELS.var(axis=0)
+    assert metrics.love_plus(PREDICTIONS, LABELS) == pytest.approx(expected.mean())
+    constant = np.broadcast_to(LABELS.mean(axis=0), LABELS.shape)
+    assert metrics.love_plus(constant, LABELS) == pytest.approx(0)
+    assert metrics.love_plus(constant + 0.1, LABELS) < 0 and metrics.love_plus(LABELS, LABELS) == 1
+    # Love itself prefers the constant.
+    assert metrics.love(constant, LABELS) > metrics.love(constant + 3 * (LABELS - constant), LABELS)
 
 
 def test_hope_and_love_are_clipped() -> None:
@@ -120,7 +147,7 @@ def test_figures_have_the_names_of_the_targets(targets: tuple[str, ...]) -> None
     found = metrics.make_compute_metrics(targets=targets)(EvalPrediction(predictions=outputs, label_ids=labels))
     names = ("pearson", "ccc", "mae", "rmse", "sd_ratio", "uncertainty_spearman")
     expected = {f"{name}_{target}" for name in names for target in (*targets, "mean")}
-    assert set(found) == expected | {"hope", "faith", "love"}
+    assert set(found) == expected | {"hope", "faith", "love", "faith_plus", "love_plus"}
     assert all(type(value) is float for value in found.values())
     assert found["pearson_mean"] == pytest.approx(metrics.pearson(predictions, labels).mean())
     assert found["faith"] == 0.5

@@ -11,7 +11,11 @@ from rich.table import Table
 from ..modeling.errors import LiminalError
 from .shared import shown
 
-FEELINGS = "Hope = 1 - MAE; Faith = root of the mean confidence; Love = exp(-MSE) x (1 - variance of the predictions)."
+FEELINGS = (
+    "Hope = 1 - MAE; Faith = root of the mean confidence; Love = exp(-MSE) x (1 - variance of the predictions). "
+    "Faith+ = rank correlation of confidence and minus the error, 0 is chance; Love+ = skill over a constant, 1 is "
+    "perfect."
+)
 _COLUMNS = {"r": "pearson", "CCC": "ccc", "MAE": "mae", "RMSE": "rmse", "SD ratio": "sd_ratio"}
 
 
@@ -54,7 +58,10 @@ def metrics_table(
 ) -> Table:
     """A row per target; with a constant its errors beside the model's, with a ceiling r's share of it."""
     feelings = "   ".join(
-        f"{name.title()} {shown(metrics[name], 3)}" for name in ("hope", "faith", "love") if name in metrics
+        f"{name.title()}{sign} {shown(metrics[key], 3)}"
+        for sign, end in (("", ""), ("+", "_plus"))
+        for name in ("hope", "faith", "love")
+        if (key := name + end) in metrics
     )
     table = Table(title=title, caption=feelings, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.title_justify = table.caption_justify = "left"

@@ -46,10 +46,11 @@ def read_log(source: str | Path) -> dict[str, Array]:
     path = _log_file(Path(source))
     try:
         if path.suffix == ".json":
+            from ..training.callbacks import LOG_COLUMNS as WRITTEN_COLUMNS
             from ..training.callbacks import EmotionalLogCallback
 
             history = json.loads(path.read_text(encoding="utf-8"))["log_history"]
-            table = pd.DataFrame(EmotionalLogCallback(path).rows(history), columns=LOG_COLUMNS)
+            table = pd.DataFrame(EmotionalLogCallback(path).rows(history), columns=WRITTEN_COLUMNS)
         else:
             table = pd.read_csv(path, encoding="utf-8")
         columns = table[[name for name in LOG_COLUMNS if name in table]].replace("", np.nan)

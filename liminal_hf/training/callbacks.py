@@ -31,7 +31,10 @@ from .domain import MOST_TEXTS, fit_domain
 
 RAW_WEIGHTS = "raw_weights.safetensors"
 MANIFEST = "manifest.json"
-LOG_COLUMNS = ("epoch", "train_loss", "validation_loss", "hope", "faith", "love", "learning_rate")
+LOG_COLUMNS = (
+    *("epoch", "train_loss", "validation_loss", "hope", "faith", "love", "learning_rate"),
+    *("faith_plus", "love_plus"),
+)
 _MOST_READ = 10_000
 
 
@@ -304,7 +307,7 @@ class EMACallback(TrainerCallback):
 
 
 class EmotionalLogCallback(TrainerCallback):
-    """Writes `emotional_log.csv`: one row per evaluation, with Hope, Faith and Love beside the losses.
+    """Writes `emotional_log.csv`: one row per evaluation, with Hope, Faith and Love, Faith+ and Love+ beside the losses.
 
     The file is written anew from the Trainer's own history each time, so a resumed run repeats no row.
 
@@ -318,7 +321,7 @@ class EmotionalLogCallback(TrainerCallback):
         ...     {"loss": 0.5, "learning_rate": 0.001, "epoch": 1.0, "step": 9},
         ...     {"eval_loss": 0.4, "eval_hope": 0.9, "epoch": 1.0, "step": 9},
         ... ])
-        [[1.0, 0.5, 0.4, 0.9, '', '', 0.001]]
+        [[1.0, 0.5, 0.4, 0.9, '', '', 0.001, '', '']]
     """
 
     def __init__(self, path: str | Path, epochs_before: float = 0.0) -> None:
@@ -334,9 +337,9 @@ class EmotionalLogCallback(TrainerCallback):
                 train = entry
             elif "eval_loss" in entry:
                 epoch = round(self.epochs_before + entry.get("epoch", 0.0), 6)
-                feelings = (entry.get(f"eval_{name}", "") for name in ("hope", "faith", "love"))
+                feelings = [entry.get(f"eval_{name}", "") for name in ("hope", "faith", "love", *LOG_COLUMNS[-2:])]
                 losses = (train.get("loss", ""), entry["eval_loss"])
-                rows.append([epoch, *losses, *feelings, train.get("learning_rate", "")])
+                rows.append([epoch, *losses, *feelings[:3], train.get("learning_rate", ""), *feelings[3:]])
         return rows
 
     def _earlier_rows(self) -> list[list[str]]:
