@@ -158,8 +158,8 @@ def faith_plus(predictions: ArrayLike, labels: ArrayLike, confidences: ArrayLike
 def love_plus(predictions: ArrayLike, labels: ArrayLike) -> float:
     """Love+ = 1 - MSE / MSE of the best constant (the labels' own mean), mean over the targets.
 
-    Love of a constant beats a model's, because it rewards predictions without variance. Love+ of the best constant is 0,
-    of a perfect model 1; below 0 a constant would be better. It is the coefficient of determination.
+    Love of a constant beats a model's, because it rewards predictions without variance. Love+ of the best constant is
+    0, of a perfect model 1; below 0 a constant would be better. It is the coefficient of determination.
 
     Arguments and errors as in `pearson`; NaN where no target's labels vary.
 

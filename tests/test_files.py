@@ -32,7 +32,7 @@ HISTORY = [
 
 
 def test_the_log_of_a_run(run: Path, tmp_path: Path) -> None:
-    assert LOG_COLUMNS == WRITTEN_COLUMNS[: len(LOG_COLUMNS)]
+    assert WRITTEN_COLUMNS[: len(LOG_COLUMNS)] == LOG_COLUMNS
     log = read_log(run)
     np.testing.assert_array_equal(log["validation_loss"], [0.8, 0.6, 0.62])
     assert np.isnan(log["faith"]).all()

@@ -20,6 +20,7 @@ ROOMS: dict[str, set[str]] = {
     "_version": set(),
     "io": {"modeling"},
     "metrics": {"modeling"},
+    "expectation": {"modeling", "metrics"},
     "auto": {"modeling"},
     "inference": {"modeling"},
     "emotion_words": {"modeling"},

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from ..modeling.errors import LiminalError
+from .expect import expect
 from .shared import (
     Checkpoint,
     Decimal,
@@ -58,6 +59,9 @@ def evaluate(
         Path | None,
         typer.Option(help="The table that the model was trained on: texts in both are told apart.", show_default=False),
     ] = None,
+    unlabelled: Annotated[
+        bool, typer.Option("--unlabelled", help="The table has no labels: what r to expect, from the uncertainties.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     predictions: Annotated[
         Path | None,
@@ -66,7 +70,8 @@ def evaluate(
 ) -> None:
     """Compare a checkpoint with labels, beside a constant, and on EmoBank beside what people reach.
 
-    Texts that are also in another part of the data are counted, and the figures given without them.
+    Texts that are also in another part of the data are counted, and the figures given without them. With --unlabelled
+    no labels are needed: the model's uncertainties say what correlation to expect.
     """
     import numpy as np
 
@@ -74,12 +79,18 @@ def evaluate(
     from ..figures.files import check_format
     from ..inference import read
 
+    options = {"text": text, "labels": labels, "scale": scale, "separator": separator, "encoding": encoding}
+    options |= {"decimal": decimal, "sheet": sheet, "quotes": quotes}
+    if unlabelled:
+        others = {"labels": labels, "scale": scale, "split": split, "train": train, "predictions": predictions}
+        if clash := [name for name, value in others.items() if value is not None]:
+            raise LiminalError(f"--unlabelled uses no labels, so --{clash[0]} does not go with it.")
+        expect(checkpoint, data, options, as_json)
+        return
     if predictions is not None:
         check_format(predictions)
     model, tokenizer = load(checkpoint)
     targets = model.config.targets
-    options = {"text": text, "labels": labels, "scale": scale, "separator": separator, "encoding": encoding}
-    options |= {"decimal": decimal, "sheet": sheet, "quotes": quotes}
     rows = _labelled(checkpoint, data, split and _SPLITS.get(split, split), options, train, targets)
     outputs = read(
         model, tokenizer, rows.texts, batch_size=64, outputs=_OUTPUTS,

@@ -307,7 +307,7 @@ class EMACallback(TrainerCallback):
 
 
 class EmotionalLogCallback(TrainerCallback):
-    """Writes `emotional_log.csv`: one row per evaluation, with Hope, Faith and Love, Faith+ and Love+ beside the losses.
+    """Writes `emotional_log.csv`: one row per evaluation, with Hope, Faith(+) and Love(+) beside the losses.
 
     The file is written anew from the Trainer's own history each time, so a resumed run repeats no row.
 
