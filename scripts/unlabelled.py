@@ -8,7 +8,8 @@ Where E[label | text] is the prediction and the uncertainty is right, r is the r
 (Var(prediction) + mean square of the uncertainty): `liminal_hf.expectation.expected_pearson`. The page compares it with
 the r that labels give. How far it is off on the corpora that may be trained on, whose raters are EmoBank's or others,
 gives the interval of `liminal evaluate --unlabelled`; EmoBank's test split, WASSA-2023 and the diaries of
-SemEval-2026 check it. BRIGHTER has no valence: joy minus the strongest of anger, disgust, fear and sadness stands for it.
+SemEval-2026 check it. BRIGHTER has no valence: joy minus the strongest of anger, disgust, fear and sadness stands
+for it.
 """
 
 import argparse
