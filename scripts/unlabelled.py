@@ -212,7 +212,7 @@ def markdown(report: dict[str, Any]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Reads the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Measure what a model's uncertainties say of its r.")
-    parser.add_argument("checkpoints", nargs="*", default=[checkpoints.DEFAULT, "mpnet"], metavar="CHECKPOINT")
+    parser.add_argument("checkpoints", nargs="*", default=[checkpoints.DEFAULT], metavar="CHECKPOINT")
     add_folders(parser, "runs/evidence")
     given = parser.parse_args(arguments)
     table = [row for checkpoint in given.checkpoints for row in measure(checkpoint)]
