@@ -129,8 +129,8 @@ def agreement(table: list[dict[str, Any]]) -> dict[str, Any]:
     generator, draws = np.random.default_rng(0), []
     for _ in range(RESAMPLES):
         chosen = generator.choice(names, len(names))
-        pairs = [(row["expected"], row["r"]) for name in chosen for row in table if row["corpus"] == name]
-        draws.append(np.corrcoef(np.array(pairs).T)[0, 1])
+        drawn = [(row["expected"], row["r"]) for name in chosen for row in table if row["corpus"] == name]
+        draws.append(np.corrcoef(np.array(drawn).T)[0, 1])
     low, high = np.nanquantile(draws, (0.025, 0.975))
     pairs = np.array(found).T
     return {

@@ -82,8 +82,8 @@ def evaluate(
     options = {"text": text, "labels": labels, "scale": scale, "separator": separator, "encoding": encoding}
     options |= {"decimal": decimal, "sheet": sheet, "quotes": quotes}
     if unlabelled:
-        others = {"labels": labels, "scale": scale, "split": split, "train": train, "predictions": predictions}
-        if clash := [name for name, value in others.items() if value is not None]:
+        unused = {"labels": labels, "scale": scale, "split": split, "train": train, "predictions": predictions}
+        if clash := [name for name, value in unused.items() if value is not None]:
             raise LiminalError(f"--unlabelled uses no labels, so --{clash[0]} does not go with it.")
         expect(checkpoint, data, options, as_json)
         return
