@@ -66,5 +66,5 @@ def expected_interval(expected: float, rows: int, in_domain: bool) -> tuple[floa
     """
     chance = 1.28 * (1 - expected**2) / np.sqrt(rows)
     low, middle, high = LABEL_FREE_DIFFERENCES[in_domain]
-    ends = (expected + middle, expected + low - chance, expected + high + chance)
-    return tuple(float(np.clip(value, 0, 1)) for value in ends)
+    ends = np.clip([expected + middle, expected + low - chance, expected + high + chance], 0, 1)
+    return float(ends[0]), float(ends[1]), float(ends[2])
