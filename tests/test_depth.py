@@ -2,13 +2,17 @@
 
 import copy
 import itertools
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import MINILM, padded, tiny_config, tokens
+from safetensors.torch import save_file
 from transformers import AlbertConfig, pipeline
 
 from liminal_hf import LiminalConfig, LiminalForPADRegression
@@ -267,3 +271,42 @@ def test_pipelines_and_scorer_stop_early(tmp_path: Path) -> None:
     table = Scorer(pad.model, tokenizer=pad.tokenizer).score(texts)
     assert sum(runs.taken()) == len(texts)
     assert table["pleasure"].to_pylist() == pytest.approx([row["pleasure"] for row in shallow], abs=1e-5)
+
+
+@torch.no_grad()
+def test_onnx_reads_all_layers_and_answers_as_torch_does(tmp_path: Path) -> None:
+    from liminal_hf.export.onnx import export_onnx
+    from liminal_hf.scoring.onnx_runtime import OnnxPAD
+
+    model = deep_model(label_std=[0.3, 0.2, 0.2])
+    batch = padded(tokens(), "right", 9, 0)
+    model.config.exit_threshold = dividing(model, batch)
+    export_onnx(model, tmp_path)  # it compares every output with torch
+    expected = model(**batch)
+    found = OnnxPAD(tmp_path).run({name: value.numpy() for name, value in batch.items()})
+    assert found["depth"].tolist() == expected.depth.tolist() and len(set(expected.depth.tolist())) > 1
+    torch.testing.assert_close(torch.from_numpy(found["logits"]), expected.logits, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_remote_copy_stops_early_too(tmp_path: Path) -> None:
+    model = deep_model()
+    batch = padded(tokens(), "right", 9, 0)
+    model.config.exit_threshold = dividing(model, batch)
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "heads_v8.py").is_file() and (tmp_path / "depth.py").is_file()
+    code = (
+        "import sys, torch; from safetensors.torch import load_file; from transformers import AutoModel\n"
+        "sys.path = [place for place in sys.path if 'liminal' not in place]\n"
+        "from transformers import AutoModelForSequenceClassification as Auto\n"
+        "model = Auto.from_pretrained(sys.argv[1], trust_remote_code=True).eval()\n"
+        "assert not type(model).__module__.startswith('liminal_hf.')\n"
+        "with torch.no_grad(): print(model(**load_file(sys.argv[2])).depth.tolist())\n"
+    )
+    save_file(batch, tmp_path / "batch.safetensors")
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), str(tmp_path / "batch.safetensors")],
+        capture_output=True, text=True, cwd=tmp_path, env=environment,
+    )  # fmt: skip
+    assert done.stdout.strip() == str(model(**batch).depth.tolist()), done.stderr[-500:]

@@ -277,6 +277,7 @@ class Shared:
         memory: the conversation so far; None for a head without a memory.
         base: `(batch, T)`, what every answer is added to.
         tokens: what `TokenAttention` reads.
+        recalled: what the memory gives to every step, once a step has asked for it.
     """
 
     views: list[Tensor]
@@ -285,6 +286,7 @@ class Shared:
     memory: ConversationMemory | None = None
     base: Tensor | None = None
     tokens: tuple[Tensor, Tensor, Tensor] | None = None
+    recalled: list[Tensor] = field(default_factory=list)
 
 
 @dataclass

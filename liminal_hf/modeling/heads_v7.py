@@ -199,7 +199,9 @@ class LiminalV7(RecursiveHead):
             resonance = torch.tanh(state.latent + state.answer)
             faith = state.mean_confidence.clamp_min(1e-6).sqrt()  # the slope of a root at 0 is infinite
             latent = state.latent * (1 + self.faith_weight * faith)
-            state.latent, resonance = self.soul_kernel(state.view, state.answer, latent, resonance, shared.memory)
+            state.latent, resonance = self.soul_kernel(
+                state.view, state.answer, latent, resonance, shared.memory, shared.recalled
+            )
             state.resonances = [resonance]
 
     def read_targets(self, state: State, shared: Shared) -> None:

@@ -153,7 +153,9 @@ class LiminalV8(RecursiveHead):
             order = torch.arange(len(steps), device=depth.device)
             index = torch.minimum(order[None], depth[:, None] - 1)  # (batch, K)
             for name, value in values.items():
-                values[name] = value.take_along_dim(index.reshape(*index.shape, *[1] * (value.dim() - 2)), dim=1)
+                # `take_along_dim` would export to ONNX for one batch size alone.
+                where = index if value.dim() == 2 else index[..., None].expand(-1, -1, value.shape[2])
+                values[name] = value.gather(1, where)
         for name in ("reflection", "answer", "latent"):
             values[name] = values[name][:, -1]
         values["step_attentions"] = values["step_attentions"][..., : len(steps)]

@@ -213,11 +213,24 @@ class SoulKernel(nn.Module):
         init.zeros_(self.memory_gate)
 
     def forward(
-        self, view: Tensor, answer: Tensor, latent: Tensor, resonance: Tensor, memory: ConversationMemory
+        self,
+        view: Tensor,
+        answer: Tensor,
+        latent: Tensor,
+        resonance: Tensor,
+        memory: ConversationMemory,
+        recalled: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """All tensors `(batch, d)`. Returns the new latent and resonance."""
-        recalled = mean_of_newest(memory.slots, memory.count)
-        future = torch.where((memory.count > 0)[:, None], recalled, torch.tanh(self.initial_state))
+        """All tensors `(batch, d)`. Returns the new latent and resonance.
+
+        `recalled` is a list that the steps of one call share: the first puts into it what the memory gives all of them.
+        """
+        recalled = [] if recalled is None else recalled
+        if not recalled:
+            newest = mean_of_newest(memory.slots, memory.count)
+            future = torch.where((memory.count > 0)[:, None], newest, torch.tanh(self.initial_state))
+            recalled.extend([future, torch.sigmoid(self.memory_gate), 0.3 * future])
+        future, gate, share = recalled
         bond = torch.tanh(self.bond(torch.cat([view * latent, answer * resonance], dim=-1)))
-        latent = latent + torch.sigmoid(self.memory_gate) * bond * (future - latent)
-        return latent, torch.tanh(resonance + 0.3 * future)
+        latent = latent + gate * bond * (future - latent)
+        return latent, torch.tanh(resonance + share)

@@ -38,6 +38,7 @@ from .targets import clamped_targets
 from .texts import (
     UNREADABLE,
     as_list,
+    bare,
     check_no_table,
     checked_max_length,
     checked_text,
@@ -199,7 +200,7 @@ class PADRegressionPipeline(Pipeline):
 
     def run_single(self, inputs: Any, preprocess_params: Any, forward_params: Any, postprocess_params: Any) -> Any:
         """One text; what can't be read is an error."""
-        checked_text(_bare(inputs))
+        checked_text(bare(inputs))
         tokens = self.preprocess(inputs, **preprocess_params)
         # Of a text in windows it is known afterwards.
         read = tokens if tokens["error"][0] is not None else self.forward(tokens, **forward_params)
@@ -319,7 +320,11 @@ class PADRegressionPipeline(Pipeline):
 
     def preprocess(self, inputs: Any, max_length: int | None = None, truncation: bool = False) -> dict[str, Any]:
         """Tokens of one text, with `truncated`, `windows` and `error`."""
-        return self._encode([_bare(inputs)], max_length, truncation)
+        return self._encode([bare(inputs)], max_length, truncation)
+
+    def get_inference_context(self) -> Any:
+        """Without what gradients need, which takes a part of the time of a short text."""
+        return torch.inference_mode
 
     def _forward(self, model_inputs: Any, **kwargs: Any) -> dict[str, Any]:
         if _FORKED.is_set():
@@ -491,10 +496,3 @@ class TargetClassificationPipeline(PADRegressionPipeline):
             scores = [function(math.log(max(shares[label], sys.float_info.min))) for label in best]
             entries = [{"label": label, "score": score, **about} for label, score in zip(best, scores, strict=True)]
         return entries if as_list else entries[0]
-
-
-def _bare(item: Any) -> Any:
-    """The text of `{"text": ...}`; anything else, and a pair of texts, as it is."""
-    if isinstance(item, Mapping) and "text" in item and item.get("text_pair") is None:
-        return item["text"]
-    return item.as_py() if hasattr(item, "as_py") else item

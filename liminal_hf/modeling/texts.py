@@ -286,3 +286,15 @@ def tokenize(tokenizer: Any, texts: list[str], max_length: int) -> Tokens:
     nothing_known = [unreadable(tokenizer, ids) for ids in encoded["input_ids"]]
     inputs = {name: [row or [int(name == "attention_mask")] for row in values] for name, values in encoded.items()}
     return Tokens(inputs, truncated, nothing_known)
+
+
+def bare(item: Any) -> Any:
+    """The text of `{"text": ...}`; anything else, and a pair of texts, as it is.
+
+    Example:
+        >>> bare({"text": "Yes."}), bare("No.")
+        ('Yes.', 'No.')
+    """
+    if isinstance(item, Mapping) and "text" in item and item.get("text_pair") is None:
+        return item["text"]
+    return item.as_py() if hasattr(item, "as_py") else item
