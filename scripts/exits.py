@@ -58,20 +58,17 @@ def agreement(predictions: exits.Array, labels: exits.Array) -> dict[str, Any]:
     return {"r": r.tolist(), "mean r": float(r.mean()), "mean CCC": float(ccc(predictions, labels).mean())}
 
 
-def systems_of(dev: exits.Reading, test: exits.Reading, scores: dict[str, exits.Array], rule: str) -> dict[str, Any]:
-    """Depths on both splits of each system: fixed ones, and exits at five thresholds of the development split."""
+def systems_of(dev: exits.Reading, test: exits.Reading) -> dict[str, Any]:
+    """Depths on both splits of each system: fixed ones, and RINSE's at five thresholds of the development split."""
     found: dict[str, Any] = {}
     for step, layer in enumerate(dev.layers, start=1):
         last = step == len(dev.layers)
         name = "full depth" if last else f"fixed: {layer:.0f} layers"
         found[name] = {"steps": step, "dev": np.full(len(dev.labels), step), "test": np.full(len(test.labels), step)}
     for share in SHARES:
-        threshold = exits.threshold_at(dev, scores[rule], share * dev.layers[-1])
-        found[f"exits: {share:.0%} of the layers"] = {
-            "threshold": threshold,
-            "dev": exits.stops(scores[rule], threshold),
-            "test": exits.stops(test.scores()[rule], threshold),
-        }
+        threshold = exits.threshold_at(dev, dev.gains, share * dev.layers[-1])
+        depths = {"dev": exits.stops(dev.gains, threshold), "test": exits.stops(test.gains, threshold)}
+        found[f"exits: {share:.0%} of the layers"] = {"threshold": threshold, **depths}
     return found
 
 
@@ -100,7 +97,7 @@ def score_one(scorer: Scorer, text: str) -> None:
 
 
 def time_systems(
-    model: Any, tokenizer: Any, systems: dict[str, Any], rule: str, texts: list[str], rounds: int, more: Others
+    model: Any, tokenizer: Any, systems: dict[str, Any], texts: list[str], rounds: int, more: Others
 ) -> dict[str, Any]:
     """Texts per second of each system, one at a time (the pipeline) and many (`Scorer`), all in turns."""
     pad = pipeline("pad-regression", model=model, tokenizer=tokenizer, device="cpu")
@@ -122,13 +119,11 @@ def time_systems(
             read(text)
 
     many = texts[:BULK]
-    # Only what the config can say is timed with a rule; others read as deep at the same cost.
-    timed = {name: system for name, system in systems.items() if "steps" in system or rule == exits.RINSE}
     single: dict[str, Callable[[], Any]] = {
-        name: partial(under, system, partial(one_by_one, pad)) for name, system in timed.items()
+        name: partial(under, system, partial(one_by_one, pad)) for name, system in systems.items()
     }
     bulk: dict[str, Callable[[], Any]] = {
-        name: partial(under, system, partial(scorer.score, many)) for name, system in timed.items()
+        name: partial(under, system, partial(scorer.score, many)) for name, system in systems.items()
     }
     for name, (folder, other) in more.items():
         is_torch = other.backend == "torch"
@@ -193,7 +188,7 @@ def markdown(report: dict[str, Any]) -> str:
         heads = [f"when to stop, {name} (development split, mean r)", *shares]
         lines += [line(heads), line(["---"] * len(heads))]
         for rule in found["rules"][0]:
-            chosen = " (chosen)" if rule == found["rule"] else ""
+            chosen = " (best of those that know no label)" if rule == found["rule"] else ""
             lines.append(line([rule + chosen, *(number(values[rule]) for values in found["rules"])]))
         lines += ["", verdict(name, found), ""]
     rounds = report["rounds"]
@@ -245,10 +240,9 @@ def measure(name: str, folder: Path, more: Others, rounds: int, resamples: int) 
     readings = {split: exits.read(model, tokenizer, texts[split], labels[split]) for split in SPLITS}
     dev = readings["development"]
     rules = [exits.compare(dev, share * dev.layers[-1]) for share in SHARES]
-    scores = dev.scores()
-    ours = [rule for rule in scores if not rule.startswith("oracle")]
+    ours = [rule for rule in rules[0] if not rule.startswith("oracle")]
     rule = max(ours, key=lambda each: sum(values[each] for values in rules))
-    systems = systems_of(dev, readings["test"], scores, rule)
+    systems = systems_of(dev, readings["test"])
     found: dict[str, Any] = {
         "rules": rules,
         "rule": rule,
@@ -267,7 +261,7 @@ def measure(name: str, folder: Path, more: Others, rounds: int, resamples: int) 
             values = agreement(predictions, labels[split])
             gap = {"mean": values["mean r"] - mean_r(full, labels[split]), "low": float(low), "high": float(high)}
             found[split][other] = {**values, "layers": scorer.config.num_hidden_layers, "to full": gap}
-    found["times"] = time_systems(model, tokenizer, systems, rule, texts["development"], rounds, more)
+    found["times"] = time_systems(model, tokenizer, systems, texts["development"], rounds, more)
     print(name, "measured", flush=True)
     return found
 

@@ -188,8 +188,10 @@ def test_rinse_learns_what_reading_on_gains() -> None:
     model = deep_model(uncertainty_weight=0.0, exit_weight=1.0, deep_supervision=0.0)
     batch, labels = padded(tokens(), "right", 9, 0), torch.rand(4, 3)
     with torch.no_grad():
-        errors = (model(**batch).pad_trajectory - labels[:, None]).square().sum(-1)
-    gained = errors - errors[:, -1:]
+        model.liminal.head.exit_head.weight.zero_()
+        model.liminal.head.pad_head[-1].weight.mul_(10)
+        answers = model(**batch).pad_trajectory
+    gained = (answers - answers[:, -1:]).square().sum(-1)
     model.requires_grad_(False)
     head = model.liminal.head
     learned = [*head.rinse.requires_grad_(True).parameters(), *head.exit_head.requires_grad_(True).parameters()]
@@ -200,7 +202,7 @@ def test_rinse_learns_what_reading_on_gains() -> None:
         optimizer.step()
     with torch.no_grad():
         gains = model(**batch).gains
-    assert float((gains - gained)[:, :-1].abs().max()) < 0.1 < float(gained.abs().max())
+    assert float(torch.corrcoef(torch.stack([gains.flatten(), gained.flatten()]))[0, 1]) > 0.95
     assert torch.equal(gains[:, -1], torch.zeros(4))
 
 

@@ -62,7 +62,8 @@ class HeadOutput(ModelOutput):
             head's own units, standard deviations of the labels where `z_scored`, else label units.
         memory (`ConversationMemory`): the conversation after this turn.
         gains (`torch.FloatTensor` of shape `(batch, K)`): what is expected of reading on to the end after each step:
-            the fall of the squared error summed over the targets, in the head's own units.
+            the square of how far the answer will move, summed over the targets, in the head's own units. It is the
+            expected fall of the squared error where deeper answers are right on average.
         depth (`torch.LongTensor` of shape `(batch,)`): after how many steps reading has stopped, with `exit_threshold`
             in the config; what belongs to later steps repeats that step.
     """

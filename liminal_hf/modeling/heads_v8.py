@@ -42,9 +42,9 @@ class LiminalV8(RecursiveHead):
 
     `pad_trajectory[:, k]` is the answer after that many layers, and `log_variance` and `confidences` (which follow from
     it) are of that answer. RINSE reads z, pad, its last change, the variance and the attention, without their gradient,
-    and says in `gains` what reading on to the end would gain: the fall of the squared error, summed over the targets.
-    Where that is below the config's `exit_threshold`, a text is not read any further. A model without an encoder has no
-    layers, so each step sees the same.
+    and says in `gains` what reading on to the end would gain (see `HeadOutput`). Where that is below the config's
+    `exit_threshold`, a text is not read any further. A model without an encoder has no layers, so each step sees the
+    same.
 
     Example:
         >>> config = LiminalConfig(pooled_size=8, latent_size=16, head="v8", num_outer_steps=2)

@@ -153,8 +153,9 @@ def training_loss(
        `supervises_spread`, the mean of that of all its answers.
     3. For a head that `trains_confidences`: the squared difference of each step's confidence from exp(-|error|) of that
        step (mean of the targets, in the head's own units), times `confidence_weight`.
-    4. For a head with `gains`: the squared difference of each from what reading on to the last step really gains, the
-       fall of the squared error summed over the targets, times `exit_weight`.
+    4. For a head with `gains`: the squared difference of each from the square of how far reading on to the last step
+       moves the answer, summed over the targets, times `exit_weight`. Where deeper answers are right on average, that
+       is the expected fall of the squared error; the fall on single labels is mostly their noise.
 
     With `loss="gaussian_nll"` the likelihood counts once, in 1, and 2 adds nothing. Each step's answer is measured with
     its own variance; a head that gives the variance of its last answer alone is trained on the last answer alone.
@@ -206,7 +207,7 @@ def training_loss(
         misfit = (output.confidences[..., None] - closeness).square().mean(1)
         loss = loss + config.confidence_weight * _mean(misfit, mask, num_items)
     if output.gains is not None and count > 1 and config.exit_weight > 0:
-        errors = ((steps.detach() - targets[:, None]).square() * mask[:, None]).sum(-1)  # (batch, K)
-        misfit = (output.gains - (errors - errors[:, -1:])).square()[:, :-1].mean(1, keepdim=True)
+        moved = (((steps[:, :-1] - steps[:, -1:]).detach().square()) * mask[:, None]).sum(-1)  # (batch, K - 1)
+        misfit = (output.gains[:, :-1] - moved).square().mean(1, keepdim=True)
         loss = loss + config.exit_weight * _mean(misfit.expand_as(mask), mask, num_items)
     return loss

@@ -55,6 +55,12 @@ class Reading:
             found: Array = np.linalg.norm((self.answers - before) / self.label_std, axis=-1)
         return found
 
+    @property
+    def movements(self) -> Array:
+        """`(rows, K)`: the square of how far reading on to the end moves the answer, as `gains` are meant to say."""
+        found: Array = (((self.answers - self.answers[:, -1:]) / self.label_std) ** 2).sum(-1)
+        return found
+
     def at(self, depths: Depths) -> Array:
         """The answers of texts that are read so many steps, `(rows, T)`."""
         return self.answers[np.arange(len(depths)), depths - 1]
@@ -72,7 +78,8 @@ class Reading:
             "change from the step before": changes,
             "patience: two small changes in a row": calm,
             "uncertainty": self.spreads.mean(-1),
-            "oracle: true gain": self.errors - self.errors[:, -1:],
+            "oracle: how far the answer will move": self.movements,
+            "oracle: fall of the error": self.errors - self.errors[:, -1:],
         }
 
 
