@@ -186,7 +186,7 @@ class Inputs:
     tokenizer: PreTrainedTokenizerBase
     soft_targets: Path  # the file that keeps the teachers' predictions
     data_dir: str | Path | None = None
-    held_out: np.ndarray | None = None  # (rows of train,), whether only a phase with `trainable: exit` learns from it
+    held_out: np.ndarray | None = None  # (rows of train,), whether only a phase with `trainable: exit` sees it
     persons: ValidationPersons | None = None  # of the validation split; no phase reads them
     _prepared: dict[str, DatasetDict] = field(default_factory=dict)
 
@@ -210,7 +210,7 @@ class Inputs:
         """The training split as the phase learns it: with soft targets where the recipe names teachers."""
         rows, distill = self.for_phase(model, phase)["train"], self.recipe.distill
         is_exit = phase.trainable == "exit"
-        chosen = np.ones(len(rows), dtype=bool) if self.held_out is None else self.held_out == is_exit
+        chosen = np.ones(len(rows), dtype=bool) if self.held_out is None or is_exit else ~self.held_out
         if distill is not None and (is_exit or phase.trainable == "uncertainty"):
             chosen &= (np.asarray(self.splits["train"]["labels"][:]) != MISSING_LABEL).any(axis=1)
             return rows.select(np.flatnonzero(chosen))
@@ -249,8 +249,8 @@ def run_inputs(
         splits = splits.select_columns(["text", "labels"])
     if recipe.distill is not None:
         splits["train"] = add_unlabelled(splits["train"], recipe.distill, data_dir, recipe.targets)
-    shares = [phase.hold_out for phase in recipe.phases if phase.trainable == "exit"]
-    held_out = held_out_texts(splits["train"]["text"][:], max(shares)) if shares else None
+    share = max(phase.hold_out for phase in recipe.phases)
+    held_out = held_out_texts(splits["train"]["text"][:], share) if share else None
     return Inputs(recipe, splits, tokenizer, soft_targets, data_dir, held_out, persons)
 
 
@@ -267,8 +267,8 @@ def held_out_texts(texts: Sequence[str], share: float) -> np.ndarray:
     found = np.array([int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) < share * 16**8 for text in texts])
     if found.all() or not found.any():
         raise LiminalError(
-            f"`trainable: exit` holds out a share of {share:g} of the training texts, and of these {len(found)} texts "
-            f"that is {'all' if found.all() else 'none'}. Give more texts, or leave the phase out."
+            f"hold_out is a share of {share:g} of the training texts, and of these {len(found)} texts that is "
+            f"{'all' if found.all() else 'none'}. Give more texts, or leave hold_out out."
         )
     return found
 

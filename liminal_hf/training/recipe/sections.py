@@ -91,8 +91,8 @@ class Phase(Section):
     """head (the encoder is frozen), all, lora (low-rank adapters on the encoder, and the head), uncertainty (the
     readout of the uncertainty alone, from the labels alone; no prediction changes), or exit (of the head v8, what it
     expects to gain by reading on; no prediction changes)."""
-    hold_out: float = Field(default=0.15, gt=0, lt=1)
-    """With `trainable: exit`, the share of the training texts that this phase learns from and the others do not see."""
+    hold_out: float = Field(default=0.0, ge=0, lt=1)
+    """With `trainable: exit`, the share of the training texts that this phase alone sees."""
     cache: bool = False
     """Run the frozen encoder once and keep its pooled states on disk."""
     ema_decay: float | None = Field(default=None, ge=0, lt=1)
