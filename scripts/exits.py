@@ -3,7 +3,7 @@
 Requires liminal_hf with the extras `benchmark`, `onnx` and `plot`, EmoBank (`LIMINAL_DATA_DIR`), and finished runs:
 
     liminal train hub_configs/minilm-emobank-depth.yaml -o runs/minilm-emobank-depth-0
-    liminal train hub_configs/mpnet-emobank-depth-lora.yaml -o runs/mpnet-emobank-depth-lora-0
+    liminal train hub_configs/mpnet-emobank-depth.yaml -o runs/mpnet-emobank-depth-0
     liminal train hub_configs/minilm3-emobank-finetuned.yaml -o runs/minilm3-emobank-finetuned-0
     python scripts/exits.py
 
@@ -41,7 +41,7 @@ from liminal_hf.scoring import Scorer
 from liminal_hf.scoring.scorer import load
 from liminal_hf.training.run_folder import hardware
 
-MODELS = {"MiniLM": "minilm-emobank-depth-0", "mpnet": "mpnet-emobank-depth-lora-0"}
+MODELS = {"MiniLM": "minilm-emobank-depth-0", "mpnet": "mpnet-emobank-depth-0"}
 STUDENT = "minilm3-emobank-finetuned-0"
 SPLITS = {"development": "validation", "test": "test"}
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)  # of the layers, at the five thresholds
