@@ -137,6 +137,7 @@ def config(**changes: Any) -> LiminalConfig:
         encoder_name_or_path="sentence-transformers/all-MiniLM-L6-v2",
         encoder_revision="1110a24",
         pooled_layers="all",
+        num_outer_steps=5,
         uncertainty_scale=[1.1, 1.2, 1.3],
         prediction_quantiles=[[0.0, 1.0]] * 3,
         **changes,
@@ -322,3 +323,16 @@ def test_a_plugin_is_named_with_its_distribution(tmp_path: Path, monkeypatch: py
     calm = LiminalConfig(pooled_size=8, head="calm")
     assert plugins(calm) == [("head", "calm", "calm-head==1.2")]
     assert '- head `calm`: `pip install "calm-head==1.2"`' in build_card(calm).content
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"head": "v7"}, "A head with a single step on top of"),
+        ({"head": "v7", "num_outer_steps": 5}, "A recursive head refines its answer 5 times on top of"),
+        ({"head": "v8"}, "in 6 steps of depth, with an answer after each."),
+        ({"head": "v8", "exit_threshold": 0.1}, "an answer after each; a text is read no further where little"),
+    ],
+)
+def test_the_card_says_what_the_head_does(fields: dict[str, Any], said: str) -> None:
+    assert said in str(build_card(LiminalConfig(encoder_name_or_path="microsoft/x", **fields)))
