@@ -10,6 +10,7 @@ import csv
 import functools
 import http.server
 import io
+import json
 import os
 import random
 import shutil
@@ -304,6 +305,40 @@ def test_tables_of_every_kind_are_read_and_nothing_runs(page: Any) -> None:
 # ---- the page ----
 
 
+def test_the_browser_itself_forbids_to_send_anything_elsewhere(page: Any, tmp_path: Path) -> None:
+    with served(tmp_path) as elsewhere:
+        tab = page.context.browser.new_page()
+        tab.goto(page.url, wait_until="domcontentloaded")
+        tried = tab.evaluate(
+            """async (address) => {
+                const refused = [];
+                document.addEventListener("securitypolicyviolation", (event) => refused.push(event.effectiveDirective));
+                const sent = await fetch(address, { mode: "no-cors" }).then(() => true, () => false);
+                navigator.sendBeacon(address, "x");
+                new Image().src = address;
+                await new Promise((done) => setTimeout(done, 200));
+                return [sent, [...new Set(refused)].sort()];
+            }""",
+            elsewhere,
+        )
+        tab.close()
+    assert tried == [False, ["connect-src", "img-src"]]
+
+
+def test_screen_readers_have_a_name_for_everything(page: Any) -> None:
+    roles = ("button", "textbox", "combobox", "tab", "tablist", "tabpanel", "progressbar", "region", "img", "link")
+    seen = set()
+    for tab in ("One text", "A long text", "A table"):
+        page.get_by_role("tab", name=tab).click()
+        for line in page.locator("body").aria_snapshot().splitlines():
+            role = line.strip().removeprefix("- ").split(" ")[0].rstrip(":")
+            if role in roles:
+                seen.add(role)
+                assert '"' in line, line
+    assert seen >= {"button", "textbox", "combobox", "tab", "tabpanel"}
+    assert page.locator("html").get_attribute("lang") == "en" and page.get_by_role("heading", level=1).count() == 1
+
+
 def test_one_text_by_keyboard_alone(page: Any, scorer: Scorer) -> None:
     text = "The food was not good, but I loved the kind waiter."
     row = scorer.score([text]).to_pylist()[0]
@@ -421,3 +456,16 @@ def test_it_fits_a_phone_and_can_be_read_in_the_dark(page: Any, scheme: str) -> 
     assert len(contrasts) > 10 and min(contrasts)[0] >= 4.5, min(contrasts)
     page.set_viewport_size({"width": 1200, "height": 844})
     page.emulate_media(color_scheme="light")
+
+
+def test_the_published_table_is_that_of_its_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripts = Path(__file__).parents[1] / "scripts"
+    monkeypatch.syspath_prepend(scripts)
+    import static_page
+
+    report = json.loads((scripts / "results" / "static_page.json").read_text(encoding="utf-8"))
+    assert static_page.markdown(report).strip() in (scripts / "results" / "static_page.md").read_text(encoding="utf-8")
+    # The targets.
+    assert report["bytes"]["all"] <= LARGEST and report["seconds"]["the page, first answer"] < 2
+    assert report["requests to other origins"] == 0 < report["requests"]
+    assert report["texts"] == TEXTS and report["differences"]["the page - the page's file"]["largest"] < 1e-3

@@ -52,7 +52,9 @@ def shrink(source: Path, target: Path) -> None:
     large = {
         tensor.name: tensor
         for tensor in graph.initializer
-        if len(tensor.dims) == 2 and np.prod(tensor.dims) >= _LEAST_NUMBERS
+        if tensor.data_type == onnx.TensorProto.FLOAT
+        and len(tensor.dims) == 2
+        and np.prod(tensor.dims) >= _LEAST_NUMBERS
     }
     uses = [name for one in graph.node for name in one.input]
     nodes: list[Any] = []

@@ -100,6 +100,7 @@ tabs.forEach((tab, index) => {
 let asked = 0;
 on("read", "reading", async () => {
   const mine = ++asked;
+  say("The model is ready.");
   byId("words").replaceChildren();
   const [row] = await ask("read", [[{ text: byId("text").value }]]);
   if (mine === asked) byId("reading").replaceChildren(...showReading(row, about, inWords));
@@ -107,7 +108,7 @@ on("read", "reading", async () => {
 on("why", "words", async () => {
   const [mine, text] = [++asked, byId("text").value];
   const found = await ask("explain", [text], (share) => say(`Leaving words out: ${percent(share)}`));
-  say("The model is ready.");
+  say("The effect of each word is below.");
   if (mine === asked) byId("words").replaceChildren(...showWords(text, found, about));
 });
 byId("text").addEventListener("keydown", (event) => {
@@ -142,7 +143,7 @@ on("follow", "course", async () => {
   if (!windows.length) throw new Error("The text is empty. Give at least one word.");
   const texts = windows.map(({ sentence }) => ({ text: sentence }));
   const rows = await readAll(texts, (share) => say(`Reading: ${percent(share)}`));
-  say("The model is ready.");
+  say(`${rows.length} ${rows.length === 1 ? "sentence is" : "sentences are"} read.`);
   const lengths = windows.map(({ start, end }) => end - start);
   const all = describe(whole(lengths, rows.map(({ answer }) => answer), about), about);
   const cells = windows.map(({ start, end, sentence }) => ({ cells: [String(start), String(end), sentence] }));
@@ -188,7 +189,7 @@ on("score", "summary", async () => {
       },
       () => stopped || table !== read,
     );
-    say("The model is ready.");
+    say(rows.length < texts.length ? "Stopped." : "The table is read.");
     if (table !== read) return;
     while (rows.length < texts.length) rows.push(describe(null, about, { error: "not read: it was stopped" }));
     answers = rows;
