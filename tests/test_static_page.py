@@ -142,6 +142,8 @@ def test_another_runtime_is_refused(refused: Callable[..., str], tmp_path: Path)
     said = refused("demo", "--static", tmp_path / "site", "--runtime", tmp_path / "package")
     assert "another sha256" in said and "ort.wasm.min.mjs" in said and not (tmp_path / "site").exists()
     assert "not an empty folder" in refused("demo", "--static", tmp_path)
+    assert "--runtime goes with --static" in refused("demo", "--runtime", tmp_path)
+    assert "leave --export" in refused("demo", "--static", tmp_path / "site", "--port", "7000")
 
 
 def test_a_tokenizer_that_the_page_lacks_is_refused() -> None:
@@ -300,6 +302,22 @@ def test_tables_of_every_kind_are_read_and_nothing_runs(page: Any) -> None:
         cells,
     )
     assert guarded == [harmless(cell) for cell in cells]
+
+
+def test_a_reading_that_is_stopped_keeps_every_row(page: Any) -> None:
+    page.get_by_role("tab", name="A table").click()
+    lines = "".join(f"{index},A long day in {index} offices.\n" for index in range(400))
+    file = {"name": "a.csv", "mimeType": "text/csv", "buffer": f"id,said\n{lines}".encode()}
+    page.get_by_label("Table", exact=True).set_input_files(file)
+    page.get_by_role("button", name="Read the table").click()
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("button", name="Download predictions.csv").wait_for()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download predictions.csv").click()
+    rows = rows_of(Path(download.value.path()).read_bytes())
+    unread = [row for row in rows if row["error"]]
+    assert len(rows) == 400 and unread and {row["error"] for row in unread} == {"not read: it was stopped"}
+    assert all(row["pleasure"] for row in rows if not row["error"])
 
 
 # ---- the page ----

@@ -211,7 +211,11 @@ def demo(
     ] = None,
 ) -> None:
     """Show a page: a conversation turn by turn, one text step by step, a CSV in and out."""
+    if runtime is not None and static is None:
+        raise LiminalError("--runtime goes with --static FOLDER.")
     if static is not None:
+        if export is not None or host is not None or port is not None:
+            raise LiminalError("--static writes a folder and shows nothing: leave --export, --host and --port out.")
         from .. import DEFAULT_CHECKPOINT
         from ..demo.static_page import write_static
 

@@ -174,30 +174,27 @@ byId("file").addEventListener("change", async () => {
 });
 on("stop", "summary", () => (stopped = true));
 on("score", "summary", async () => {
-  const read = table;
-  const texts = read.rows.map(({ cells, error }) => ({ text: cells[byId("column").value], error }));
+  const column = Number(byId("column").value);
+  const texts = table.rows.map(({ cells, error }) => ({ text: cells[column], error }));
+  const busy = (isBusy) => {
+    for (const id of ["file", "column", "score"]) byId(id).disabled = isBusy;
+    for (const id of ["stop", "share"]) byId(id).hidden = !isBusy;
+  };
+  const show = (share) => {
+    byId("share").value = share;
+    say(`Reading: ${percent(share)}`);
+  };
   stopped = false;
   byId("save-table").hidden = true;
-  byId("score").disabled = true;
-  byId("stop").hidden = byId("share").hidden = false;
+  busy(true);
   try {
-    const rows = await readAll(
-      texts,
-      (share) => {
-        byId("share").value = share;
-        say(`Reading: ${percent(share)}`);
-      },
-      () => stopped || table !== read,
-    );
-    say(rows.length < texts.length ? "Stopped." : "The table is read.");
-    if (table !== read) return;
-    while (rows.length < texts.length) rows.push(describe(null, about, { error: "not read: it was stopped" }));
-    answers = rows;
-    byId("summary").replaceChildren(...showTable(read, rows, Number(byId("column").value), about, inWords));
+    answers = await readAll(texts, show, () => stopped);
+    say(stopped ? "Stopped." : "The table is read.");
+    while (answers.length < texts.length) answers.push(describe(null, about, { error: "not read: it was stopped" }));
+    byId("summary").replaceChildren(...showTable(table, answers, column, about, inWords));
     byId("save-table").hidden = false;
   } finally {
-    byId("score").disabled = table === undefined;
-    byId("stop").hidden = byId("share").hidden = true;
+    busy(false);
   }
 });
 on("save-table", "summary", () => save("predictions.csv", writeTable(table, answers, about)));
