@@ -1,11 +1,10 @@
-"""LIMINAL on top of any encoder: the base model, the model with a loss, and their outputs.
+"""LIMINAL on top of any encoder: the base model, and the model with a loss.
 
 Requires torch and transformers. Tokens go through the encoder, the pooler and the head; the labels meet the
 prediction only in the loss.
 """
 
 import inspect
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,59 +32,13 @@ from .heads_v7 import LiminalV7 as LiminalV7
 from .heads_v8 import LiminalV8 as LiminalV8
 from .losses import LOSSES, training_loss
 from .memory import ConversationMemory
+from .outputs import LiminalModelOutput, LiminalPADOutput
 from .padding import checked_mask, justified_index, justify, restore_outputs
 from .persons import PersonMemory, person_turn
 from .pooling import LayerPooler
 
 # What `LiminalForPADRegression` keeps to itself; `model.liminal` gives it.
 _ONLY_OF_THE_BASE_MODEL = ("answer", "latent", "log_variance", "last_hidden_state")
-
-
-@dataclass
-class LiminalModelOutput(HeadOutput):
-    """Output of `LiminalModel`: the fields of `HeadOutput`, and what the encoder gave.
-
-    Args:
-        in_domain (`torch.FloatTensor` of shape `(batch,)`): how likely the text is one like the training texts, 0..1;
-            with `domain_gauge` in the config.
-        last_hidden_state (`torch.FloatTensor` of shape `(batch, length, hidden)`): the encoder's last layer.
-        hidden_states, attentions (`tuple[torch.FloatTensor]`): the encoder's, when asked for.
-    """
-
-    in_domain: Tensor | None = None
-    last_hidden_state: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
-
-
-@dataclass
-class _Prediction(ModelOutput):
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-
-
-# Fields of the last base come first: callers of transformers expect the loss and the logits there.
-@dataclass
-class LiminalPADOutput(LiminalModelOutput, _Prediction):
-    """Output of `LiminalForPADRegression`.
-
-    It has the fields of `LiminalModelOutput`, of which `answer`, `latent`, `log_variance` and `last_hidden_state` stay
-    None.
-
-    Args:
-        loss (`torch.FloatTensor` of shape `()`): when labels were given.
-        logits (`torch.FloatTensor` of shape `(batch, T)`): the targets in label units, not clamped.
-        uncertainty (`torch.FloatTensor` of shape `(batch, T)`): standard deviation of `logits`, in label units; with
-            `in_domain` it grows outside the domain, see `domain.widened`.
-        adjusted, adjusted_uncertainty (`torch.FloatTensor` of shape `(batch, T)`): both for the person, with `person`.
-        person (`PersonMemory` of `batch` rows): the state after this turn; what the person says of it goes to its
-            `rate(logits, rating)`.
-    """
-
-    uncertainty: Tensor | None = None
-    adjusted: Tensor | None = None
-    adjusted_uncertainty: Tensor | None = None
-    person: PersonMemory | None = None
 
 
 class LiminalPreTrainedModel(CheckpointedModel):
