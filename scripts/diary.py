@@ -12,6 +12,7 @@ entries and half have none, as in the test part. Nothing that is trained here sh
 
 import argparse
 import itertools
+import json
 import logging
 import sys
 from pathlib import Path
@@ -19,9 +20,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from research import diary as task
-from research.diary import ENCODERS, TARGETS, Diary
+from research import diary_learned as learned
+from research.diary import ENCODERS, FOLDS, TARGETS, Diary, Mask, adjusted, only, splits
 from research.report import RESAMPLES, Array, add_folders, interval, line, number, resample_counts, rounded, save
 
 from liminal_hf import PersonMemory, PersonPrior, fit_person_prior
@@ -47,7 +48,6 @@ SETTINGS: tuple[tuple[float | None, float, float, float], ...] = (
 WIDTHS = tuple(dict.fromkeys(setting[0] for setting in SETTINGS))
 SHRINKAGE = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 HEAD = "the shipped head"
-FOLDS = 3
 BOTH = "**text and person: ratings in train**"
 OURS = {
     "subtask2a": "**2A, next change: the person's shrunk level minus the last value**",
@@ -58,22 +58,6 @@ BASELINE = {
     "subtask2b": "2B, change of disposition: minus the mean so far",
 }
 FIGURES = ("composite", "within", "between", "flat")
-Mask = NDArray[np.bool_]
-
-
-def splits(persons: NDArray[np.int64], turns: NDArray[np.int64], seed: int) -> list[Mask]:
-    """Rows to test on, per fold: all of some persons, and the later half of as many others, as in the official one."""
-    draw = np.random.default_rng(seed)
-    order = draw.permutation(np.unique(persons))
-    tests = []
-    for fold in range(FOLDS):
-        test = np.zeros(len(persons), dtype=bool)
-        for place, person in enumerate(draw.permutation(order[fold::FOLDS])):
-            rows = np.flatnonzero(persons == person)
-            rows = rows[np.argsort(turns[rows], kind="stable")]
-            test[rows[(len(rows) + 1) // 2 :] if place % 2 == 0 and len(rows) > 1 else rows] = True
-        tests.append(test)
-    return tests
 
 
 def prior_of(mixed: task.Mixed) -> PersonPrior:
@@ -88,23 +72,6 @@ def prior_of(mixed: task.Mixed) -> PersonPrior:
         deviation=zero,
         persistence=zero,
     )
-
-
-def adjusted(predictions: Array, ratings: Array, persons: NDArray[np.int64], days: Array, prior: PersonPrior) -> Array:
-    """Each entry as `PersonMemory` adjusts it, before its own rating (NaN: none) is observed; rows in order of time."""
-    answers = np.empty_like(predictions)
-    for person in np.unique(persons):
-        memory = PersonMemory.empty(1, len(TARGETS))
-        for row in np.flatnonzero(persons == person):
-            prediction = torch.as_tensor(predictions[row : row + 1])
-            answers[row] = memory.adjust(prediction, prior)[0].numpy()
-            memory = memory.observe(prediction, torch.as_tensor(ratings[row : row + 1]), float(days[row]))
-    return answers
-
-
-def only(ratings: Array, rated: Mask) -> Array:
-    """The ratings of some rows, NaN for the others."""
-    return np.where(rated[:, None], ratings, np.nan)
 
 
 Kernels = dict[str, dict[float | None, Array]]
@@ -345,6 +312,21 @@ def both(values: list[float]) -> str:
     return " / ".join(number(value) for value in values)
 
 
+def competition(report: dict[str, Any]) -> list[str]:
+    """The candidates by cross-validation inside train, and the test of the chosen one where it is another."""
+    heads = ["inside train, by cross-validation", "composite r V / A", "mean", "against the closed form (seeds)"]
+    lines = ["", line(heads), line(["---"] * len(heads))]
+    for name, entry in report["cv"].items():
+        mean, deviation = entry["against closed"]
+        gap = "" if name == learned.CLOSED else f"{number(mean, sign=True)} (SD {number(deviation)})"
+        shown = f"**{name}**" if name == report["name"] else name
+        lines.append(line([shown, both(entry["composite"]), number(entry["mean"]), gap]))
+    if "test" in report:
+        entry = report["test"]
+        lines += ["", f"On test, the chosen one: {both(entry['composite'])}, {interval(entry['mean'], sign=False)}."]
+    return lines
+
+
 def markdown(report: dict[str, Any]) -> str:
     """The report for people."""
     heads = ["subtask 1", *(f"{name} r V / A" for name in FIGURES), "mean composite, 95% over persons", "against text"]
@@ -354,8 +336,14 @@ def markdown(report: dict[str, Any]) -> str:
         lines.append(
             line([name, *(both(entry[figure]) for figure in FIGURES), interval(entry["mean"], sign=False), gap])
         )
+    for name, entry in report["product"].items():
+        gap = interval(entry["against text"])
+        lines.append(
+            line([name, *(both(entry[figure]) for figure in FIGURES), interval(entry["mean"], sign=False), gap])
+        )
     for name, values in PUBLISHED["subtask1"].items():
         lines.append(line([f"published: {name}", both(values), "", "", "", number(float(np.mean(values))), ""]))
+    lines += competition(report["learned"])
     heads = ["forecasts", "r V / A", "mean, 95% over persons"]
     lines += ["", line(heads), line(["---"] * len(heads))]
     for name in OURS:
@@ -399,6 +387,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data-dir", type=Path, help="the folder above diary/")
     parser.add_argument("--encoders", default="mpnet,minilm", help="the first, and the first two together")
     parser.add_argument("--seeds", type=int, default=5, help="partitions of the persons (%(default)s)")
+    parser.add_argument("--chosen", type=Path, help="diary.json of an earlier run, whose choice is taken over")
     add_folders(parser, "runs/evidence")
     given = parser.parse_args(arguments)
     data = task.load_diary(given.data_dir)
@@ -408,12 +397,15 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--encoders takes {', '.join(ENCODERS)}; got {unknown[0]!r}")
     texts = data.rows["text"].tolist()
     kernels: Kernels = {}
+    states = {name: task.states_of(texts, name) for name in names}
+    earlier = json.loads(given.chosen.read_text(encoding="utf-8")) if given.chosen else {}
     for name in names:
-        states = task.states_of(texts, name)
-        kernels[name] = task.kernels(states, train, WIDTHS)
-        if name == names[0] and (answers := task.head_answers(states, name)) is not None:
+        if earlier and not any(name in one["encoders"] for one in earlier["chosen"]):
+            continue
+        kernels[name] = task.kernels(states[name], train, WIDTHS)
+        if name == names[0] and (answers := task.head_answers(states[name], name)) is not None:
             kernels[HEAD] = task.kernels(answers, train, [None])
-    chosen, tried = choose(kernels, data, train, given.seeds)
+    chosen, tried = (earlier["chosen"], earlier["tried"]) if earlier else choose(kernels, data, train, given.seeds)
     mixed = fitted(kernels, data, train, chosen)
     systems, forecasts = systems_of(mixed, data, train), forecast(data, train)
     ours = systems[BOTH]
@@ -423,6 +415,19 @@ def main(arguments: list[str] | None = None) -> int:
     people = {"user_id": data.forecasts["user_id"]}
     for name, prefix in {"subtask2a": "state_change_", "subtask2b": "dispo_change_"}.items():
         write_submission(given.output / f"{name}.csv", people, prefix, forecasts[name].pop("predictions"))
+    product = measured({"text alone": mixed.text, **learned.product(states, data, train)}, data, ~train)
+    del product["text alone"]
+    compared = learned.compete(
+        [text_kernel(kernels, one) for one in chosen],
+        [one["between"] for one in chosen],
+        states,
+        data,
+        train,
+        given.seeds,
+    )
+    if "answers" in compared:
+        best = {"text alone": mixed.text, "chosen": compared.pop("answers")}
+        compared["test"] = measured(best, data, ~train)["chosen"]
     found = measured(systems, data, ~train)
     reached = {name: forecasts[name]["systems"][OURS[name]]["mean"]["mean"] for name in forecasts}
     report = rounded(
@@ -434,6 +439,8 @@ def main(arguments: list[str] | None = None) -> int:
             "chosen": chosen,
             "tried": tried,
             "subtask1": found,
+            "product": product,
+            "learned": compared,
             **forecasts,
             "intervals": intervals(data, train),
             "reached": {"subtask1": found[BOTH]["mean"]["mean"], **reached},

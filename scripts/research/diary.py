@@ -15,7 +15,7 @@ import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from liminal_hf import checkpoints
+from liminal_hf import PersonMemory, PersonPrior, checkpoints
 from liminal_hf.data.pooled_cache import pooled_dataset
 from liminal_hf.io import require_file
 from liminal_hf.modeling.encoders import load_tokenizer
@@ -31,6 +31,8 @@ ENCODERS = {
 }
 # Shipped checkpoints whose encoder is the frozen one.
 HEADS = {"mpnet": "mpnet"}
+FOLDS = 3
+Mask = NDArray[np.bool_]
 _LONGEST = 256  # tokens; the longest entry has fewer
 
 
@@ -156,6 +158,38 @@ def fit_mixed(
         left_out[rows] = known[rows] - np.linalg.solve(inverse[np.ix_(rows, rows)], weights[rows])
     noise = ((known - mean) * weights).sum(axis=0) / len(inside)
     return Mixed(mean + texts[:, inside] @ weights, left_out, noise, noise * between)
+
+
+def splits(persons: NDArray[np.int64], turns: NDArray[np.int64], seed: int) -> list[Mask]:
+    """Rows to test on, per fold: all of some persons, and the later half of as many others, as in the official one."""
+    draw = np.random.default_rng(seed)
+    order = draw.permutation(np.unique(persons))
+    tests = []
+    for fold in range(FOLDS):
+        test = np.zeros(len(persons), dtype=bool)
+        for place, person in enumerate(draw.permutation(order[fold::FOLDS])):
+            rows = np.flatnonzero(persons == person)
+            rows = rows[np.argsort(turns[rows], kind="stable")]
+            test[rows[(len(rows) + 1) // 2 :] if place % 2 == 0 and len(rows) > 1 else rows] = True
+        tests.append(test)
+    return tests
+
+
+def adjusted(predictions: Array, ratings: Array, persons: NDArray[np.int64], days: Array, prior: PersonPrior) -> Array:
+    """Each entry as `PersonMemory` adjusts it, before its own rating (NaN: none) is observed; rows in order of time."""
+    answers = np.empty_like(predictions)
+    for person in np.unique(persons):
+        memory = PersonMemory.empty(1, len(TARGETS))
+        for row in np.flatnonzero(persons == person):
+            prediction = torch.as_tensor(predictions[row : row + 1])
+            answers[row] = memory.adjust(prediction, prior)[0].numpy()
+            memory = memory.observe(prediction, torch.as_tensor(ratings[row : row + 1]), float(days[row]))
+    return answers
+
+
+def only(ratings: Array, rated: Mask) -> Array:
+    """The ratings of some rows, NaN for the others."""
+    return np.where(rated[:, None], ratings, np.nan)
 
 
 def composite(within: Any, between: Any) -> Any:
