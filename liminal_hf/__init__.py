@@ -9,7 +9,9 @@ from .auto import register
 
 if TYPE_CHECKING:
     from .adapters import lora_config as lora_config
+    from .data.loaders import create_dataloaders as create_dataloaders
     from .emotion_words import emotion_pad as emotion_pad
+    from .encoding import create_embedder as create_embedder
     from .encoding import encode as encode
     from .explaining import explain as explain
     from .export.hub import push as push
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from .modeling.pipeline_liminal import octant as octant
     from .modeling.pooling import POOLERS as POOLERS
     from .reporting import report as report
+    from .rewards import PADReward as PADReward
     from .scoring.affect_memory import AffectMemory as AffectMemory
     from .scoring.cascade import Cascade as Cascade
     from .timelines import timeline as timeline
@@ -48,6 +51,8 @@ _PUBLIC = {
     "AffectMemory": "scoring.affect_memory",
     "Cascade": "scoring.cascade",
     "emotion_pad": "emotion_words",
+    "create_dataloaders": "data.loaders",
+    "create_embedder": "encoding",
     "encode": "encoding",
     "explain": "explaining",
     "push": "export.hub",
@@ -65,6 +70,7 @@ _PUBLIC = {
     "PersonMemory": "modeling.persons",
     "PersonPrior": "modeling.person_prior",
     "fit_person_prior": "modeling.person_prior",
+    "PADReward": "rewards",
     "PADRegressionPipeline": "modeling.pipeline_liminal",
     "octant": "modeling.pipeline_liminal",
     "POOLERS": "modeling.pooling",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from liminal_hf import LiminalConfig, LiminalForPADRegression, encode
+from liminal_hf import LiminalConfig, LiminalForPADRegression, create_embedder, encode
 
 TEXTS = ["Good morning.", "No.", "A much longer text, so that the others have to be padded to its length.", "Yes!"]
 
@@ -50,3 +50,13 @@ def test_what_is_no_text_is_named(texts: list, hint: str) -> None:
 def test_an_encoder_that_is_not_there_is_named() -> None:
     with pytest.raises(OSError, match="nobody/nothing"):
         encode("x", "nobody/nothing")
+
+
+def test_an_embedder_reads_again_and_again(minilm: Path) -> None:
+    embed = create_embedder(str(minilm), pooled_layers="all", max_length=16)
+    assert embed.size == 7 * 384
+    for texts in (TEXTS, TEXTS[:1], "No."):
+        torch.testing.assert_close(embed(texts), encode(texts, str(minilm), pooled_layers="all", max_length=16))
+    assert embed([]).shape == (0, embed.size)
+    with pytest.raises(ValueError, match="Text 1"):
+        embed(["fine", None])

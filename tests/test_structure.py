@@ -40,6 +40,7 @@ ROOMS: dict[str, set[str]] = {
     "timelines": {"modeling", "data", "export", "figures"},
     "agents": {"modeling", "scoring"},
     "serving": {"modeling", "scoring"},
+    "rewards": {"modeling", "scoring"},
     "probing": {"modeling", "inference", "io", "metrics", "data", "figures"},
 }
 # The two ends: the face offers everything (lazily), the command line opens every room.

@@ -6,12 +6,14 @@ Requires datasets, pandas, torch and transformers.
 from .emobank import load_emobank
 from .goemotions import GOEMOTIONS_LABELS, load_goemotions
 from .labelled import cross_split_duplicates, load_table
+from .loaders import create_dataloaders
 from .pooled_cache import pooled_dataset
 from .tables import TableSettings, open_table, read_table, table_kind, write_table
 
 __all__ = [
     "GOEMOTIONS_LABELS",
     "TableSettings",
+    "create_dataloaders",
     "cross_split_duplicates",
     "load_emobank",
     "load_goemotions",
