@@ -54,7 +54,7 @@ class PADReward:
         least_words: int = 3,
         most_repeated: float = 0.4,
     ) -> None:
-        self.scorer = scorer if hasattr(scorer, "rows") else Scorer(scorer)
+        self.scorer = Scorer(scorer) if isinstance(scorer, str | os.PathLike) else scorer
         config = self.scorer.config
         pairs = zip(config.targets, config.trained_targets, strict=True)
         self.targets = [name for name, is_trained in pairs if is_trained]

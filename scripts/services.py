@@ -55,6 +55,7 @@ class Server:
     def __init__(self, *options: str) -> None:
         command = [sys.executable, "-m", "liminal_hf", "serve", "--port", "0", "--threads", "1", *options]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr
         found = None
         while not found:
             said = self.process.stderr.readline()
@@ -137,11 +138,8 @@ def loaded(server: Server, scorer: Scorer, texts: list[str], clients: int) -> di
             capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
     units = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
-    shares = dict(re.findall(r"(50|99)%\s+([\d.]+(?:us|ms|s|m))", out))
-    seconds = {
-        share: float(re.match(r"[\d.]+", value)[0]) * units[re.sub(r"[\d.]", "", value)]
-        for share, value in shares.items()
-    }
+    shares = re.findall(r"(50|99)%\s+([\d.]+)(us|ms|s|m)", out)
+    seconds = {share: float(value) * units[unit] for share, value, unit in shares}
 
     def count(pattern: str) -> int:
         return sum(int(number) for number in re.findall(pattern, out))
@@ -213,7 +211,8 @@ async def counted(server: Server) -> int:
     """How many texts were read so far."""
     async with httpx.AsyncClient(base_url=server.address) as watcher:
         page = (await watcher.get("/metrics")).text
-    return int(float(re.search(r"^liminal_batch_texts_sum (\S+)", page, re.MULTILINE)[1]))
+    (found,) = re.findall(r"^liminal_batch_texts_sum (\S+)", page, re.MULTILINE)
+    return int(float(found))
 
 
 def markdown(report: dict[str, Any]) -> str:
