@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from research.report import save
 from research.speed_items import BYTES, ITEMS, ONE_CORE, QUICK_ITEMS, READING, TWO_WORKERS, make_setting
 from research.timing import ROOT, Line
 from transformers.utils import logging as transformers_logging
@@ -146,9 +147,7 @@ def main(arguments: list[str] | None = None) -> None:
             }  # fmt: skip
             print(f"{name} ({time.perf_counter() - start:.0f} s)", *map(show, lines), sep="\n", flush=True)
             if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-                path.with_suffix(".md").write_text(markdown(results), encoding="utf-8")
+                save(path.parent, path.stem, results, markdown(results))
 
 
 if __name__ == "__main__":
