@@ -20,6 +20,8 @@ MAX_CHARACTERS, MAX_MESSAGES, MAX_NAME = 20_000, 200, 200
 # What costs an agent tokens and tells it nothing: see `PADRegressionPipeline` for the whole row.
 _LEFT_OUT = ("confidence", "percentile", "windows")
 _SECONDS_PER_HOUR = 3600
+# Clocks differ. A message from the far future (milliseconds, for example) would make all later ones too old.
+_AHEAD_SECONDS = 86_400
 _PLACES = 3
 
 Text = Annotated[str, Field(max_length=MAX_CHARACTERS, description="One text, English: a sentence, a post, a turn.")]
@@ -49,6 +51,8 @@ class _Tools:
             float | None, Field(description="When, seconds since 1970, not before their last message; none: now.")
         ] = None,
     ) -> dict[str, Any]:
+        if time is not None and not time <= clock.time() + _AHEAD_SECONDS:
+            raise LiminalError(f"A time is in seconds since 1970; {time:g} lies in the future. None is this moment.")
         if person is not None:
             return self.memory.add(person, text, time)
         if time is not None:

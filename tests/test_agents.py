@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,7 @@ def test_what_is_wrong_is_said_as_a_tools_error(asked: Callable[..., Any]) -> No
         ("read_text", {"text": "\U0001f600"}, "no token"),
         ("read_text", {"text": long}, f"at most {MAX_CHARACTERS}"),
         ("read_text", {"text": "Hi", "time": 3.0}, "person"),
+        ("read_text", {"text": "Hi", "person": "Ada", "time": 1000 * time.time()}, "lies in the future"),
         ("read_text", {"text": "Hi", "person": ""}, "at least 1"),
         ("read_text", {}, "required"),
         ("read_conversation", {"messages": []}, "at least 1"),

@@ -407,7 +407,11 @@ def test_evaluate_without_labels_says_what_r_to_expect(
     assert "--labels does not go" in refused("evaluate", checkpoint, "--unlabelled", *labelled)
     assert "--data TABLE" in refused("evaluate", checkpoint, "--unlabelled")
     path.write_text("id,text\n1,Only one\n", encoding="utf-8")
-    assert "two or more" in refused("evaluate", "minilm", "--unlabelled", "--data", path)
+    assert "one text that can be read; --unlabelled needs two or more" in refused(
+        "evaluate", "minilm", "--unlabelled", "--data", path
+    )
+    path.write_text("id,text\n1,\n2,\n", encoding="utf-8")
+    assert "no text that can be read" in refused("evaluate", "minilm", "--unlabelled", "--data", path)
 
 
 # ---- train, push, export, plot ----

@@ -109,10 +109,23 @@ def test_a_stream_goes_on_after_nonsense(client: TestClient) -> None:
             stream.send_text(text)
             answer = json.loads(stream.receive_text())
             assert list(answer) == ["error"] and answer["error"], text
+        stream.send_text(json.dumps(TURNS[0] | {"content": "a" * (MAX_CHARACTERS + 1)}))
+        assert "The message has 20,001 characters" in json.loads(stream.receive_text())["error"]
         stream.send_bytes(b"\x00\xff")
         assert "text frame" in json.loads(stream.receive_text())["error"]
         stream.send_text(json.dumps(TURNS[0]))
         assert json.loads(stream.receive_text())["turn"] == 0
+
+
+def test_half_a_character_in_a_name_comes_back_as_it_came(client: TestClient) -> None:
+    message = {"role": "user", "name": "\ud83d", "content": "Good morning."}
+    answer = client.post(
+        "/conversation", content=json.dumps({"messages": [message]}), headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == 200 and answer.json()["rows"][0]["speaker"] == "\ud83d"
+    with client.websocket_connect("/stream") as stream:
+        stream.send_text(json.dumps(message))
+        assert json.loads(stream.receive_text())["speaker"] == "\ud83d"
 
 
 # ---- limits ----
@@ -123,6 +136,8 @@ def test_a_stream_goes_on_after_nonsense(client: TestClient) -> None:
     [
         ("/predict", {"texts": ["a"] * (MAX_TEXTS + 1)}, 422, f"at most {MAX_TEXTS}"),
         ("/predict", {"texts": ["a", "a" * (MAX_CHARACTERS + 1)]}, 422, "Text 1 has 20,001 characters"),
+        ("/conversation", {"messages": [TURNS[0], TURNS[0] | {"content": "a" * 20_001}]}, 422, "Message 1 has 20,001"),
+        ("/conversation", {"messages": [TURNS[0] | {"content": [{"text": "a" * 9_999}] * 3}]}, 422, "has 29,997"),
         ("/predict", {"texts": "Good morning."}, 422, "list"),
         ("/predict", {"text": ["Good morning."]}, 422, "texts: Field required"),
         ("/predict", {"texts": ["a" * MAX_BYTES]}, 413, "1,000,000 bytes"),
@@ -224,13 +239,13 @@ def test_one_askers_fault_is_no_others() -> None:
         first = await asyncio.gather(
             batcher.ask([1, 2]), batcher.ask([3, -4]), batcher.ask([5]), return_exceptions=True
         )
-        crash = await asyncio.gather(batcher.ask([1313]), return_exceptions=True)
+        crash = await asyncio.gather(batcher.ask([1313]), batcher.ask([7]), return_exceptions=True)
         return first, crash, await batcher.ask([6]), batcher.waiting
 
     (first, crash, after, waiting), _ = with_batcher(scene)
     assert first[0] == [2, 4] and first[2] == [10] and isinstance(first[1], LiminalError) and "-4" in str(first[1])
-    # A fault of ours is an error for whoever asked, and the next ones are read.
-    assert isinstance(crash[0], KeyError) and after == [12] and waiting == 0
+    # A fault of ours is an error for whoever asked; those beside them and the next ones are read.
+    assert isinstance(crash[0], KeyError) and crash[1] == [14] and after == [12] and waiting == 0
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:

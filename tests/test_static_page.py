@@ -254,6 +254,22 @@ def test_tokens_sentences_and_words_are_python_s(page: Any, scorer: Scorer) -> N
             assert row["windows"] == [list(span) for span in windows(text, scorer.tokenizer, scorer.max_length)], text
 
 
+def test_sentences_of_a_very_long_text_are_python_s_and_take_seconds(scorer: Scorer, page: Any) -> None:
+    lines, words = "Yes.\n" * 200_000, "so it goes on and on " * 20_000
+    found = page.evaluate(
+        """async ([lines, words]) => {
+            const { Sentences } = await import("./sentences.js");
+            const about = await (await fetch("page.json")).json();
+            const sentences = new Sentences(about.sentences);
+            const start = performance.now();
+            const spans = sentences.fitting(words, sentences.split(words), (piece) => piece.length > 500);
+            return [sentences.split(lines).length, spans.length, performance.now() - start];
+        }""",
+        [lines, words],
+    )
+    assert found[0] == 200_000 and found[1] > 800 and found[2] < 20_000
+
+
 def test_tables_of_every_kind_are_read_and_nothing_runs(page: Any) -> None:
     rows = [
         ["id", "text", "n"],

@@ -36,6 +36,7 @@ def expect(checkpoint: str, data: str | None, options: dict[str, Any], as_json: 
         for text, error in zip(table.texts, table.errors, strict=True)
         if error is None and text_error(text) is None
     ]
+    _check_number(len(texts), data)
     model, tokenizer = load(checkpoint)
     answer = read(
         model, tokenizer, texts, batch_size=64, outputs=("logits", "uncertainty", "in_domain"),
@@ -47,8 +48,7 @@ def expect(checkpoint: str, data: str | None, options: dict[str, Any], as_json: 
             "train a head v7."
         )
     kept = ~answer["unreadable"]
-    if kept.sum() < 2:
-        raise LiminalError(f"{data} has {kept.sum()} texts that can be read; --unlabelled needs two or more.")
+    _check_number(int(kept.sum()), data)
     inside = float(answer["in_domain"][kept].mean()) if "in_domain" in answer else None
     promised = expected_pearson(answer["logits"][kept], answer["uncertainty"][kept])
     found: dict[str, dict[str, float]] = {}
@@ -77,3 +77,9 @@ def expect(checkpoint: str, data: str | None, options: dict[str, Any], as_json: 
         "raters. For labels that texts hardly show, such as a writer's own arousal, r lies below it. 200 labelled "
         "texts say more."
     )
+
+
+def _check_number(texts: int, data: str | None) -> None:
+    if texts < 2:
+        what = "one text" if texts else "no text"
+        raise LiminalError(f"{data} has {what} that can be read; --unlabelled needs two or more.")

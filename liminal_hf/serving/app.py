@@ -169,41 +169,38 @@ def _add_errors(app: Any) -> None:
     """Every error is `{"error": ...}`, with what to do."""
     from fastapi import Request
     from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import JSONResponse, Response
+    from fastapi.responses import Response
     from starlette.exceptions import HTTPException
 
     @app.exception_handler(RequestValidationError)
     async def not_valid(_: Request, error: Any) -> Response:
         problems = [f"{'.'.join(map(str, one['loc'][1:])) or 'the body'}: {one['msg']}" for one in error.errors()[:3]]
-        return JSONResponse({"error": "; ".join(problems)}, 422)
+        return _json({"error": "; ".join(problems)}, 422)
 
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: Any) -> Response:
-        return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+        return _json({"error": str(error.detail)}, error.status_code, error.headers)
 
     @app.exception_handler(LiminalError)
     async def for_people(_: Request, error: LiminalError) -> Response:
         if isinstance(error, Busy):
-            return JSONResponse({"error": str(error)}, 429, {"Retry-After": str(error.retry_after)})
-        return JSONResponse({"error": str(error)}, 422)
+            return _json({"error": str(error)}, 429, {"Retry-After": str(error.retry_after)})
+        return _json({"error": str(error)}, 422)
 
 
 def _add_texts(app: Any, texts: Batcher, metrics: Metrics) -> None:
     """`/predict` and `/metrics`."""
     from fastapi import Request
-    from fastapi.responses import JSONResponse, Response
+    from fastapi.responses import Response
 
     @app.post("/predict", responses=_RESPONSES)
     async def predict(request: Request, body: Texts) -> Response:
         """Read texts, each by itself."""
         for index, text in enumerate(body.texts):
-            if isinstance(text, str) and len(text) > MAX_CHARACTERS:
-                raise LiminalError(
-                    f"Text {index} has {len(text):,} characters; {MAX_CHARACTERS:,} are read. Cut it up."
-                )
+            _check_length(f"Text {index}", text)
         rows = await _unless_gone(request, texts.ask(body.texts))
         metrics.texts(len(rows))
-        return JSONResponse({"rows": rows})
+        return _json({"rows": rows})
 
     @app.get("/metrics")
     async def numbers() -> Response:
@@ -215,15 +212,17 @@ def _add_texts(app: Any, texts: Batcher, metrics: Metrics) -> None:
 def _add_conversations(app: Any, turns: Batcher, metrics: Metrics) -> None:
     """`/conversation` and `/stream`."""
     from fastapi import Request, WebSocket
-    from fastapi.responses import JSONResponse, Response
+    from fastapi.responses import Response
     from starlette.websockets import WebSocketDisconnect
 
     @app.post("/conversation", responses=_RESPONSES)
     async def conversation(request: Request, body: Messages) -> Response:
         """Read a conversation turn by turn, each speaker with a memory of their own."""
+        for index, message in enumerate(body.messages):
+            _check_length(f"Message {index}", message.get("content"))
         (rows,) = await _unless_gone(request, turns.ask([(body.messages, ConversationState())]))
         metrics.texts(len(rows))
-        return JSONResponse({"rows": rows})
+        return _json({"rows": rows})
 
     @app.websocket("/stream")
     async def stream(socket: WebSocket) -> None:
@@ -241,7 +240,7 @@ def _add_conversations(app: Any, turns: Batcher, metrics: Metrics) -> None:
                 except LiminalError as error:
                     answer = {"error": str(error)}
                 try:
-                    await socket.send_text(json.dumps(answer, ensure_ascii=False, allow_nan=False))
+                    await socket.send_text(_dumped(answer))
                 except WebSocketDisconnect:
                     return
 
@@ -268,9 +267,32 @@ async def _unless_gone(request: Any, question: Awaitable[Any]) -> Any:
 def _message(text: str | None) -> Any:
     """What a frame holds."""
     try:
-        return json.loads(text or "")
+        message = json.loads(text or "")
     except (ValueError, RecursionError):
         raise LiminalError('A message is JSON, in a text frame: {"role": "user", "content": "..."}') from None
+    if isinstance(message, dict):
+        _check_length("The message", message.get("content"))
+    return message
+
+
+def _check_length(where: str, content: Any) -> None:
+    """Refuses a text, or the parts of a message together, with more characters than one request may ask to read."""
+    parts = content if isinstance(content, list) else [content]
+    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    length = sum(len(text) for text in texts if isinstance(text, str))
+    if length > MAX_CHARACTERS:
+        raise LiminalError(f"{where} has {length:,} characters; {MAX_CHARACTERS:,} are read. Cut it up.")
+
+
+def _dumped(answer: Any) -> str:
+    """JSON in ASCII: names that come back may hold half of a character, which UTF-8 can't write."""
+    return json.dumps(answer, allow_nan=False)
+
+
+def _json(answer: Any, status: int = 200, headers: Any = None) -> Any:
+    from fastapi.responses import Response
+
+    return Response(_dumped(answer), status, headers, media_type="application/json")
 
 
 def _read_conversations(pipeline: Any, items: list[tuple[list[Any], ConversationState]]) -> list[list[Any]]:

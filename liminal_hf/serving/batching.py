@@ -37,8 +37,8 @@ class Batcher:
     What was asked first is read first. An asker that is cancelled is not read any more.
 
     Args:
-        read: from several items to as many answers. Where it raises a `LiminalError`, each asker's items are read by
-            themselves, so that one asker's fault is no other's.
+        read: from several items to as many answers. Where it fails, each asker's items are read by themselves, so that
+            what fails for one asker fails for no other.
         executor: where `read` runs.
         at_once: most items in a batch.
         wait: seconds that a batch which is not full waits for more.
@@ -129,9 +129,10 @@ class Batcher:
         try:
             answers = await asyncio.get_running_loop().run_in_executor(self.executor, self.read, items)
         except Exception as error:
-            if len(batch) > 1 and isinstance(error, LiminalError):
+            if len(batch) > 1:
                 for piece in batch:
-                    await self._answer([piece])
+                    if not piece[1].done():
+                        await self._answer([piece])
                 return
             for _, future in batch:
                 if not future.done():

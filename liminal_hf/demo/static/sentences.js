@@ -71,7 +71,7 @@ export class Sentences {
     };
     const breaks = [...text.matchAll(this.line)].map((match) => match.index);
     const lines = text.split(this.line).map(trimEnd);
-    const width = Math.max(...lines.map(size));
+    const width = lines.reduce((most, line) => Math.max(most, size(line)), 0);
     const words = lines.map((line) => (line && !isItem(line) ? trimStart(line).split(BLANKS)[0] : ""));
     const full = breaks.map(
       (_, index) => lines[index] && words[index + 1] && size(lines[index]) + 1 + size(words[index + 1]) > width,
@@ -97,10 +97,10 @@ export class Sentences {
     const places = [start];
     for (const letter of letters) places.push(places.at(-1) + letter.length);
     const [middle, room] = [places[letters.length >> 1], places[letters.length >> 2] - start];
-    const found = (pattern, from, to) =>
-      [...text.slice(0, to).matchAll(pattern)]
-        .map((match) => [match.index, match.index + match[0].length])
-        .filter(([a]) => a >= from);
+    const found = (pattern, from, to) => {
+      pattern.lastIndex = from; // where matchAll begins
+      return [...text.slice(0, to).matchAll(pattern)].map((match) => [match.index, match.index + match[0].length]);
+    };
     let cuts = found(this.clause, start + room, end - room);
     if (!cuts.length) cuts = found(BLANKS, start, end);
     if (!cuts.length) cuts = betweenLetters(letters, places, this.about.joining);

@@ -146,10 +146,10 @@ function panel(name, index, rows, all, reach, about) {
   const points = rows.map((row, at) => row.targets && { x: at + 0.5, ...row.targets[index] }).filter(Boolean);
   const drawn = svg("svg", { viewBox: `0 0 ${rows.length} 100`, preserveAspectRatio: "none", role: "img" });
   const [low, high] = about.neutral_zone[index];
-  const values = points.map(({ value }) => value);
+  const [least, most] = points.reduce(([a, b], { value }) => [Math.min(a, value), Math.max(b, value)], [Infinity, -Infinity]);
   drawn.setAttribute(
     "aria-label",
-    `${name} of ${rows.length} sentences, from ${signed(Math.min(...values))} to ${signed(Math.max(...values))}, ` +
+    `${name} of ${rows.length} sentences, from ${signed(least)} to ${signed(most)}, ` +
       `the whole text ${signed(all.targets[index].value)}`,
   );
   const line = (look, d) => drawn.append(svg("path", { class: look, d }));
@@ -166,7 +166,7 @@ export function showTimeline(windows, rows, all, about, inWords) {
   if (all.error) return [element("p", { class: "wrong" }, `The text can't be read: ${all.error}.`)];
   const middle = (about.label_range[0] + about.label_range[1]) / 2;
   const ends = rows.flatMap((row) => (row.targets ?? []).flatMap(({ interval }) => interval));
-  const reach = 1.1 * Math.max(...ends.map((end) => Math.abs(end - middle)));
+  const reach = 1.1 * ends.reduce((most, end) => Math.max(most, Math.abs(end - middle)), 0);
   const count = rows.length;
   const plot = element("div", { class: "plot" });
   about.targets.forEach((name, index) => plot.append(...panel(name, index, rows, all, reach, about)));
