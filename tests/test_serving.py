@@ -26,6 +26,7 @@ from liminal_hf import DEFAULT_CHECKPOINT
 from liminal_hf.modeling.errors import LiminalError
 from liminal_hf.scoring import Scorer
 from liminal_hf.serving import MAX_BYTES, MAX_CHARACTERS, MAX_TEXTS, Batcher, Busy, create_app
+from liminal_hf.serving.app import _listen
 
 TEXTS = ["What a lovely surprise!", "Get out of here, now!", "The train leaves at nine.", "I lost my keys. " * 60]
 TURNS = [
@@ -348,6 +349,26 @@ def test_a_process_answers_many_and_survives_those_who_leave(minilm: Path) -> No
         assert process.wait(30) in (0, -signal.SIGTERM)
         with pytest.raises(httpx.TransportError):
             httpx.get(f"{address}/health")
+
+
+def test_small_answers_are_sent_at_once() -> None:
+    """Without TCP_NODELAY a client with one connection waits 40 ms for each answer."""
+
+    async def scene() -> int:
+        found = asyncio.get_running_loop().create_future()
+
+        async def answer(_: Any, writer: asyncio.StreamWriter) -> None:
+            found.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        with _listen("127.0.0.1", 0) as listening:
+            server = await asyncio.start_server(answer, sock=listening)
+            async with server:
+                _, writer = await asyncio.open_connection(*listening.getsockname())
+                writer.close()
+                return await asyncio.wait_for(found, 10)
+
+    assert asyncio.run(scene())
 
 
 def test_a_port_that_is_taken_is_said(run: Any, minilm: Path) -> None:

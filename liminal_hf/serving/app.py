@@ -5,6 +5,7 @@ Requires fastapi and prometheus_client (`pip install 'liminal_hf[serve]'`); uvic
 
 import asyncio
 import json
+import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable
@@ -322,11 +323,7 @@ def run(app: Any, host: str = "127.0.0.1", port: int = 8000) -> None:
         import uvicorn
     except ImportError as error:
         raise ImportError(f"{_INSTALL} ({error})") from error
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise OSError(f"{host}, port {port}: {error.strerror}. Give another --host or --port.") from error
+    listening = _listen(host, port)
     print(f"liminal: http://{host}:{listening.getsockname()[1]} (Ctrl-C ends it).", file=sys.stderr, flush=True)
     config = uvicorn.Config(
         app,
@@ -336,3 +333,19 @@ def run(app: Any, host: str = "127.0.0.1", port: int = 8000) -> None:
         timeout_graceful_shutdown=_PATIENCE_SECONDS,
     )
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    # asyncio sends small answers at once (TCP_NODELAY) on sockets that say they are TCP; `create_server` makes others.
+    listening = socket.socket(
+        socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    )
+    try:
+        if os.name == "posix":  # elsewhere it would let two servers share a port
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise OSError(f"{host}, port {port}: {error.strerror}. Give another --host or --port.") from error
+    return listening
