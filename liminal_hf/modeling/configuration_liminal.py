@@ -56,6 +56,7 @@ class LiminalConfig(PreTrainedConfig):
         token_attention: whether v7 reads the encoder's tokens again at every step.
         linear_skip: whether v7 and v8 add a linear regression of the pooled states to every answer.
         history_attention, self_affect, rinse, soul_kernel: v7's mechanisms; each can be switched off for an ablation.
+            With K = 1 no step reads RINSE's reflection, and it is not trained.
         memory_slots: how many entries a `ConversationMemory` holds; None takes the head's own (100 for v6, 8 for v7).
         loss: name in `LOSSES`: "mse", "huber", "ccc", "mse_ccc", "gaussian_nll".
         deep_supervision: share of the loss that falls on the intermediate answers, 0..1 (v7, v8).
