@@ -37,7 +37,7 @@ from liminal_hf.training.run_folder import hardware
 
 TEXTS, ROUNDS, CLIENTS = 64, 7, 1000
 SENTENCES = 400  # different ones, in the test for mixing
-SECONDS, SECONDS_OF_MANY = 10, 45  # long enough for everybody to have an answer
+SECONDS, SECONDS_OF_MANY = 15, 75  # long enough for everybody to have an answer
 _PATIENCE = 300
 _TICKS = os.sysconf("SC_CLK_TCK")
 # wrk asks for one of these sentences after the other.
