@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import MINILM, tiny_model
+from conftest import MINILM, Run, tiny_model
+from scoring_kit import tiny_checkpoint
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -20,7 +21,7 @@ from liminal_hf.metrics import pearson
 from liminal_hf.modeling.errors import LiminalError
 from liminal_hf.modeling.provenance import read_facts
 
-pytest.importorskip("onnxruntime", reason="needs ONNX: pip install 'liminal_hf[onnx]'")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs ONNX: pip install 'liminal_hf[onnx]'")
 onnx = pytest.importorskip("onnx", reason="needs ONNX: pip install 'liminal_hf[onnx]'")
 
 from liminal_hf.export.onnx import _compare, export_onnx  # noqa: E402
@@ -236,6 +237,17 @@ def test_a_conversation_in_texts(minilm: Path, tmp_path: Path) -> None:
     # Texts on their own are first turns.
     first = onnx_model.turn(TEXTS)[0]["logits"]
     np.testing.assert_allclose(onnx_model.predict(TEXTS)["logits"], first, atol=1e-5, rtol=0)
+
+
+def test_export_writes_the_persons_beside_the_model_when_asked(tmp_path: Path, run: Run) -> None:
+    checkpoint = tiny_checkpoint(tmp_path / "tiny")
+    status, out, _ = run("export", checkpoint, "-o", tmp_path / "out", "--format", "onnx", "--person")
+    assert status == 0 and out.split() == [str(tmp_path / "out" / name) for name in ("model.onnx", "person.onnx")]
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "person.onnx")
+    first = next(one for one in session.get_inputs() if one.name == "logits")
+    assert first.shape[1] == 3 and "new_person.turn" in [one.name for one in session.get_outputs()]
+    status, _, error = run("export", checkpoint, "-o", tmp_path / "hub", "--person")
+    assert status and "--person go with --format onnx" in error and not (tmp_path / "hub").exists()
 
 
 def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
