@@ -388,6 +388,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--encoders", default="mpnet,minilm", help="the first, and the first two together")
     parser.add_argument("--seeds", type=int, default=5, help="partitions of the persons (%(default)s)")
     parser.add_argument("--chosen", type=Path, help="diary.json of an earlier run, whose choice is taken over")
+    parser.add_argument("--fine-tune", action="store_true", help="the shipped heads compete, too: many minutes")
     add_folders(parser, "runs/evidence")
     given = parser.parse_args(arguments)
     data = task.load_diary(given.data_dir)
@@ -420,7 +421,7 @@ def main(arguments: list[str] | None = None) -> int:
     compared = learned.compete(
         [text_kernel(kernels, one) for one in chosen],
         [one["between"] for one in chosen],
-        states,
+        states if given.fine_tune else {},
         data,
         train,
         given.seeds,
