@@ -356,6 +356,21 @@ def some_ratings(persons: int = 10, each: int = 3, **wrong: float) -> tuple[Tens
     return values["prediction"], values["rating"], (torch.arange(rows) // each).tolist(), values["time"]
 
 
+def test_without_times_a_person_s_own_turns_are_counted() -> None:
+    draw = torch.Generator().manual_seed(0)
+    persons, turns = 40, 60
+    values = torch.zeros(persons, turns, 1, dtype=torch.float64)
+    for turn in range(1, turns):
+        values[:, turn] = 0.6 * values[:, turn - 1] + torch.randn(persons, 1, generator=draw, dtype=torch.float64)
+    # Turn by turn, all persons in between, as a log of a chat has them; and person by person.
+    mixed = values.transpose(0, 1).reshape(-1, 1)
+    found = fit_person_prior(torch.zeros_like(mixed), mixed, list(range(persons)) * turns)
+    apart = values.reshape(-1, 1)
+    expected = fit_person_prior(torch.zeros_like(apart), apart, [row // turns for row in range(persons * turns)])
+    torch.testing.assert_close(found.persistence, expected.persistence)
+    assert 0.5 < found.persistence.item() < 0.65
+
+
 def test_as_few_persons_as_a_prior_takes() -> None:
     prior = fit_person_prior(*some_ratings())
     assert all(bool(torch.isfinite(value).all()) for value in prior.values())

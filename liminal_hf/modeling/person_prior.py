@@ -4,7 +4,9 @@ Requires torch, safetensors and transformers. `fit_person_prior` has closed form
 """
 
 import os
+from collections import defaultdict
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
@@ -200,7 +202,9 @@ def fit_person_prior(
     predictions, ratings = (torch.as_tensor(value, dtype=torch.float64) for value in (predictions, ratings))
     ratings = ratings.masked_fill(ratings == MISSING_LABEL, torch.nan)
     persons = list(persons)
-    times = torch.arange(len(persons)) if times is None else times
+    if times is None:  # a person's own turns, whatever rows lie between them
+        turn: defaultdict[Any, count[int]] = defaultdict(count)
+        times = [next(turn[person]) for person in persons]
     times = torch.as_tensor(times, dtype=torch.float64)
     if predictions.shape != ratings.shape or predictions.dim() != 2 or not len(persons) == len(times) == len(ratings):
         raise LiminalError(

@@ -25,7 +25,7 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inpu
 ADAPTER_KEY = "liminal"
 MEASURED = (
     *("label_mean", "label_std", "trained_targets", "pooled_scale"),
-    *("uncertainty_scale", "prediction_quantiles", "residual_quantiles"),
+    *("uncertainty_scale", "prediction_quantiles", "residual_quantiles", "person_prior"),
 )
 _RESIDUALS = 41  # count of the quantiles of the standardised errors
 Array = NDArray[np.float64]
@@ -169,7 +169,9 @@ def measure_labels(model: nn.Module, data: Any) -> None:
     trained = [bool(count) for count in masked.count(axis=0)]
     if names := [name for name, has_labels in zip(config.id2label.values(), trained, strict=True) if not has_labels]:
         logger.warning("No training row has a label for %s: the model will not answer it.", " and ".join(names))
-    update_config(model, label_mean=mean, label_std=deviation, trained_targets=trained, labels_measured=True)
+    # How persons differ from the texts was measured with the labels before.
+    fields = {"trained_targets": trained, "labels_measured": True, "person_prior": None}
+    update_config(model, label_mean=mean, label_std=deviation, **fields)
 
 
 def check_label_range(labels: ArrayLike, config: Any, where: str = "The labels", own_model: bool = True) -> None:
