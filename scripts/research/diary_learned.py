@@ -21,7 +21,8 @@ from liminal_hf.training.calibration import update_config
 from .diary import TARGETS, Diary, Mask, Mixed, adjusted, fit_mixed, only, person_figures, splits
 from .report import Array
 
-SHIPPED = {"minilm": "shipped default", "mpnet": "shipped mpnet"}
+# The default checkpoint does not read these states: adapters are merged into its encoder.
+SHIPPED = {"mpnet": "shipped mpnet"}
 CLOSED = "closed form"
 _EPOCHS, _BATCH, _RATE = 4, 64, 5e-4
 _STEPS, _HIDDEN, _GATE_RATE, _DECAY = 200, 16, 1e-2, 1e-3
