@@ -61,5 +61,9 @@ def test_a_loop_of_ones_own_learns(loaders: Any) -> None:
 
 
 def test_what_lacks_a_column_is_named(minilm: Path) -> None:
+    rows = Dataset.from_dict({"text": ["Good."], "labels": [[0.1, 0, 0]]})
+    for wrong, said in ((rows, "got a Dataset"), ({}, "got none"), ({"train": [1]}, "'train' is a list")):
+        with pytest.raises(LiminalError, match=said):
+            create_dataloaders(wrong)
     with pytest.raises(LiminalError, match="'train' needs the columns text and labels"):
         create_dataloaders({"train": Dataset.from_dict({"text": ["Hi."]})}, str(minilm))

@@ -1,13 +1,14 @@
 """Batches of pooled states and labels, for a training loop of one's own.
 
-Requires datasets, torch and transformers.
+Requires datasets, pandas, torch and transformers.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
 import torch
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from torch.utils.data import DataLoader
 
 from ..modeling.encoders import load_tokenizer
@@ -31,7 +32,8 @@ def create_dataloaders(
     """A `DataLoader` per split: the name that the original has for it. The encoder runs once, and its states are kept.
 
     Args:
-        data: splits with `text` and `labels`, such as `load_table` gives; None is EmoBank on its official split.
+        data: splits by name, each a `Dataset` or a DataFrame with `text` and `labels`, such as `load_table` gives; None
+            is EmoBank on its official split.
         encoder: Hub id or folder.
         batch_size: rows in a batch; the last one may have fewer.
         pooling, pooled_layers: as in `LiminalConfig`.
@@ -43,7 +45,7 @@ def create_dataloaders(
         -1..1; -100 where one is missing. `model(**batch).loss` is what to train on.
 
     Raises:
-        LiminalError: a column is missing, or a text can't be read.
+        LiminalError: no splits by name, a column is missing, or a text can't be read.
         FileNotFoundError, ConnectionError: EmoBank is not here.
         OSError: the encoder was not found.
 
@@ -54,7 +56,10 @@ def create_dataloaders(
         >>> {name: tuple(values.shape) for name, values in next(iter(loaders["train"])).items()}
         {'pooled_embeds': (2, 384), 'labels': (2, 3)}
     """
-    splits = DatasetDict(load_emobank() if data is None else data)
+    if data is not None and not (isinstance(data, Mapping) and data):
+        what = "none" if isinstance(data, Mapping) else f"a {type(data).__name__}"
+        raise LiminalError(f'data takes splits by name, {{"train": rows}}; got {what}.')
+    splits = DatasetDict(load_emobank() if data is None else {name: _rows(name, rows) for name, rows in data.items()})
     if lacking := [name for name, rows in splits.items() if not {"text", "labels"} <= set(rows.column_names)]:
         raise LiminalError(f"The split {lacking[0]!r} needs the columns text and labels. load_table gives them.")
     model = LiminalModel.from_encoder_pretrained(encoder, head="linear", pooling=pooling, pooled_layers=pooled_layers)
@@ -70,3 +75,11 @@ def create_dataloaders(
         )
         for name, rows in pooled.items()
     }
+
+
+def _rows(name: str, rows: Any) -> Dataset:
+    if isinstance(rows, Dataset):
+        return rows
+    if isinstance(rows, pd.DataFrame):
+        return Dataset.from_pandas(rows, preserve_index=False)
+    raise LiminalError(f"The split {name!r} is a {type(rows).__name__}: give a Dataset or a DataFrame.")
