@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 from conftest import MINILM, padded, tiny_config, tokens
 from safetensors.torch import save_file
-from transformers import AlbertConfig, pipeline
+from transformers import AlbertConfig, DebertaV2Config, pipeline
 
 from liminal_hf import LiminalConfig, LiminalForPADRegression
 from liminal_hf.modeling.depth import layers_of
@@ -137,6 +138,50 @@ def test_as_many_texts_as_tokens() -> None:
     output = model(**square)
     assert output.depth.tolist() == (expected.depth.tolist() * 3)[:9]
     torch.testing.assert_close(output.logits[:4], expected.logits, atol=2e-6, rtol=0)
+
+
+def test_threads_do_not_stop_each_other() -> None:
+    model = deep_model()
+    batch = padded(tokens(), "right", 9, 0)
+    model.config.exit_threshold = dividing(model, batch)
+
+    @torch.no_grad()
+    def read(rows: int) -> torch.Tensor:
+        return model(**{name: value[:rows] for name, value in batch.items()}).logits
+
+    counts = [4, 3, 2] * 20
+    expected = {rows: read(rows) for rows in (2, 3, 4)}
+    with ThreadPoolExecutor(3) as threads:
+        for rows, found in zip(counts, threads.map(read, counts), strict=True):
+            torch.testing.assert_close(found, expected[rows], atol=2e-6, rtol=0)
+
+
+def deberta(**fields: Any) -> LiminalForPADRegression:
+    size = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": LAYERS, "num_attention_heads": 4}
+    distances = {"relative_attention": True, "position_buckets": 2, "pos_att_type": ["p2c", "c2p"]}
+    encoder = DebertaV2Config(**size, **distances, intermediate_size=37, max_position_embeddings=64, **fields)
+    torch.manual_seed(0)
+    model = LiminalForPADRegression(LiminalConfig(text_config=encoder, head="v8", latent_size=16)).eval()
+    with torch.no_grad():
+        model.liminal.head.exit_head.weight.normal_(std=3.0)
+    return model
+
+
+@torch.no_grad()
+def test_a_table_of_distances_as_long_as_the_batch_stays_whole() -> None:
+    model, batch = deberta(), padded(tokens(), "right", 9, 0)
+    model.config.exit_threshold = dividing(model, batch)
+    assert len(model.liminal.encoder.encoder.rel_embeddings.weight) == len(batch["input_ids"])
+    output, whole = model(**batch), model(**batch, output_hidden_states=True)
+    assert torch.equal(output.depth, whole.depth) and len(set(output.depth.tolist())) > 1
+    torch.testing.assert_close(output.logits, whole.logits, atol=2e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_a_convolution_between_layers_is_not_left_out() -> None:
+    model, batch = deberta(conv_kernel_size=3), padded(tokens(), "right", 9, 0)
+    with pytest.raises(LiminalError, match="convolution between its first two layers"):
+        model(**batch, num_outer_steps=1)
 
 
 @torch.no_grad()

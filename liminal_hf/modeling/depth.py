@@ -5,6 +5,7 @@ head that reads them one by one (v8), take the rows that are done out of the bat
 none is left.
 """
 
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +39,11 @@ def layers_of(encoder: PreTrainedModel) -> nn.ModuleList:
         3
     """
     count = encoder.config.num_hidden_layers
+    if getattr(encoder.config, "conv_kernel_size", None) and encoder.config.model_type == "deberta-v2":
+        raise LiminalError(
+            "This DeBERTa has a convolution between its first two layers, so it can't be read only in part: set "
+            "config.exit_threshold = None, and leave num_outer_steps out."
+        )
     for module in encoder.modules():  # what contains comes before what is contained, such as the parts of T5's layers
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return module
@@ -77,6 +83,8 @@ class LayerReading:
         is_clear = self.mask.shape[0] != self.mask.shape[1]
         self._may_drop = is_clear and config.text_config.model_type in TESTED
         self._heads = config.num_attention_heads
+        # The hooks lie on layers that calls of other threads run through, too; those are none of this reading.
+        self._thread = threading.get_ident()
 
     def run(self, inputs: dict[str, Any]) -> HeadOutput:
         """Runs the encoder on its inputs as far as needed; returns what the head says."""
@@ -104,6 +112,8 @@ class LayerReading:
 
     def _after(self, step: int) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
+            if threading.get_ident() != self._thread:
+                return None
             states = output if isinstance(output, Tensor) else output[0]
             stays = self._read(step, states)
             if stays is None:
@@ -120,7 +130,7 @@ class LayerReading:
 
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         """Takes the rows that are done out of whatever the encoder hands to all of its layers."""
-        if not self._is_dropped:
+        if not self._is_dropped or threading.get_ident() != self._thread:
             return None
         return tuple(self._without_done(value) for value in args), {
             name: self._without_done(value) for name, value in kwargs.items()
@@ -130,6 +140,8 @@ class LayerReading:
         if isinstance(value, tuple | list):
             return type(value)(self._without_done(part) for part in value)
         if not isinstance(value, Tensor) or value.dim() < 2:
+            return value
+        if value.dim() == 2 and value.is_floating_point():  # a table for all texts, such as DeBERTa's of distances
             return value
         batch = len(self.mask)
         if len(value) not in (batch, batch * self._heads) or batch == 1:
