@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from transformers import AlbertConfig, DebertaV2Config, pipeline
 
 from liminal_hf import LiminalConfig, LiminalForPADRegression
-from liminal_hf.modeling.depth import layers_of
+from liminal_hf.modeling.depth import DROPS_ROWS, layers_of
 from liminal_hf.modeling.encoders import load_tokenizer
 from liminal_hf.modeling.errors import LiminalError
 from liminal_hf.scoring import Scorer
@@ -83,6 +83,10 @@ class Runs:
 
 
 @torch.no_grad()
+def test_rows_leave_the_batch_in_families_that_are_read_here_alone() -> None:
+    assert {*FAMILIES, "deberta-v2"} == DROPS_ROWS
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_reading_in_part_says_what_reading_all_layers_says(family: str) -> None:
     model = deep_model(family)

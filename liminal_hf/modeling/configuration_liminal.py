@@ -49,7 +49,8 @@ class LiminalConfig(PreTrainedConfig):
             published, 1 for v7 and v8).
         depth_every: v8 reads every so many layers of the encoder, and the last one.
         exit_threshold: v8 stops reading a text where it expects to gain no more than that by reading on (`gains`); None
-            reads all of them.
+            reads all of them. A text whose gain is that to the last digit may stop at another layer in a batch of
+            another size.
         head_dropout: dropout probability on the pooled states in v7, v8, linear and mlp.
         project_pooled: whether v1..v6 own a learned projection from `pooled_size` to `latent_size`; False passes the
             pooled states on as they are (then both sizes must be equal).

@@ -18,6 +18,9 @@ from .errors import LiminalError
 from .heads import HeadOutput
 from .padding import is_tracing
 
+# Families of which the tests have seen that rows may leave the batch between two layers.
+DROPS_ROWS = TESTED - {"gemma3_text", "mistral", "qwen2", "xlm-roberta"}
+
 
 class _ReadEnough(Exception):
     """Ends the encoder's forward: no text needs a further layer."""
@@ -81,7 +84,7 @@ class LayerReading:
         # What is dropped is told by its first dimension, which must not be the length by chance; and only families that
         # the tests read have been seen to put the batch there.
         is_clear = self.mask.shape[0] != self.mask.shape[1]
-        self._may_drop = is_clear and config.text_config.model_type in TESTED
+        self._may_drop = is_clear and config.text_config.model_type in DROPS_ROWS
         self._heads = config.num_attention_heads
         # The hooks lie on layers that calls of other threads run through, too; those are none of this reading.
         self._thread = threading.get_ident()

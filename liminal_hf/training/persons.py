@@ -95,7 +95,8 @@ def persons_of(splits: DatasetDict, recipe: Recipe) -> ValidationPersons | None:
                 f"{FEWEST_RATINGS} labels or more of {recipe.targets[index]}; {FEWEST_PERSONS} are needed. Give a "
                 "larger `validation` table or data.validation_fraction, or leave data.person out."
             )
-    if "person" in splits["train"].column_names and (both := set(names) & set(splits["train"]["person"][:]) - {""}):
+    trained_on = splits["train"]["person"][:] if "person" in splits["train"].column_names else []
+    if both := set(names) & {str(name) for name in trained_on if name is not None} - {""}:
         logger.warning(
             "%d persons are in the training and in the validation split. The model has seen their style, so the prior "
             "may make persons a little too alike; without a `validation` table whole persons are held out.", len(both)
