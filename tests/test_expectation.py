@@ -1,6 +1,7 @@
 """What is expected without labels, against a simulation with known labels, the page, and the command line."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -51,3 +52,27 @@ def test_the_interval_is_that_of_the_page_and_wider_for_few_texts() -> None:
         for inside in (True, False):
             middle, low, high = expected_interval(expected, 50, inside)
             assert 0 <= low <= middle <= high <= 1
+
+
+def test_evaluate_without_labels_says_what_r_to_expect(
+    run: Callable[..., tuple[int, str, str]], refused: Callable[..., str], tmp_path: Path
+) -> None:
+    path = tmp_path / "texts.csv"
+    lines = ["What a lovely surprise!", "I hate this company.", "The train leaves at nine.", "", "Help me, please!"]
+    path.write_text("id;text\n" + "".join(f"{row};{text}\n" for row, text in enumerate(lines)), encoding="utf-8")
+    _, out, _ = run("evaluate", "minilm", "--data", path, "--unlabelled", "--json")
+    found = json.loads(out)
+    assert (found["rows"], found["read"]) == (5, 4) and found["in_domain"] > 0.5
+    assert set(found["expected"]) == {"pleasure", "arousal", "dominance"}
+    assert all(0 <= value["low"] <= value["r"] <= value["high"] <= 1 for value in found["expected"].values())
+    _, out, err = run("evaluate", "minilm", "--data", path, "--unlabelled")
+    assert "r to expect" in out and "1 of 5 texts: empty" in err
+    labelled = ("--data", path, "--labels", "V,A,D")
+    assert "--labels does not go" in refused("evaluate", "minilm", "--unlabelled", *labelled)
+    assert "--data TABLE" in refused("evaluate", "minilm", "--unlabelled")
+    path.write_text("id,text\n1,Only one\n", encoding="utf-8")
+    assert "one text that can be read; --unlabelled needs two or more" in refused(
+        "evaluate", "minilm", "--unlabelled", "--data", path
+    )
+    path.write_text("id,text\n1,\n2,\n", encoding="utf-8")
+    assert "no text that can be read" in refused("evaluate", "minilm", "--unlabelled", "--data", path)

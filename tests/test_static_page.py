@@ -1,7 +1,6 @@
 """The page without a server, in a real Chromium: its numbers are Python's, and nothing leaves the browser.
 
-The tests in the browser need `chromium` and the files of onnxruntime-web: run `liminal demo --static FOLDER` once,
-which keeps them, or set LIMINAL_ORT_WEB to the unpacked npm package. They skip without.
+They skip without `chromium`, and without onnxruntime-web: `liminal demo --static FOLDER` keeps it, or LIMINAL_ORT_WEB.
 """
 
 # ruff: noqa: RUF001 - letters of many scripts.
@@ -39,8 +38,7 @@ from liminal_hf.modeling.texts import tokenize
 from liminal_hf.modeling.windows import windows
 from liminal_hf.scoring.scorer import Scorer, checkpoint_identity, load, onnx_folder
 
-TEXTS = 500
-LARGEST = 40_000_000
+TEXTS, LARGEST = 500, 40_000_000
 STORY = (
     'Dr. Smith woke up at six. The sun was shining \U0001f600 and he felt wonderful! Then the phone rang... "Why?" he '
     "asked. His brother, i.e. the younger one, had died at 3.30 a.m. in the night.\n\n1. He cried.\n2. Nobody came.\n"
@@ -141,16 +139,15 @@ def test_another_runtime_is_refused(refused: Callable[..., str], tmp_path: Path)
     (tmp_path / "package" / "dist" / "ort.wasm.min.mjs").write_text("export {};")
     said = refused("demo", "--static", tmp_path / "site", "--runtime", tmp_path / "package")
     assert "another sha256" in said and "ort.wasm.min.mjs" in said and not (tmp_path / "site").exists()
-    assert "not an empty folder" in refused("demo", "--static", tmp_path)
-    assert "--runtime goes with --static" in refused("demo", "--runtime", tmp_path)
-    assert "leave --export" in refused("demo", "--static", tmp_path / "site", "--port", "7000")
+    options = {"not an empty folder": ("--static", tmp_path), "--runtime goes with --static": ("--runtime", tmp_path)}
+    for said, given in {**options, "leave --export": ("--static", tmp_path / "site", "--port", "7000")}.items():
+        assert said in refused("demo", *given)
 
 
 def test_a_tokenizer_that_the_page_lacks_is_refused() -> None:
     other = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
-    quantiles = [[-1.0, 0.0, 1.0]] * 3
     with pytest.raises(LiminalError, match=r"WordPiece .* liminal demo --export"):
-        page_facts(LiminalConfig(pooled_size=8, residual_quantiles=quantiles), other)
+        page_facts(LiminalConfig(pooled_size=8, residual_quantiles=[[-1.0, 0.0, 1.0]] * 3), other)
     with pytest.raises(LiminalError, match="intervals"):
         page_facts(LiminalConfig(pooled_size=8), other)
 
@@ -172,9 +169,8 @@ def test_the_small_file_is_close_to_torch_and_can_not_be_made_smaller(scorer: Sc
     texts = ["What a lovely surprise!", "I cried after the meeting and nobody noticed.", "The report has forty pages."]
     for row, wanted in zip(scorer.score(texts).to_pylist(), pad(texts), strict=True):
         for name in DIMENSIONS:
-            assert (
-                row[name] == pytest.approx(wanted[name], abs=0.02) and row[f"verdict_{name}"] == wanted["verdict"][name]
-            )
+            assert row[name] == pytest.approx(wanted[name], abs=0.02)
+            assert row[f"verdict_{name}"] == wanted["verdict"][name]
     with pytest.raises(LiminalError, match="no large weights in float"):
         shrink(site / "model.onnx", site.parent / "smaller.onnx")
 
@@ -212,9 +208,8 @@ def test_500_texts_have_python_s_numbers(page: Any, scorer: Scorer, tmp_path: Pa
             if isinstance(value, float):
                 assert float(row[name]) == pytest.approx(value, abs=1e-4), (name, text)
             else:
-                assert row[name] == (
-                    "" if value is None else str(value).replace("True", "TRUE").replace("False", "FALSE")
-                )
+                said = str(value).upper() if isinstance(value, bool) else str(value)
+                assert row[name] == ("" if value is None else said)
     assert sum(row["windows"] not in ("", "1") for row in found) >= 3
 
 
