@@ -29,8 +29,8 @@ def test_one_text_and_several(handler: Any) -> None:
 
 
 def test_parameters_reach_the_model(handler: Any) -> None:
-    short = handler({"inputs": TEXTS[0], "parameters": {"num_outer_steps": 1}})
-    assert short[0]["pleasure"] != handler({"inputs": TEXTS[0]})[0]["pleasure"]
+    deep = handler({"inputs": TEXTS[0], "parameters": {"num_outer_steps": 3}})
+    assert deep[0]["pleasure"] != handler({"inputs": TEXTS[0]})[0]["pleasure"]
 
 
 @pytest.mark.parametrize("inputs", [None, "", []])
