@@ -81,7 +81,7 @@ class PADReward:
             Numbers in 0..1; no one of them depends on the other completions.
 
         Raises:
-            LiminalError: there is no goal, neither here nor in the columns.
+            LiminalError: there is no goal, neither here nor in the columns; or a column is not as long as them.
         """
         texts = [_text(completion) for completion in completions]
         goals = self._goals(len(texts), columns)
@@ -119,6 +119,8 @@ class PADReward:
                 "There is no goal: PADReward({'pleasure': 0.5}), or a column of the data set with the name of a "
                 f"target ({', '.join(self.targets)})."
             )
+        if short := [name for name, values in given.items() if len(values) != rows]:
+            raise LiminalError(f"The column {short[0]!r} has {len(given[short[0]])} rows for {rows} completions.")
         each = [{name: values[row] for name, values in given.items() if values[row] is not None} for row in range(rows)]
         return [self._checked(goal, f"The goal of row {row}") if goal else {} for row, goal in enumerate(each)]
 

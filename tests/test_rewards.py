@@ -105,6 +105,8 @@ def test_each_row_may_have_a_goal_of_its_own(scorer: Scorer) -> None:
     assert rewards[0] > 0.8 and rewards[1] < 0.2 and rewards[2] == 0.0
     with pytest.raises(LiminalError, match="There is no goal"):
         by_row(completions=HAPPY)
+    with pytest.raises(LiminalError, match="'pleasure' has 1 rows for 2"):
+        by_row(completions=HAPPY[:2], pleasure=[0.1])
     with pytest.raises(LiminalError, match=r"goal of row 1.*-1\.\.1, got 5"):
         by_row(completions=HAPPY[:2], pleasure=[0.1, 5])
 
