@@ -26,6 +26,7 @@ FAMILY = {
     "bigscience/bloom-560m": "bloom",
     "FacebookAI/roberta-large": "roberta",
     "Qwen/Qwen3-0.6B": "qwen3",
+    "HuggingFaceTB/SmolLM2-135M-Instruct": "llama",
 }
 # What each recipe says with its `base`: the checkpoints that were trained by it are known by this.
 SHA256 = {
@@ -90,6 +91,7 @@ def test_a_recipe_trains_a_step_on_its_family(path: Path, tmp_path: Path, monkey
             # The tiny encoder has two layers.
             **({"model.depth_every": 1} if recipe.model.get("depth_every") else {}),
             **({"peft.layers": [1]} if recipe.peft.layers else {}),
+            **{f"phases.{i}.frozen_layers": 1 for i, phase in enumerate(recipe.phases) if phase.frozen_layers},
             "data.dataset": None,
             "data.files": tables(tmp_path / "tables", train=24),
             "phases.*.training.max_steps": 1,

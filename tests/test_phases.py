@@ -78,3 +78,22 @@ def test_exits_need_a_head_that_has_them(tmp_path: Path) -> None:
         fit(recipe, tmp_path / "run")
     with pytest.raises(RecipeError, match="hold_out goes with `trainable: exit`"):
         small_recipe(tmp_path, phases=[phase("a", trainable="head", hold_out=0.2)])
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_frozen_layers_stay_and_those_above_learn(tmp_path: Path, family: str) -> None:
+    recipe = small_recipe(tmp_path, family, phases=[phase("one", trainable="all", epochs=1, frozen_layers=1)])
+    assert recipe.to_dict()["phases"][0]["frozen_layers"] == 1
+    start = load_encoder(recipe.model["encoder"]).state_dict()
+    trained = fit(recipe, tmp_path / "run").model.liminal.encoder.state_dict()
+    changed = {name for name, value in start.items() if not torch.equal(trained[name], value)}
+    assert changed and not any("embed" in name or ".0." in name or "wte" in name for name in changed)
+    assert any(".1." in name for name in changed)
+
+
+def test_frozen_layers_are_fewer_than_all(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path, phases=[phase("one", trainable="all", frozen_layers=2)])
+    with pytest.raises(LiminalError, match="this encoder has 2 layers; give at most 1"):
+        fit(recipe, tmp_path / "run")
+    with pytest.raises(RecipeError, match="frozen_layers goes with `trainable: all`"):
+        small_recipe(tmp_path, phases=[phase("a", trainable="head", frozen_layers=1)])

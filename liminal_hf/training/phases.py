@@ -27,7 +27,7 @@ from .emotions import EmotionClassifier, macro_f1
 from .inputs import Inputs, tokenized
 from .recipe import Peft, Phase
 from .run_folder import PhaseResult
-from .trainer import LiminalTrainer
+from .trainer import LiminalTrainer, encoder_depths
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +118,26 @@ def _choose_trainable(model: LiminalForPADRegression, phase: Phase, peft: Peft) 
                 torch.nn.init.zeros_(layer.bias)
     elif phase.trainable != "all":
         model.freeze_encoder()
+    elif phase.frozen_layers:
+        freeze_lower_layers(model.liminal.encoder, phase.frozen_layers)
     return _add_adapters(model, peft) if phase.trainable == "lora" else None
+
+
+def freeze_lower_layers(encoder: torch.nn.Module, count: int) -> None:
+    """Freezes the encoder's embeddings and its lowest `count` layers.
+
+    Raises:
+        LiminalError: the encoder has fewer layers than that.
+    """
+    depths = encoder_depths([name for name, _ in encoder.named_parameters()])
+    total = max(depths.values(), default=0)  # the embeddings lie below every layer
+    if count >= total:
+        raise LiminalError(
+            f"frozen_layers is {count}, but this encoder has {total} layers; give at most {total - 1}, or "
+            "`trainable: head` to train none of them."
+        )
+    for name, value in encoder.named_parameters():
+        value.requires_grad_(depths[name] < total - count)
 
 
 @torch.no_grad()

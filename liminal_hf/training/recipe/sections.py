@@ -101,6 +101,8 @@ class Phase(Section):
     """Learning rate of everything but the encoder; `training.learning_rate` when left out."""
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     """Factor on the learning rate from each encoder layer to the one below it."""
+    frozen_layers: int = Field(default=0, ge=0)
+    """With `trainable: all`, how many of the encoder's lowest layers stay as they are, and with them its embeddings."""
     seeds: list[int] | None = Field(default=None, min_length=1)
     """Train the phase once per seed from the same start and average the weights."""
     keep: float = Field(default=1.0, gt=0, le=1)
@@ -117,7 +119,9 @@ class Phase(Section):
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, handler: Any) -> dict[str, Any]:
-        return {key: value for key, value in handler(self).items() if key != "hold_out" or self.trainable == "exit"}
+        later = set() if self.trainable == "exit" else {"hold_out"}
+        later |= set() if self.frozen_layers else {"frozen_layers"}
+        return {key: value for key, value in handler(self).items() if key not in later}
 
     @model_validator(mode="after")
     def _check(self) -> "Phase":
@@ -125,6 +129,11 @@ class Phase(Section):
             raise ValueError(f"name is a folder's name: letters, digits, - and _ only, got {self.name!r}.")
         if self.hold_out != Phase.model_fields["hold_out"].default and self.trainable != "exit":
             raise ValueError(f"hold_out goes with `trainable: exit`, not with `trainable: {self.trainable}`.")
+        if self.frozen_layers and self.trainable != "all":
+            raise ValueError(
+                f"frozen_layers goes with `trainable: all`, not with `trainable: {self.trainable}`; which layers have "
+                "adapters is said by `layers` under `peft:`."
+            )
         if self.keep < 1 and self.trainable != "all":
             raise ValueError(f"keep goes with `trainable: all`, not with `trainable: {self.trainable}`.")
         if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
