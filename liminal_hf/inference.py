@@ -12,7 +12,8 @@ import torch
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from .modeling.encoders import mixes_padding
-from .modeling.texts import as_list, checked_max_length, checked_text, tokenize, with_padding
+from .modeling.processors import is_processor
+from .modeling.texts import as_list, checked_max_length, prepared, with_padding
 
 __all__ = ["TextBatch", "batches_by_length", "encode_batches", "mixes_padding", "read", "with_padding"]
 
@@ -81,8 +82,8 @@ def encode_batches(
     """Texts as padded batches, sorted by their number of tokens; each text is tokenized once.
 
     Args:
-        tokenizer: of the encoder.
-        texts: any container of texts (see `as_list`).
+        tokenizer: of the encoder; its processor, where it reads sounds or images.
+        texts: any container of texts (see `as_list`), or of sounds or images (see `read_signal`).
         max_length: tokens per text, from `checked_max_length`; longer texts are truncated, and marked so.
         batch_size, tokens, one_length: see `batches_by_length`.
 
@@ -98,12 +99,14 @@ def encode_batches(
         [1, 0] (2, 5) [True, False]
         [2] (1, 3) [False]
     """
-    checked = [checked_text(text, f"Text {index}") for index, text in enumerate(as_list(texts))]
-    encoded = tokenize(with_padding(tokenizer), checked, max_length)
-    truncated, unreadable = np.array(encoded.truncated, dtype=bool), np.array(encoded.unreadable, dtype=bool)
+    encoded = prepared(tokenizer, texts, max_length)
     for rows in batches_by_length(encoded.lengths, batch_size, tokens=tokens, one_length=one_length):
         inputs = encoded.batch(tokenizer, rows)
-        yield TextBatch(np.array(rows, dtype=np.int64), inputs, truncated[rows], unreadable[rows])
+        # Of a sound it is known by now.
+        truncated, unreadable = ([values[row] for row in rows] for values in (encoded.truncated, encoded.unreadable))
+        yield TextBatch(
+            np.array(rows, dtype=np.int64), inputs, np.array(truncated, dtype=bool), np.array(unreadable, dtype=bool)
+        )
 
 
 @torch.inference_mode()
@@ -146,17 +149,18 @@ def read(
         ((2, 3), [False, False])
     """
     length = checked_max_length(max_length, model.config, tokenizer)
-    batches = list(
-        encode_batches(
-            tokenizer,
-            texts,
-            max_length=length,
-            batch_size=batch_size,
-            tokens=tokens,
-            one_length=mixes_padding(model.config),
-        )
+    texts = as_list(texts) if not is_processor(tokenizer) else list(texts)
+    batches: Any = encode_batches(
+        tokenizer,
+        texts,
+        max_length=length,
+        batch_size=batch_size,
+        tokens=tokens,
+        one_length=mixes_padding(model.config),
     )
-    total = sum(len(batch.rows) for batch in batches)
+    if progress is not None or not is_processor(tokenizer):  # the samples of all sounds may not fit the memory
+        batches = list(batches)
+    total = len(texts)
     values = {"truncated": np.zeros(total, dtype=bool), "unreadable": np.zeros(total, dtype=bool)}
     was_training = model.training
     model.eval()

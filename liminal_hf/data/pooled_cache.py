@@ -36,12 +36,14 @@ from .._version import __version__
 from ..inference import batches_by_length, mixes_padding
 from ..io import atomic_write, cache_root
 from ..modeling.errors import LiminalError
-from ..modeling.texts import Tokens, checked_text, tokenize, with_padding
+from ..modeling.processors import Signals, is_processor
+from ..modeling.senses import INPUTS
+from ..modeling.texts import Tokens, checked_text, prepared
 
 logger = logging.getLogger(__name__)
 
 COLUMN = "pooled_embeds"
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+_INPUTS = (*INPUTS, "attention_mask", "token_type_ids")
 
 Data = TypeVar("Data", Dataset, DatasetDict)
 
@@ -68,13 +70,13 @@ def pooled_dataset(
 
     Args:
         model: `LiminalModel`, or `LiminalForPADRegression`, with an encoder, on any device.
-        tokenizer: of that encoder.
+        tokenizer: of that encoder; its processor, where it reads sounds or images.
         dataset: `Dataset` or `DatasetDict`; each split is cached apart.
-        max_length: tokens per text; longer ones are truncated.
+        max_length: tokens per text, or seconds per sound; longer ones are truncated.
         cache_dir: folder for the files; None means `pooled/` in the folder that `LIMINAL_CACHE_DIR` names, else in
             `~/.cache/liminal_hf`. It may be deleted at any time.
         batch_size: texts per forward pass; the states do not depend on it (beyond rounding).
-        text: column with the text.
+        text: column with the text, or with the path of the sound or image.
 
     Returns:
         A new `Dataset` or `DatasetDict` in the order of the old one; `pooled_embeds` is a list of float32 of a fixed
@@ -112,8 +114,12 @@ def pooled_dataset(
     def pooled(rows: Dataset, where: str) -> Dataset:
         texts = _texts(rows, text, where)
         different = list(dict.fromkeys(texts))
-        tokens = tokenize(with_padding(tokenizer), different, max_length)
-        content = json.dumps([identity, [tokens.inputs.get(name) for name in ("input_ids", "token_type_ids")]])
+        tokens = prepared(tokenizer, different, max_length)
+        if is_processor(tokenizer):
+            inputs: list[Any] = tokens.identity()  # type: ignore[union-attr]
+        else:
+            inputs = [tokens.inputs.get(name) for name in ("input_ids", "token_type_ids")]
+        content = json.dumps([identity, inputs])
         path = folder / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.safetensors"
         states = _kept_or_encoded(path, (len(different), base.pooled_size), base, tokenizer, tokens, batch_size)
         index = {value: position for position, value in enumerate(different)}
@@ -164,7 +170,7 @@ def _seal(path: Path, states: np.ndarray) -> str:
 
 
 @torch.inference_mode()
-def encode(base: Any, tokenizer: PreTrainedTokenizerBase, tokens: Tokens, batch_size: int) -> np.ndarray:
+def encode(base: Any, tokenizer: PreTrainedTokenizerBase, tokens: Tokens | Signals, batch_size: int) -> np.ndarray:
     """The pooled states of texts, `(texts, pooled_size)` float32, in their order; an error where one is not finite."""
     states = np.empty((len(tokens.lengths), base.pooled_size), dtype=np.float32)
     device = next(base.parameters()).device
@@ -182,9 +188,10 @@ def encode(base: Any, tokenizer: PreTrainedTokenizerBase, tokens: Tokens, batch_
             module.training = True
     finite = np.isfinite(states).all(axis=1)
     if not finite.all():
-        ids = tokens.inputs["input_ids"][int(np.flatnonzero(~finite)[0])]
+        first = int(np.flatnonzero(~finite)[0])
+        shown = f"token ids {tokens.inputs['input_ids'][first][:10]}" if tokens.inputs else f"number {first}"
         raise LiminalError(
-            f"The encoder gave NaN or infinite states (first for the text with token ids {ids[:10]}). In half "
+            f"The encoder gave NaN or infinite states (first for the text with {shown}). In half "
             "precision, load it in float32 or bfloat16: from_encoder_pretrained(..., dtype='float32')."
         )
     return states

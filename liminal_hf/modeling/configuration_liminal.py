@@ -32,9 +32,9 @@ class LiminalConfig(PreTrainedConfig):
     """Describes a `LiminalModel`.
 
     Args:
-        text_config: config of the encoder (a `PreTrainedConfig` or a dict with `model_type`). None together with
-            `pooled_size` means a model with no encoder, fed with `pooled_embeds`; None alone means the shape of
-            all-MiniLM-L6-v2.
+        text_config: config of the encoder (a `PreTrainedConfig` or a dict with `model_type`), also where it reads
+            sounds or images. None together with `pooled_size` means a model with no encoder, fed with `pooled_embeds`;
+            None alone means the shape of all-MiniLM-L6-v2.
         head: name in `HEADS`: "v1", "v2", "v3", "v4", "v6" (as published), "v7", "v8" (ours), "linear", "mlp", or a
             plugin's.
         pooling: name in `POOLERS`: "mean", "cls", "max", "last_token", "attention"; None is "mean".
@@ -81,7 +81,7 @@ class LiminalConfig(PreTrainedConfig):
         person_prior: what a recipe's `data.person` has found out about how persons differ, as the fields of a
             `PersonPrior`, each a list of a number per target. None: `PersonPrior.of_model` is a guess.
         domain_gauge: whether the model says how much a text is like its training texts (`in_domain`).
-        max_seq_length: tokens per text in pipelines and recipes; longer texts are truncated there.
+        max_seq_length: tokens per text, or seconds per sound, in pipelines and recipes; the rest is truncated.
         encoder_name_or_path, encoder_revision: where the encoder came from (a Hub id and a commit); a head-only
             checkpoint needs them, a full one keeps them for the record.
         encoder_layers: how many of the encoder's layers are used, from the bottom; None means all. The layers above are
@@ -392,8 +392,8 @@ def check_encoder_config(text_config: PreTrainedConfig) -> None:
     if missing:
         raise LiminalError(
             f"The family {text_config.model_type!r} can't be an encoder here: its config has no {missing[0]}. Allowed: "
-            "encoders and decoders of text, such as BERT, ModernBERT, T5, GPT-2 or Qwen; of a model with several parts "
-            "give the text part (config.text_config)."
+            "encoders and decoders of text, such as BERT, T5 or Qwen, and encoders of sounds and images, such as "
+            "wav2vec2 or ViT; of a model with several parts give the one to read (config.text_config, vision_config)."
         )
 
 

@@ -19,21 +19,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForTextEncoding,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import extract_commit_hash
 
-from .configuration_liminal import check_encoder_config
 from .errors import LiminalError
 from .files import file_sha256
+from .processors import load_processor, loader_of
+from .senses import (
+    INPUTS,
+    build_encoder,
+    encoder_class,
+    encoder_half,
+    encoder_options,
+    load_config,
+    main_input,
+    sample_inputs,
+    sense,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +52,15 @@ TESTED = frozenset(
     {"bert", "bloom", "deberta-v2", "distilbert", "gemma3_text", "gpt2", "llama", "mistral", "modernbert", "mpnet"}
     | {"qwen2", "qwen3", "roberta", "t5", "xlm-roberta"}
 )
+TESTED_SIGNALS = frozenset(
+    {"clip_vision_model", "hubert", "siglip_vision_model", "vit", "wav2vec2", "wavlm", "whisper"}
+)
 _POSITION_TABLE = re.compile(r"(^wpe|pos_encoding|embed_positions|positions?_embed(ding)?s?)$")
 _limits: dict[str, int | None] = {}
 
 
 def mixes_padding(config: PreTrainedConfig | None) -> bool:
-    """Whether answers depend on padding, so that texts are read one length at a time.
+    """Whether answers depend on padding, so that texts are read one length at a time, and clips one by one.
 
     Args:
         config: of a model or of an encoder; None is no encoder.
@@ -60,11 +70,15 @@ def mixes_padding(config: PreTrainedConfig | None) -> bool:
         >>> mixes_padding(FNetConfig())
         True
     """
-    return getattr(_text_config(config), "model_type", None) in MIXES_PADDING
+    encoder = _text_config(config)
+    # wav2vec2 and kin normalise each channel over the whole clip, padding included, where they have a group norm.
+    return getattr(encoder, "model_type", None) in MIXES_PADDING or (
+        getattr(encoder, "feat_extract_norm", None) == "group"
+    )
 
 
 def max_tokens(config: PreTrainedConfig | None) -> int | None:
-    """The longest text that an encoder can take, special tokens included; None where nothing breaks.
+    """The longest text that an encoder can take, special tokens included; None where nothing breaks, and for signals.
 
     A family is not looked up: an encoder of one layer is built without memory, and its tables of positions are read.
 
@@ -77,7 +91,7 @@ def max_tokens(config: PreTrainedConfig | None) -> int | None:
         (510, 1024, None)
     """
     text_config = _text_config(config)
-    if text_config is None:
+    if text_config is None or main_input(text_config) != "input_ids":
         return None
     described = text_config.to_json_string()
     if described not in _limits:
@@ -94,6 +108,8 @@ def max_tokens(config: PreTrainedConfig | None) -> int | None:
 def position_limit(encoder: PreTrainedModel) -> int | None:
     """The smallest number of tokens that the encoder's tables of absolute positions have room for; None without any.
 
+    The positions of an image's patches are no limit: the image has one size.
+
     Args:
         encoder: the encoder, on any device.
 
@@ -103,6 +119,8 @@ def position_limit(encoder: PreTrainedModel) -> int | None:
         >>> position_limit(build_encoder(BertConfig(vocab_size=9, max_position_embeddings=64, **size)))
         64
     """
+    if encoder.main_input_name in INPUTS and encoder.main_input_name != "input_ids":
+        return None
     limits = []
     for name, module in encoder.named_modules():
         weight = getattr(module, "weight", None)
@@ -124,31 +142,6 @@ def _text_config(config: Any) -> Any:
     return config.text_config if getattr(config, "model_type", None) == "liminal" else config
 
 
-def encoder_class(text_config: PreTrainedConfig) -> Any:
-    """`AutoModelForTextEncoding` where it knows the config (T5's encoder half), else `AutoModel`."""
-    # Not by `is_encoder_decoder`: T5EncoderModel sets that flag to False in place.
-    return AutoModelForTextEncoding if type(text_config) in AutoModelForTextEncoding._model_mapping else AutoModel
-
-
-def build_encoder(text_config: PreTrainedConfig) -> PreTrainedModel:
-    """The encoder with fresh weights, without the pooling layer that some families bring.
-
-    Args:
-        text_config: config of the encoder.
-
-    Raises:
-        LiminalError: the family does not read texts.
-
-    Example:
-        >>> from transformers import BertConfig
-        >>> size = {'hidden_size': 8, 'num_hidden_layers': 1, 'num_attention_heads': 2, 'intermediate_size': 8}
-        >>> build_encoder(BertConfig(vocab_size=9, **size)).pooler is None
-        True
-    """
-    auto = encoder_class(text_config)
-    return auto.from_config(text_config, **_options(auto, text_config))
-
-
 def check_encoder(encoder: PreTrainedModel, all_layers: bool) -> None:
     """Tries an encoder of an untested family with a few tokens, so that what it can't do is said before any work.
 
@@ -157,27 +150,33 @@ def check_encoder(encoder: PreTrainedModel, all_layers: bool) -> None:
         all_layers: whether the states of every layer are needed.
 
     Raises:
-        LiminalError: the family gives no states for token ids alone, or not those of every layer.
+        LiminalError: the family gives no states for its input alone, or not those of every layer.
     """
     config, family = encoder.config, encoder.config.model_type
-    if family in TESTED or encoder.device.type == "meta":
+    if family in TESTED | TESTED_SIGNALS or encoder.device.type == "meta":
         return
-    tokens = torch.full((1, 8), min(3, getattr(config, "vocab_size", 4) - 1), device=encoder.device)
+    is_text, count = sense(config) == "text", None
+    if is_text:
+        tokens = torch.full((1, 8), min(3, getattr(config, "vocab_size", 4) - 1), device=encoder.device)
+        inputs, count = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}, 8
+    else:
+        inputs = {name: value.to(encoder.device, encoder.dtype) for name, value in sample_inputs(config).items()}
     was_training = encoder.training
     problem = None
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             output = encoder.eval()(
-                input_ids=tokens,
-                attention_mask=torch.ones_like(tokens),
+                **inputs,
                 output_hidden_states=all_layers,
                 return_dict=True,
                 **({"use_cache": False} if "use_cache" in inspect.signature(encoder.forward).parameters else {}),
             )
         shape, layers = tuple(output.last_hidden_state.shape), output.get("hidden_states") or ()
-        if shape != (*tokens.shape, config.hidden_size):
-            problem = f"the last layer has the shape {shape} and not {(*tokens.shape, config.hidden_size)}"
-        elif all_layers and len(layers) != config.num_hidden_layers + 1:
+        expected = (1, shape[1] if count is None else count, config.hidden_size)
+        widths = {state.shape[-1] for state in layers} - {config.hidden_size}
+        if shape != expected:
+            problem = f"the last layer has the shape {shape} and not {expected}"
+        elif all_layers and (len(layers) != config.num_hidden_layers + 1 or widths):
             raise LiminalError(
                 f"The encoder family {family!r} does not give the states of every layer. Allowed for it: "
                 "pooled_layers='last'."
@@ -189,9 +188,11 @@ def check_encoder(encoder: PreTrainedModel, all_layers: bool) -> None:
     finally:
         encoder.train(was_training)
     if problem is not None:
+        given = "token ids" if is_text else next(iter(inputs))
         raise LiminalError(
-            f"The encoder family {family!r} can't be read: token ids alone give no states ({problem}). Allowed: "
-            "encoders and decoders of text (BERT, ModernBERT, GPT-2, Qwen, ...) and the encoder half of T5."
+            f"The encoder family {family!r} can't be read: {given} alone give no states ({problem}). Allowed: "
+            "encoders and decoders of text (BERT, ModernBERT, GPT-2, Qwen, ...), the encoder half of T5, and encoders "
+            "of sounds and images (wav2vec2, Whisper, ViT, CLIP, ...)."
         )
 
 
@@ -288,11 +289,13 @@ def load_encoder(
     names = ("token", "cache_dir", "local_files_only", "force_download", "proxies", "trust_remote_code")
     hub_kwargs = {name: kwargs[name] for name in names if name in kwargs}
     try:
-        config = AutoConfig.from_pretrained(source, revision=revision, **hub_kwargs)
+        config = load_config(source, revision=revision, **hub_kwargs)
         auto = encoder_class(config)
         if layers is not None:
             kwargs["config"] = cut(config, layers)
-        kwargs = {**kwargs, **_options(auto, config), "revision": revision, "output_loading_info": True}
+        elif sense(config) != "text":  # it may be a part of the config that is there
+            kwargs["config"] = config
+        kwargs = {**kwargs, **encoder_options(auto, config), "revision": revision, "output_loading_info": True}
         with _quiet():
             encoder, report = auto.from_pretrained(source, **kwargs)
     except OSError as error:
@@ -309,7 +312,7 @@ def load_encoder(
         ) from error
     if report["missing_keys"]:
         logger.warning("%s lacks the weights %s; they start at random.", name_or_path, sorted(report["missing_keys"]))
-    return encoder
+    return encoder_half(encoder)
 
 
 def cut(text_config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
@@ -347,33 +350,16 @@ def _quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(before)
 
 
-def _options(auto: Any, text_config: PreTrainedConfig) -> dict[str, bool]:
-    """What the family's class is built with, once it is clear that it reads texts."""
-    check_encoder_config(text_config)
-    family = text_config.model_type
-    if type(text_config) not in auto._model_mapping:
-        raise LiminalError(f"transformers has no AutoModel for the family {family!r}: it can't be an encoder.")
-    model_class = auto._model_mapping[type(text_config)]
-    if isinstance(model_class, tuple | list):
-        model_class = model_class[0]
-    if model_class.main_input_name != "input_ids":
-        raise LiminalError(
-            f"The encoder family {family!r} reads {model_class.main_input_name} (images or sounds), not text. Allowed: "
-            "encoders and decoders of text, such as BERT, ModernBERT, T5, GPT-2 or Qwen."
-        )
-    accepts = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
-    return {"add_pooling_layer": False} if accepts else {}
-
-
-def load_tokenizer(
-    source: str | Path | PreTrainedModel, revision: str | None = None, **kwargs: Any
-) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: str | Path | PreTrainedModel, revision: str | None = None, **kwargs: Any) -> Any:
     """The tokenizer of a checkpoint, an adapter, an encoder, or a model in memory.
 
     Args:
         source: a folder or Hub id; or a model, whose checkpoint's tokenizer is taken, else its encoder's.
         revision: branch, tag or commit on the Hub.
         kwargs: handed to `AutoTokenizer.from_pretrained` (token, cache_dir, padding_side, ...).
+
+    Returns:
+        A tokenizer; the feature extractor or the image processor where the encoder reads sounds or images.
 
     Raises:
         LiminalError: there is a model and no tokenizer; the message says what to type.
@@ -386,21 +372,25 @@ def load_tokenizer(
     if not isinstance(source, str | Path):
         return _tokenizer_of_model(source, **kwargs)
     name, folder = str(source), Path(source)
+    place, revision = resolve_encoder(name, revision)
+    if processor := load_processor(place, revision, **kwargs):
+        return processor
     if folder.is_dir() and not _has_tokenizer(folder) and (folder / "adapter_config.json").is_file():
         adapter = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         return load_tokenizer(adapter.get("base_model_name_or_path") or name, adapter.get("revision"), **kwargs)
     if folder.is_dir() and (folder / "config.json").is_file() and not _has_tokenizer(folder):
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         encoder = content.get("encoder_name_or_path") or "ITS ENCODER"
+        kind = loader_of(content)
+        what = "tokenizer" if kind == "AutoTokenizer" else "processor"
         raise LiminalError(
-            f"{name} holds a model and no tokenizer. Save the one that it was trained with beside it: "
-            f"AutoTokenizer.from_pretrained({encoder!r}).save_pretrained({name!r})"
+            f"{name} holds a model and no {what}. Save the one that it was trained with beside it: "
+            f"{kind}.from_pretrained({encoder!r}).save_pretrained({name!r})"
         )
-    place, revision = resolve_encoder(name, revision)
     return AutoTokenizer.from_pretrained(place, revision=revision, **kwargs)
 
 
-def _tokenizer_of_model(model: PreTrainedModel, **kwargs: Any) -> PreTrainedTokenizerBase:
+def _tokenizer_of_model(model: PreTrainedModel, **kwargs: Any) -> Any:
     config = model.config
     sources = [(model.name_or_path, None)] if model.name_or_path else []
     if getattr(config, "encoder_name_or_path", None):
@@ -410,8 +400,11 @@ def _tokenizer_of_model(model: PreTrainedModel, **kwargs: Any) -> PreTrainedToke
             return load_tokenizer(name, revision, **kwargs)
         except (OSError, ValueError):
             continue  # a checkpoint, or an encoder from scratch, without a tokenizer
+    what = loader_of(config.to_dict())
     raise LiminalError(
-        "The tokenizer of this model is not at hand. Give it: tokenizer=AutoTokenizer.from_pretrained(NAME)"
+        f"The tokenizer of this model is not at hand. Give it: tokenizer={what}.from_pretrained(NAME)"
+        if what == "AutoTokenizer"
+        else f"The processor of this model is not at hand. Give it: {what}.from_pretrained(NAME)"
     )
 
 

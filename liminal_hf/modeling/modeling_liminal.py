@@ -1,7 +1,7 @@
 """LIMINAL on top of any encoder: the base model, and the model with a loss.
 
-Requires torch and transformers. Tokens go through the encoder, the pooler and the head; the labels meet the
-prediction only in the loss.
+Requires torch and transformers. Tokens (or samples, or pixels) go through the encoder, the pooler and the head; the
+labels meet the prediction only in the loss.
 """
 
 import inspect
@@ -18,13 +18,7 @@ from .checkpointing import CheckpointedModel
 from .configuration_liminal import LiminalConfig
 from .depth import LayerReading, may_stop_early
 from .domain import widened
-from .encoders import (
-    build_encoder,
-    check_encoder,
-    collect_layers_from_the_start,
-    position_limit,
-    remember_layers_again,
-)
+from .encoders import check_encoder, collect_layers_from_the_start, position_limit, remember_layers_again
 from .errors import LiminalError
 from .heads import HEADS, HeadInput, HeadOutput, heads_that_read
 from .heads_published import LiminalV1 as LiminalV1  # transformers copies what is imported here to the Hub
@@ -36,6 +30,7 @@ from .outputs import LiminalModelOutput, LiminalPADOutput
 from .padding import checked_mask, justified_index, justify, restore_outputs
 from .persons import PersonMemory, person_turn
 from .pooling import LayerPooler
+from .senses import build_encoder, check_sense, frame_mask, main_input, signal_inputs
 
 # What `LiminalForPADRegression` keeps to itself; `model.liminal` gives it.
 _ONLY_OF_THE_BASE_MODEL = ("answer", "latent", "log_variance", "last_hidden_state")
@@ -146,6 +141,7 @@ class LiminalModel(LiminalPreTrainedModel):
         self.pooler: Any = None
         self.max_tokens = None
         has_encoder = config.text_config is not None
+        self.main_input_name = main_input(config)
         if has_encoder:
             self.encoder = build_encoder(config.text_config) if encoder is None else encoder
             self.pooler = LayerPooler(config)
@@ -191,7 +187,7 @@ class LiminalModel(LiminalPreTrainedModel):
     ) -> Tensor:
         """The pooled states of the texts, `(batch, pooled_size)`: what `pooled_embeds` takes and a cache may keep.
 
-        Arguments as in `forward`.
+        Arguments as in `forward`, those of sounds and images, too.
         """
         inputs = dict(kwargs, input_ids=input_ids, inputs_embeds=inputs_embeds, token_type_ids=token_type_ids)
         encoded, mask, _ = self._encode(inputs, attention_mask)
@@ -199,16 +195,22 @@ class LiminalModel(LiminalPreTrainedModel):
 
     def _encoder_inputs(
         self, inputs: dict[str, Any], attention_mask: Tensor | None
-    ) -> tuple[dict[str, Any], Tensor, Tensor | None]:
-        """Checks and justifies; returns what the encoder takes, the mask, and the index."""
+    ) -> tuple[dict[str, Any], Any, Tensor | None]:
+        """Checks and justifies; returns what the encoder takes, the mask (of signals perhaps None), and the index."""
         self._require_encoder("use for tokens")
         inputs = {name: value for name, value in inputs.items() if value is not None}
-        mask = checked_mask(
-            self.config, self.max_tokens, inputs.get("input_ids"), inputs.get("inputs_embeds"), attention_mask
-        )
-        index = justified_index(mask)  # (batch, length), or None
-        inputs = justify({**inputs, "attention_mask": mask}, index)  # real tokens first
-        mask = inputs["attention_mask"]
+        check_sense(self.main_input_name, inputs)
+        index = None
+        if self.main_input_name == "input_ids":
+            mask: Any = checked_mask(
+                self.config, self.max_tokens, inputs.get("input_ids"), inputs.get("inputs_embeds"), attention_mask
+            )
+            index = justified_index(mask)  # (batch, length), or None
+            inputs = justify({**inputs, "attention_mask": mask}, index)  # real tokens first
+            mask = inputs["attention_mask"]
+        else:
+            inputs, mask = signal_inputs(self.encoder, self.main_input_name, inputs, attention_mask)
+            inputs |= {} if mask is None else {"attention_mask": mask}
         for name in ("attention_mask", "token_type_ids"):
             if name not in self._encoder_takes:
                 inputs.pop(name, None)
@@ -231,6 +233,8 @@ class LiminalModel(LiminalPreTrainedModel):
             output_attentions=output_attentions,
             return_dict=True,
         )
+        if self.main_input_name != "input_ids":
+            mask = frame_mask(self.encoder, mask, encoded.last_hidden_state)
         return encoded, mask, index
 
     def _pool(self, encoded: ModelOutput, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -259,7 +263,7 @@ class LiminalModel(LiminalPreTrainedModel):
 
     def _checked_pooled(self, pooled_embeds: Tensor, *tokens: Tensor | None) -> Tensor:
         if any(value is not None for value in tokens):
-            raise LiminalError("Give exactly one of input_ids, inputs_embeds and pooled_embeds.")
+            raise LiminalError(f"Give exactly one of {self.main_input_name}, inputs_embeds and pooled_embeds.")
         if pooled_embeds.dim() != 2 or pooled_embeds.shape[1] != self.pooled_size:
             shape = tuple(pooled_embeds.shape)
             raise LiminalError(
@@ -282,6 +286,9 @@ class LiminalModel(LiminalPreTrainedModel):
         num_inner_steps: int | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        input_values: Tensor | None = None,
+        input_features: Tensor | None = None,
+        pixel_values: Tensor | None = None,
         **kwargs: Any,
     ) -> LiminalModelOutput:
         """Runs encoder, pooler and head.
@@ -299,10 +306,13 @@ class LiminalModel(LiminalPreTrainedModel):
             memory: the conversation so far (`initial_memory` before the first turn); None makes the call stateless.
             num_outer_steps, num_inner_steps: K and n of this call; default the config's.
             output_hidden_states, output_attentions: whether to return the encoder's.
+            input_values (`torch.FloatTensor` of shape `(batch, samples)`), input_features (`(batch, bins, length)`):
+                sounds, for an encoder that reads them; `attention_mask` is then that of the samples or spectra.
+            pixel_values (`torch.FloatTensor` of shape `(batch, channels, height, width)`): images.
 
         Raises:
-            LiminalError: no input or two inputs, a wrong shape, a row with no token, a text too long for the encoder,
-                an input that this head does not use.
+            LiminalError: no input or two inputs, one that the encoder does not read, a wrong shape, a row with no
+                token, a text too long for the encoder, an input that this head does not use.
         """
         if output_hidden_states is None:
             output_hidden_states = bool(self.config.output_hidden_states)
@@ -316,9 +326,12 @@ class LiminalModel(LiminalPreTrainedModel):
             "num_inner_steps": num_inner_steps,
         }
         encoder_outputs: dict[str, Any] = {}
-        inputs = dict(kwargs, input_ids=input_ids, inputs_embeds=inputs_embeds, token_type_ids=token_type_ids)
-        wants_states = output_hidden_states or output_attentions
-        if pooled_embeds is None and not wants_states and may_stop_early(self.head, num_outer_steps):
+        signals = {"input_values": input_values, "input_features": input_features, "pixel_values": pixel_values}
+        tokens_given = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "token_type_ids": token_type_ids}
+        inputs = {**kwargs, **tokens_given, **signals}
+        # How many frames a sound has is known only afterwards, so signals are read to the end.
+        in_full = output_hidden_states or output_attentions or self.main_input_name != "input_ids"
+        if pooled_embeds is None and not in_full and may_stop_early(self.head, num_outer_steps):
             output, pooled = self._read_in_part(inputs, attention_mask, given)
         else:
             tokens = mask = None
@@ -327,7 +340,7 @@ class LiminalModel(LiminalPreTrainedModel):
                 pooled, tokens = self._pool(encoded, mask)  # (batch, pooled_size), (batch, length, hidden)
                 encoder_outputs = restore_outputs(encoded, index, output_hidden_states, output_attentions)
             else:
-                pooled = self._checked_pooled(pooled_embeds, input_ids, inputs_embeds)  # (batch, pooled_size)
+                pooled = self._checked_pooled(pooled_embeds, input_ids, inputs_embeds, *signals.values())
             given["affect"] = None if affect is None else affect.to(pooled.dtype)
             head_input = HeadInput(pooled * self.config.pooled_scale, **given, tokens=tokens, token_mask=mask)
             self.head.check(head_input)
@@ -363,6 +376,7 @@ class LiminalForPADRegression(LiminalPreTrainedModel):
         super().__init__(config)
         self.liminal = LiminalModel(config, encoder=encoder)
         self.num_labels = config.num_labels
+        self.main_input_name = self.liminal.main_input_name
         LOSSES.entry_for(config, config.loss)  # an unknown loss is an error now, not at the first step
         self.post_init()
 
@@ -393,6 +407,9 @@ class LiminalForPADRegression(LiminalPreTrainedModel):
         output_attentions: bool | None = None,
         person: PersonMemory | None = None,
         person_time: Tensor | float | None = None,
+        input_values: Tensor | None = None,
+        input_features: Tensor | None = None,
+        pixel_values: Tensor | None = None,
         **kwargs: Any,
     ) -> LiminalPADOutput:
         """Predicts PAD, and computes the loss when labels are given.
@@ -423,6 +440,9 @@ class LiminalForPADRegression(LiminalPreTrainedModel):
             num_inner_steps=num_inner_steps,
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
+            input_values=input_values,
+            input_features=input_features,
+            pixel_values=pixel_values,
             return_dict=True,
             **kwargs,
         )

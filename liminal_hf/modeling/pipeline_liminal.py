@@ -5,9 +5,7 @@ Requires torch and transformers.
 
 import logging
 import math
-import os
 import sys
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
@@ -29,11 +27,12 @@ from .conversation import (
     read_messages,
     stack,
 )
-from .encoders import mixes_padding
+from .encoders import load_tokenizer, mixes_padding
 from .errors import LiminalError
 from .memory import ConversationMemory
 from .person_prior import PersonPrior
-from .rows import OCTANTS, describe, octant, overall_confidence, percentile
+from .rows import OCTANTS, describe, octant, percentile
+from .senses import sense
 from .targets import clamped_targets
 from .texts import (
     UNREADABLE,
@@ -43,19 +42,16 @@ from .texts import (
     checked_max_length,
     checked_text,
     is_container,
+    one_thread_after_a_fork,
     text_error,
     tokenize,
     with_padding,
 )
 from .windows import ANSWERS, read_windows, split
 
-__all__ = ["OCTANTS", "PADRegressionPipeline", "TargetClassificationPipeline"]
-__all__ += ["describe", "octant", "overall_confidence", "percentile"]
+__all__ = ["OCTANTS", "PADRegressionPipeline", "TargetClassificationPipeline", "describe", "octant", "percentile"]
 
 logger = logging.getLogger(__name__)
-_FORKED = threading.Event()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_FORKED.set)
 
 
 class PADRegressionPipeline(Pipeline):
@@ -81,8 +77,8 @@ class PADRegressionPipeline(Pipeline):
     a text, nothing but unknown tokens such as emoji to MiniLM). Rows in are rows out.
 
     Texts may come as a list, tuple, pandas Series, numpy or Arrow array, `datasets.Column`, each as `{"text": ...}` or
-    bare: the answer is a list. A torch `Dataset`, a `KeyDataset`, a generator and any other iterator without a length
-    are read as they are asked for, and so are the rows that come back.
+    bare: the answer is a list (`SignalRegressionPipeline` takes sounds and images likewise). A torch `Dataset`, a
+    `KeyDataset`, a generator and any other iterator without a length are read as they are asked for, row by row.
 
     Chat messages are read in order, and what a speaker said before is remembered: `{"role": ..., "content": ...}`,
     with a `name` (or `speaker`) where several people share a role. Each speaker has a memory of its own. These rows
@@ -132,14 +128,24 @@ class PADRegressionPipeline(Pipeline):
     _load_processor = False
     _load_image_processor = False
     _load_feature_extractor = False
-    _load_tokenizer = True
+    _load_tokenizer = None  # where there is one; a model of sounds or images has none
+
+    def __new__(cls, *args: Any, model: Any = None, **kwargs: Any) -> Any:
+        """For a model that reads sounds or images an object of the class that does."""
+        if cls is not PADRegressionPipeline or sense((model or args[0]).config) == "text":
+            return super().__new__(cls)
+        from .pipeline_senses import SignalRegressionPipeline
+
+        return super().__new__(SignalRegressionPipeline)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.tokenizer is not None:
-            with_padding(self.tokenizer)
+        config, tokenizer = self.model.config, getattr(self, "tokenizer", None)
+        if tokenizer is None and config.text_config is not None and sense(config) == "text":
+            tokenizer = load_tokenizer(self.model)
+        self.tokenizer: Any = None if tokenizer is None else with_padding(tokenizer)
         self.person_prior: PersonPrior | None = None
-        if problem := clamped_targets(self.model.config):
+        if problem := clamped_targets(config):
             logger.warning(problem)
 
     def _sanitize_parameters(
@@ -211,8 +217,8 @@ class PADRegressionPipeline(Pipeline):
     def _stream(self, conversations: Any, batch_size: int | None = None, **kwargs: Any) -> Iterator[Any]:
         """Rows of conversations that are read as they are asked for."""
         size = batch_size or self._batch_size or 32
-        length = len(conversations) if hasattr(conversations, "__len__") else None
-        items = iter(conversations) if length is None else (conversations[index] for index in range(length))
+        some_at = range(len(conversations)) if hasattr(conversations, "__len__") else None
+        items = iter(conversations) if some_at is None else map(conversations.__getitem__, some_at)
         while some := list(islice(items, size)):
             yield from self._chat(some, batch_size=size, **kwargs)
 
@@ -327,10 +333,7 @@ class PADRegressionPipeline(Pipeline):
         return torch.inference_mode
 
     def _forward(self, model_inputs: Any, **kwargs: Any) -> dict[str, Any]:
-        if _FORKED.is_set():
-            # OpenMP's threads do not come through a fork, and a process that waits for them waits for ever.
-            _FORKED.clear()
-            torch.set_num_threads(1)
+        one_thread_after_a_fork()
         inputs = dict(model_inputs)
         # Batches of one are lists of one, and a batch from transformers' loader is a list of those.
         about = {
@@ -415,17 +418,16 @@ class TargetClassificationPipeline(PADRegressionPipeline):
     """
 
     _NAME, _MORE = "text-classification", ", and labels, top_k and function_to_apply"
-    _FUNCTIONS: Mapping[str, Any] = {
-        "softmax": math.exp,
-        "default": math.exp,
-        "none": lambda score: score,
-        "sigmoid": lambda score: 1 / (1 + math.exp(-score)),
-    }
+    _FUNCTIONS: Mapping[str, Any] = dict(
+        softmax=math.exp, default=math.exp, none=float, sigmoid=lambda score: 1 / (1 + math.exp(-score))
+    )
 
     def __new__(cls, *args: Any, model: Any = None, **kwargs: Any) -> Any:
         """An object of this class for our models, and one of transformers' class for any other."""
         if getattr(getattr(model, "config", None), "model_type", "liminal") != "liminal":
             return TextClassificationPipeline(*args, model=model, **kwargs)
+        if (reads := sense(getattr(model, "config", None))) != "text":
+            raise LiminalError(f'This model reads {reads}, not text: pipeline("pad-regression", model=...)')
         return super().__new__(cls)
 
     def _sanitize_parameters(  # type: ignore[override]

@@ -11,10 +11,13 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
 from .encoders import max_tokens
 from .errors import LiminalError
+from .processors import Signals, is_processor
+from .senses import sense
 
 UNREADABLE = "no token of this text is known to the model"
 NOT_FINITE = "the model gave a number that is not finite"
@@ -28,6 +31,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_TOKENIZING.acquire, after_in_parent=_TOKENIZING.release, after_in_child=_TOKENIZING.release
     )
+_FORKED = threading.Event()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_FORKED.set)
 
 
 def is_container(values: Any) -> bool:
@@ -165,20 +171,27 @@ def checked_text(text: Any, where: str = "The text") -> str:
     )
 
 
+def one_thread_after_a_fork() -> None:
+    """OpenMP's threads do not come through a fork, and a process that waits for them waits for ever."""
+    if _FORKED.is_set():
+        _FORKED.clear()
+        torch.set_num_threads(1)
+
+
 def with_padding(tokenizer: Any) -> Any:
     """The tokenizer itself, with a padding token; GPT-2 has none, and the mask hides it, so that any token will do."""
-    if tokenizer.pad_token_id is None:
+    if not is_processor(tokenizer) and tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer
 
 
 def checked_max_length(max_length: Any, config: Any, tokenizer: Any) -> int:
-    """How many tokens of a text are read.
+    """How many tokens of a text, or seconds of a sound, are read.
 
     Args:
         max_length: what a caller asks for; None is the config's `max_seq_length`, or what the encoder takes.
         config: of the model (or of any other encoder).
-        tokenizer: tells how many special tokens a text gets.
+        tokenizer: tells how many special tokens a text gets; not needed for sounds and images.
 
     Raises:
         LiminalError: not a whole number, less than a single token of text, or more than the encoder takes.
@@ -191,6 +204,11 @@ def checked_max_length(max_length: Any, config: Any, tokenizer: Any) -> int:
         >>> checked_max_length(None, AutoConfig.from_pretrained(source), tokenizer)
         128
     """
+    if sense(config) != "text":
+        seconds = getattr(config, "max_seq_length", 128) if max_length is None else max_length
+        if isinstance(seconds, bool) or not isinstance(seconds, int) or seconds < 1:
+            raise LiminalError(f"max_length must be a whole number of seconds, at least 1, got {max_length!r}.")
+        return seconds
     limit = max_tokens(config)
     if max_length is None:
         wanted = getattr(config, "max_seq_length", None) or limit or tokenizer.model_max_length
@@ -286,6 +304,23 @@ def tokenize(tokenizer: Any, texts: list[str], max_length: int) -> Tokens:
     nothing_known = [unreadable(tokenizer, ids) for ids in encoded["input_ids"]]
     inputs = {name: [row or [int(name == "attention_mask")] for row in values] for name, values in encoded.items()}
     return Tokens(inputs, truncated, nothing_known)
+
+
+def prepared(tokenizer: Any, items: Any, max_length: int) -> "Tokens | Signals":
+    """Texts as tokens; what goes to a processor instead is read when its batch is.
+
+    Args:
+        tokenizer: of the encoder, or its processor.
+        items: any container of texts (see `as_list`), or of sounds or images (see `read_signal`).
+        max_length: from `checked_max_length`.
+
+    Raises:
+        LiminalError: a text that can't be read; the message has its index.
+    """
+    if is_processor(tokenizer):
+        return Signals(tokenizer, list(items), max_length)
+    checked = [checked_text(text, f"Text {index}") for index, text in enumerate(as_list(items))]
+    return tokenize(with_padding(tokenizer), checked, max_length)
 
 
 def bare(item: Any) -> Any:

@@ -16,11 +16,12 @@ from torch import nn
 
 from ..modeling.configuration_liminal import MISSING_LABEL
 from ..modeling.errors import LiminalError
+from ..modeling.senses import INPUTS as SENSES
 
 logger = logging.getLogger(__name__)
 
 SCALE_TEXTS = 512
-INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds", "pooled_embeds")
+INPUTS = (*SENSES, "attention_mask", "token_type_ids", "position_ids", "inputs_embeds", "pooled_embeds")
 # Under this name an adapter's `auto_mapping` carries what was measured for it: PEFT saves no config of the model.
 ADAPTER_KEY = "liminal"
 MEASURED = (

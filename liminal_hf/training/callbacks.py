@@ -176,7 +176,7 @@ def _agree(model: nn.Module, *names: str) -> None:
 
 def _texts(tokenizer: Any, loader: Any) -> list[str]:
     """The texts behind the tokens of up to 4,000 rows; none without a tokenizer, and where rows hold no tokens."""
-    if tokenizer is None or loader is None:
+    if loader is None or not hasattr(tokenizer, "batch_decode"):
         return []
     batches = Rows(loader).batches(2 * MOST_TEXTS, spread=True)
     texts = tokenizer.batch_decode(

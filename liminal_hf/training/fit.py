@@ -28,6 +28,7 @@ from ..metrics import bootstrap_intervals
 from ..modeling import encoders
 from ..modeling.errors import LiminalError
 from ..modeling.modeling_liminal import LiminalForPADRegression
+from ..modeling.processors import is_processor
 from ..modeling.provenance import remember_facts
 from .calibration import calibrate, measure_labels, update_config
 from .domain import fit_domain
@@ -47,7 +48,7 @@ class FitResult:
 
     Args:
         model: the trained model, on the CPU, in evaluation mode.
-        tokenizer: its tokenizer.
+        tokenizer: its tokenizer; the processor of a model that reads sounds or images.
         metrics: what `metrics.json` holds: `validation` and, where it was evaluated, `test` (by metric name; None where
             a target has no labels), `rows`, `parameters`, `phases` (name, seed, seconds, steps, best metric, history),
             `seed`, `seconds`, `hardware`, `versions`, `sha256` (by file of the checkpoint) and `intervals` (by split
@@ -94,7 +95,8 @@ def fit(
         data_dir: folder with the corpora; default `LIMINAL_DATA_DIR`, then the public source.
         overrides: values by dotted key, see `Recipe.override`.
         data: the splits themselves, instead of those that the recipe names: `train`, `validation`, perhaps `test`, each
-            a `Dataset`, a DataFrame or a list of rows with `text` and `labels` in -1..1. With a column
+            a `Dataset`, a DataFrame or a list of rows with `text` (or `audio` or `image`, as the recipe's `data` names
+            one: paths) and `labels` in -1..1. With a column
             `pooled_embeds`, as `pooled_dataset` adds it, a recipe that leaves the encoder frozen takes its cached
             states from there.
         trainer: builds the trainer of each phase with the objective "pad", given what `LiminalTrainer` is given: a
@@ -176,7 +178,7 @@ def _build(recipe: Recipe, inputs: Inputs) -> LiminalForPADRegression:
         encoder_kwargs={"dtype": torch.float32} if whole else None,
         **fields,
     )
-    if model.config.pad_token_id is None:
+    if model.config.pad_token_id is None and not is_processor(inputs.tokenizer):
         model.config.pad_token_id = inputs.tokenizer.pad_token_id
     model.config.max_seq_length = readable_length(model, recipe.data.max_length)
     measure_labels(model, inputs.splits["train"])
@@ -238,7 +240,8 @@ def _finish(model: LiminalForPADRegression, inputs: Inputs, folder: RunFolder, r
         eval_dataset=splits["validation"],
         data_collator=inputs.collator(last),
     )
-    fit_domain(model, inputs.tokenizer, inputs.splits["train"]["text"][:], recipe.seed)
+    # What is unlike the training texts is known of texts alone.
+    fit_domain(model, inputs.tokenizer, [] if recipe.data.signal else inputs.splits["train"]["text"][:], recipe.seed)
     update_config(model, uncertainty_scale=[1.0] * len(recipe.targets))
     held_out = trainer.predict_by_name(splits["validation"])
     calibrate(model, held_out, trainer.predict_by_name(splits["train"]))

@@ -18,12 +18,13 @@ from torch.utils.data import DataLoader
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase, default_data_collator
 
 from ..data import load_emobank, load_table, pooled_dataset
-from ..data.pooled_cache import COLUMN
+from ..data.pooled_cache import COLUMN, encode
 from ..modeling import encoders
 from ..modeling.configuration_liminal import DIMENSIONS, MISSING_LABEL, LiminalConfig
 from ..modeling.errors import LiminalError
 from ..modeling.modeling_liminal import LiminalForPADRegression
-from ..modeling.texts import checked_text, with_padding
+from ..modeling.processors import SignalCollator, is_processor
+from ..modeling.texts import checked_text, prepared, with_padding
 from .calibration import SCALE_TEXTS, check_label_range, measure_pooled_scale, read_labels
 from .distillation import add_unlabelled, soft_labels
 from .persons import COLUMNS, ValidationPersons, persons_of
@@ -51,8 +52,8 @@ def load_splits(
         data_dir: folder with the corpora.
 
     Returns:
-        `train`, `validation` and where there is one `test`, each with `text` and `labels` `(targets,)` in -1..1, -100
-        where one is missing.
+        `train`, `validation` and where there is one `test`, each with `text` (the path of a sound or an image, where
+        the recipe names such a column) and `labels` `(targets,)` in -1..1, -100 where one is missing.
 
     Raises:
         LiminalError: a split, a column, a text or a label can't be used; the message says which.
@@ -60,13 +61,17 @@ def load_splits(
     """
     targets = recipe.targets
     if data is not None:
-        splits = _checked_splits(data, len(targets))
+        splits = _checked_splits(data, len(targets), recipe.data.signal or "text")
     elif recipe.data.files is None:
         splits = _emobank(recipe, data_dir)
     else:
         files = {str(split): path for split, path in recipe.data.files.items()}
-        given = recipe.data.model_dump(exclude={"dataset", "files", "max_length"}, exclude_none=True)
+        given = recipe.data.model_dump(exclude={"dataset", "files", "max_length", "audio", "image"}, exclude_none=True)
+        if recipe.data.signal:
+            given["text"] = getattr(recipe.data, recipe.data.signal)
         splits = load_table(files, targets=targets, **given)
+        if recipe.data.signal:
+            splits = _with_paths(splits, files)
     if "validation" not in splits or not len(splits["validation"]):
         raise LiminalError(
             "There is nothing to choose the best model by: give data.files a `validation` table, or set "
@@ -89,10 +94,27 @@ def _emobank(recipe: Recipe, data_dir: str | Path | None) -> DatasetDict:
     return DatasetDict({split: _with_labels(rows, chosen[split]) for split, rows in splits.items()})
 
 
-def _checked_splits(data: Mapping[str, Any], targets: int) -> DatasetDict:
+def _with_paths(splits: DatasetDict, files: Mapping[str, str]) -> DatasetDict:
+    """The paths of sounds or images, which may start at their table's folder, as whole paths."""
+
+    def resolved(split: str) -> Dataset:
+        # What is held out of the training rows is listed in their table.
+        folder = Path(files.get(split, files["train"])).parent
+        paths = [str((folder / path).resolve()) for path in splits[split]["text"][:]]
+        if missing := [path for path in paths if not Path(path).is_file()]:
+            raise LiminalError(
+                f"{len(missing)} of {len(paths)} files that the {split} table names are not there, the first: "
+                f"{missing[0]}. Relative paths start at the table's folder."
+            )
+        return splits[split].remove_columns("text").add_column("text", paths)
+
+    return DatasetDict({split: resolved(split) for split in splits})
+
+
+def _checked_splits(data: Mapping[str, Any], targets: int, column: str) -> DatasetDict:
     if missing := [split for split in ("train", "validation") if split not in data]:
         raise LiminalError(f"data needs the split {missing[0]!r}; it has {', '.join(data) or 'none'}.")
-    splits = {split: _as_dataset(rows, split) for split, rows in data.items()}
+    splits = {split: _as_dataset(rows, split, column) for split, rows in data.items()}
     for split, rows in splits.items():
         labels = read_labels(rows, targets)
         check_label_range(labels, LiminalConfig(pooled_size=1), f"The labels of data[{split!r}]", own_model=False)
@@ -103,7 +125,7 @@ def _checked_splits(data: Mapping[str, Any], targets: int) -> DatasetDict:
     return DatasetDict(splits)
 
 
-def _as_dataset(rows: Any, split: str) -> Dataset:
+def _as_dataset(rows: Any, split: str, column: str) -> Dataset:
     if not isinstance(rows, Dataset):
         if hasattr(rows, "to_dict") and hasattr(rows, "columns"):  # a DataFrame
             rows = rows.to_dict("list")
@@ -111,8 +133,10 @@ def _as_dataset(rows: Any, split: str) -> Dataset:
             rows = list(rows)
             rows = {name: [row.get(name) for row in rows] for name in (rows[0] if rows else ())}
     columns = rows.column_names if isinstance(rows, Dataset) else list(rows)
-    if not {"text", "labels"} <= set(columns):
-        raise LiminalError(f"data[{split!r}] needs the columns text and labels; its columns are {sorted(columns)}.")
+    if not {column, "labels"} <= set(columns):
+        raise LiminalError(f"data[{split!r}] needs the columns {column} and labels; its columns are {sorted(columns)}.")
+    if column != "text":
+        rows = rows.rename_column(column, "text") if isinstance(rows, Dataset) else {**rows, "text": rows[column]}
     texts = rows.with_format(None)["text"][:] if isinstance(rows, Dataset) else list(rows["text"])
     for row, text in enumerate(texts):
         checked_text(text, f"data[{split!r}], row {row}")
@@ -141,14 +165,23 @@ def _without_untrained_targets(splits: DatasetDict) -> DatasetDict:
 # ---- tokens and states ----
 
 
-def load_tokenizer(encoder: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The encoder's tokenizer, padding on the right; one without a padding token pads with its end token."""
+def load_tokenizer(encoder: str, revision: str | None = None) -> Any:
+    """The encoder's tokenizer, padding on the right; one without a padding token pads with its end token.
+
+    Of an encoder of sounds or images its processor.
+    """
     return with_padding(encoders.load_tokenizer(encoder, revision, padding_side="right"))
 
 
 def tokenized(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
-    """The rows as tokens (longer texts are truncated), with `labels`, `length` and the row's index."""
+    """The rows as tokens (longer texts are truncated), with `labels`, `length` and the row's index.
+
+    Sounds and images stay paths, in a column of that name: `SignalCollator` reads a batch when it is needed.
+    """
     rows = rows.select_columns(["text", "labels"])
+    if is_processor(tokenizer):
+        column = "audio" if hasattr(tokenizer, "sampling_rate") else "image"
+        return rows.rename_column("text", column).add_column(ROW, list(range(len(rows))))
     # Hashing the tokenizer costs more than using it; these rows are never looked for in a cache.
     name = hashlib.sha256(f"{rows._fingerprint} {max_length}".encode()).hexdigest()[:16]
     with PartialState().main_process_first():
@@ -222,6 +255,8 @@ class Inputs:
 
     def collator(self, phase: Phase) -> Any:
         """Makes batches of the rows that the phase reads."""
+        if is_processor(self.tokenizer) and not phase.cache:
+            return SignalCollator(self.tokenizer, self.recipe.data.max_length)
         # Given the tokenizer itself, the Trainer would write its special tokens into the encoder's config.
         return default_data_collator if phase.cache else DataCollatorWithPadding(self.tokenizer)
 
@@ -238,6 +273,7 @@ def run_inputs(
     recipe: Recipe, splits: DatasetDict, tokenizer: PreTrainedTokenizerBase, soft_targets: Path, data_dir: Any
 ) -> Inputs:
     """`Inputs` with the unlabelled texts of the recipe, and without states that its phases would make old."""
+    _check_sense(recipe, tokenizer)
     persons = persons_of(splits, recipe)
     splits = DatasetDict(
         {
@@ -252,6 +288,21 @@ def run_inputs(
     share = max(phase.hold_out for phase in recipe.phases)
     held_out = held_out_texts(splits["train"]["text"][:], share) if share else None
     return Inputs(recipe, splits, tokenizer, soft_targets, data_dir, held_out, persons)
+
+
+def _check_sense(recipe: Recipe, tokenizer: Any) -> None:
+    """Raises a RecipeError where the data are not what the encoder reads."""
+    reads = "text" if not is_processor(tokenizer) else "audio" if hasattr(tokenizer, "sampling_rate") else "image"
+    given = recipe.data.signal or "text"
+    if reads != given:
+        raise RecipeError(
+            f"The encoder {recipe.model['encoder']} reads {reads}, and the data are {given}: name the column of your "
+            f"tables that holds it, data.{reads}: COLUMN, or take another encoder."
+        )
+    if reads != "text" and (recipe.distill or any(phase.objective != "pad" for phase in recipe.phases)):
+        raise RecipeError(
+            f"`distill:` and `objective: goemotions` have texts. Leave them out for an encoder of {reads}."
+        )
 
 
 def held_out_texts(texts: Sequence[str], share: float) -> np.ndarray:
@@ -293,10 +344,8 @@ def _pooled(model: LiminalForPADRegression, tokenizer: PreTrainedTokenizerBase, 
 def _check_states(model: LiminalForPADRegression, tokenizer: PreTrainedTokenizerBase, rows: Dataset) -> None:
     """Refuses given states that are not those of the recipe's encoder and pooling, by the first few texts."""
     states = np.asarray(rows[COLUMN][:], dtype=np.float64)
-    options = {"truncation": True, "max_length": model.config.max_seq_length, "return_tensors": "pt"}
-    batch = tokenizer(rows["text"][:], padding=True, **options)
-    with torch.no_grad():
-        own = model.eval().liminal.pool(**batch.to(model.device)).double().cpu().numpy()
+    tokens = prepared(tokenizer, rows["text"][:], model.config.max_seq_length)
+    own = encode(model.liminal, tokenizer, tokens, 1 if is_processor(tokenizer) else len(rows))
     if states.shape != own.shape or np.linalg.norm(states - own) > 0.05 * np.linalg.norm(own):
         raise LiminalError(
             f"The states in data[...][{COLUMN!r}], {states.shape[1]} numbers a text, are not what this recipe's "

@@ -22,6 +22,7 @@ from ..metrics import OUTPUTS, TargetMetrics, compute_metrics
 from ..modeling.configuration_liminal import MISSING_LABEL
 from ..modeling.errors import LiminalError
 from ..modeling.modeling_liminal import LiminalForPADRegression
+from ..modeling.processors import SignalCollator, is_processor, processor_of
 from .args import LiminalTrainingArguments
 from .calibration import Predicted, liminal_model, no_labels
 from .callbacks import EMACallback, FitCallback, ManifestCallback
@@ -76,7 +77,8 @@ class LiminalTrainer(Trainer):
             `predictions` of shape `(N, targets)`.
         callbacks: further callbacks.
         ema_decay, head_learning_rate, layer_decay: deprecated, fields of `LiminalTrainingArguments`.
-        others: as in `transformers.Trainer`. Without a `data_collator`, labels may be None where one is missing.
+        others: as in `transformers.Trainer`. Without a `data_collator`, labels may be None where one is missing, and
+            with a processor of sounds or images as `processing_class` a column `audio` or `image` is read by batches.
 
     Raises:
         LiminalError: processes were launched that would not train together; in `train`, what `FitCallback` raises; in
@@ -117,10 +119,11 @@ class LiminalTrainer(Trainer):
         check_launch(args.world_size)
         decay = settings.get("ema_decay")
         average = [EMACallback(decay)] if decay is not None else []
+        seconds = getattr(getattr(model, "config", None), "max_seq_length", 128)
         super().__init__(
             model,
             args,
-            _collator(train_dataset, processing_class) if data_collator is None else data_collator,
+            _collator(train_dataset, processing_class, seconds) if data_collator is None else data_collator,
             train_dataset,
             eval_dataset,
             processing_class,
@@ -151,7 +154,7 @@ class LiminalTrainer(Trainer):
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
         if ROW not in self._signature_columns:
-            self._signature_columns.append(ROW)
+            self._signature_columns += [ROW, "audio", "image"]  # the last two go to the processor
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -420,9 +423,11 @@ def encoder_depths(names: list[str]) -> dict[str, int]:
     return depths
 
 
-def _collator(dataset: Any, tokenizer: Any) -> Any:
+def _collator(dataset: Any, tokenizer: Any, seconds: int) -> Any:
     has_states = "pooled_embeds" in (getattr(dataset, "column_names", None) or ())
-    collate = default_data_collator if tokenizer is None or has_states else DataCollatorWithPadding(tokenizer)
+    collate: Any = default_data_collator if tokenizer is None or has_states else DataCollatorWithPadding(tokenizer)
+    if not has_states and is_processor(processor_of(tokenizer)):
+        collate = SignalCollator(processor_of(tokenizer), seconds)
     return lambda rows: collate([_with_missing_labels(row) for row in rows])
 
 

@@ -30,6 +30,10 @@ class Data(Section):
     recipe's folder."""
     text: str = "text"
     """Name of the column with the text."""
+    audio: str | None = None
+    """Instead of `text`, for an encoder of sounds: column with the paths of sound files, from the table's folder on."""
+    image: str | None = None
+    """Instead of `text`, for an encoder of images: column with the paths of image files, from the table's folder on."""
     labels: list[str] | dict[str, str] = Field(default_factory=lambda: ["V", "A", "D"])
     """Names of the label columns, a list in the order of the targets or a mapping from target to column. Names other
     than those of pleasure (valence), arousal and dominance become the targets' names."""
@@ -55,13 +59,18 @@ class Data(Section):
     date_order: Literal["dmy", "mdy"] | None = None
     """With `time`: how 1/9/2024 is meant; found in the file when left out."""
     max_length: int = Field(default=128, ge=2, le=1_000_000)
-    """Tokens per text; longer texts are truncated."""
+    """Tokens per text, or seconds per sound; longer ones are truncated."""
+
+    @property
+    def signal(self) -> str | None:
+        """Which of `audio` and `image` names the column; None for texts."""
+        return "audio" if self.audio else "image" if self.image else None
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, handler: Any) -> dict[str, Any]:
         # A run is known by the hash of its recipe; a key that came later must not change those of earlier runs.
         later = {"separator", "encoding", "decimal", "sheet", "quotes", "validation_fraction"}
-        later = (later | {"person", "time", "date_order"}) - self.model_fields_set
+        later = (later | {"person", "time", "date_order", "audio", "image"}) - self.model_fields_set
         return {key: value for key, value in handler(self).items() if key not in later}
 
     @model_validator(mode="after")
@@ -70,6 +79,10 @@ class Data(Section):
             raise ValueError("give either `dataset: emobank` or `files:` with your own tables.")
         if self.files is not None and "train" not in self.files:
             raise ValueError("files: `train` is missing. For example: files: {train: my.csv, validation: dev.csv}")
+        if self.audio and self.image:
+            raise ValueError("give one of audio and image: a model reads one of them. `liminal_hf.fuse` joins several.")
+        if self.signal and self.dataset:
+            raise ValueError(f"{self.signal} is a column of your own tables (`files:`); emobank has texts.")
         if self.person is None and (self.time or self.date_order):
             raise ValueError("time and date_order go with `person`, the column with who wrote a row.")
         if self.person is not None and self.files is None:
