@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .encoding import encode as encode
     from .explaining import explain as explain
     from .export.hub import push as push
+    from .fusion import fuse as fuse
     from .modeling.configuration_liminal import DIMENSIONS as DIMENSIONS
     from .modeling.configuration_liminal import LiminalConfig as LiminalConfig
     from .modeling.conversation import ConversationState as ConversationState
@@ -56,6 +57,7 @@ _PUBLIC = {
     "encode": "encoding",
     "explain": "explaining",
     "push": "export.hub",
+    "fuse": "fusion",
     "DIMENSIONS": "modeling.configuration_liminal",
     "LiminalConfig": "modeling.configuration_liminal",
     "ConversationState": "modeling.conversation",

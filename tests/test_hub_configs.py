@@ -14,7 +14,8 @@ from liminal_hf.training.fit import fit
 from liminal_hf.training.recipe import Recipe
 
 FOLDER = Path(__file__).parents[1] / "hub_configs"
-RECIPES = sorted(FOLDER.glob("*.yaml"))
+# tests/test_senses.py trains those of sounds and images.
+RECIPES = sorted(path for path in FOLDER.glob("*.yaml") if "-own-" not in path.stem)
 # The family of each encoder, by its Hub id.
 FAMILY = {
     "sentence-transformers/all-MiniLM-L6-v2": "bert",

@@ -23,9 +23,20 @@ from senses_kit import (
     saved_encoder,
     sense_config,
     sense_model,
+    signal_recipe,
+    signal_tables,
     signals_and_labels,
 )
-from transformers import ASTConfig, CLIPConfig, CLIPModel, SiglipConfig, SiglipModel, SwinConfig, WhisperModel
+from transformers import (
+    ASTConfig,
+    CLIPConfig,
+    CLIPModel,
+    SiglipConfig,
+    SiglipModel,
+    SwinConfig,
+    WhisperModel,
+    pipeline,
+)
 
 from liminal_hf import LiminalConfig, LiminalForPADRegression
 from liminal_hf.inference import read
@@ -33,6 +44,9 @@ from liminal_hf.modeling.encoders import max_tokens, mixes_padding
 from liminal_hf.modeling.errors import LiminalError
 from liminal_hf.modeling.processors import Signals
 from liminal_hf.modeling.senses import build_encoder, main_input, sample_inputs, sense
+from liminal_hf.training.fit import fit
+from liminal_hf.training.inputs import load_splits
+from liminal_hf.training.recipe import Recipe, RecipeError
 from liminal_hf.training.trainer import LiminalTrainer
 
 FAMILIES = SENSES if OPTIONS["all_families"] else BY_DEFAULT
@@ -319,3 +333,43 @@ def test_a_processor_is_found_beside_the_encoder_and_the_model(tmp_path: Path) -
     with pytest.raises(LiminalError, match="processor of this model is not at hand"):
         load_tokenizer(model)
     assert build_encoder(sense_config("vit")).pooler is None
+
+
+@pytest.mark.parametrize("family", [pytest.param("vit"), pytest.param("wav2vec2", marks=pytest.mark.nightly)])
+def test_fit_learns_what_can_be_heard_and_seen(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIMINAL_CACHE_DIR", str(tmp_path / "cache"))
+    result = fit(signal_recipe(tmp_path, family), tmp_path / "run")
+    assert min(result.metrics["test"][f"pearson_{name}"] for name in ("pleasure", "arousal", "dominance")) > 0.9
+    pad = pipeline("pad-regression", model=str(tmp_path / "run" / "model"))
+    signals, labels = signals_and_labels(family, 12, 9)
+    found = [row["pleasure"] for row in pad(signals)]
+    assert np.corrcoef(found, labels[:, 0])[0, 1] > 0.9
+
+
+def test_a_recipe_says_what_its_data_are(tmp_path: Path) -> None:
+    content = signal_recipe(tmp_path, "vit")
+    wrong = {**content, "data": {**content["data"], "image": None, "audio": "path"}}
+    with pytest.raises(RecipeError, match=r"reads image, and the data are audio.*data\.image: COLUMN"):
+        fit(wrong, tmp_path / "run")
+    with pytest.raises(RecipeError, match="one of audio and image"):
+        Recipe.from_dict({**content, "data": {**content["data"], "audio": "path"}})
+    (tmp_path / "data" / "train-3.png").unlink()
+    with pytest.raises(LiminalError, match=r"1 of 96 files that the train table names are not there.*train-3\.png"):
+        load_splits(Recipe.from_dict(content))
+
+
+@pytest.mark.parametrize(
+    ("name", "family"), [("wav2vec2-own-speech", "wav2vec2"), ("clip-own-images", "clip_vision_model")]
+)
+def test_the_recipes_for_own_files_train_a_step(
+    name: str, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIMINAL_CACHE_DIR", str(tmp_path / "cache"))
+    path = Path(__file__).parents[1] / "hub_configs" / f"{name}.yaml"
+    header = path.read_text(encoding="utf-8").partition("name:")[0]
+    assert "To expect: not known" in header and "Time: not measured" in header
+    small = {"model.encoder": str(saved_encoder(tmp_path / "encoder", family))}
+    small |= {"data.files": signal_tables(tmp_path / "data", family, (12, 6, 6))}
+    small |= {"phases.*.training.max_steps": 1, "phases.*.training.use_cpu": True}
+    result = fit(Recipe.from_yaml(path).override(small), tmp_path / "run")
+    assert result.metrics["phases"][0]["steps"] == 1 and (tmp_path / "run/model/preprocessor_config.json").is_file()

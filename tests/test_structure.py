@@ -22,6 +22,7 @@ ROOMS: dict[str, set[str]] = {
     "metrics": {"modeling"},
     "expectation": {"modeling", "metrics"},
     "auto": {"modeling"},
+    "fusion": {"modeling"},
     "inference": {"modeling"},
     "emotion_words": {"modeling"},
     "encoding": {"modeling", "inference"},

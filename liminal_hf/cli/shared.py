@@ -106,6 +106,7 @@ def load(checkpoint: str) -> "tuple[LiminalForPADRegression, Any]":
 
     from ..modeling.encoders import load_tokenizer
     from ..modeling.modeling_liminal import LiminalForPADRegression
+    from ..modeling.senses import sense
     from ..modeling.texts import with_padding
 
     logging.set_verbosity_error()
@@ -115,6 +116,10 @@ def load(checkpoint: str) -> "tuple[LiminalForPADRegression, Any]":
     if model.config.text_config is None:
         raise LiminalError(
             f"{checkpoint} has no encoder: it takes vectors, not texts. In Python: model(pooled_embeds=vectors)"
+        )
+    if (reads := sense(model.config)) != "text":
+        raise LiminalError(
+            f"{checkpoint} reads {reads}, not text. In Python: pipeline('pad-regression', model={checkpoint!r})(paths)"
         )
     tokenizer = with_padding(load_tokenizer(source))
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib
+import inspect
 import io
 import logging
 import os
@@ -26,6 +27,7 @@ from ..modeling.errors import LiminalError
 from ..modeling.memory import MEMORY_FIELDS
 from ..modeling.modeling_liminal import LiminalForPADRegression
 from ..modeling.provenance import write_facts
+from ..modeling.senses import sample_inputs, sense
 from .checkpoint import facts_of, open_checkpoint
 from .model_card import build_card
 
@@ -52,8 +54,9 @@ def export_onnx(
     """Writes a model as ONNX, for any batch size and any length that its encoder takes.
 
     Inputs are `input_ids` and `attention_mask`, int64 `(batch, length)`, and for a tokenizer that gives them
-    `token_type_ids`, which may be left out and are not read, because a text is one segment. Outputs are those of
-    `LiminalPADOutput` that the head has. K and n are the config's.
+    `token_type_ids`, which may be left out and are not read, because a text is one segment. A model of sounds has
+    `input_values` `(batch, samples)` (or `input_features`) and `attention_mask`, one of images `pixel_values`, each
+    float32. Outputs are those of `LiminalPADOutput` that the head has. K and n are the config's.
 
     Every output is compared with torch before anything is written. In float it may differ by a thousandth of its scale
     (the standard deviation of the labels, or the output's largest value). In 8 bits, logits and uncertainty may differ
@@ -158,12 +161,16 @@ def __getattr__(name: str) -> Any:
 def _sample(model: LiminalForPADRegression, memory: bool, rows: int, length: int) -> dict[str, Any]:
     """Inputs with padding on the first row, and a memory with something in it."""
     generator = torch.Generator().manual_seed(length)
-    mask = torch.ones(rows, length, dtype=torch.long)
-    mask[0, length // 2 :] = 0
-    inputs: dict[str, Any] = {
-        "input_ids": torch.randint(model.config.vocab_size, (rows, length), generator=generator),
-        "attention_mask": mask,
-    }
+    inputs: dict[str, Any] = {}
+    if model.main_input_name == "input_ids":
+        inputs["input_ids"] = torch.randint(model.config.vocab_size, (rows, length), generator=generator)
+    else:
+        inputs |= sample_inputs(model.config.text_config, rows, length)
+    takes = inspect.signature(model.liminal.encoder.forward).parameters
+    if "input_ids" in inputs or ("attention_mask" in takes and sense(model.config) == "audio"):
+        mask = torch.ones(rows, inputs[model.main_input_name].shape[-1], dtype=torch.long)
+        mask[0, mask.shape[1] // 2 :] = 0
+        inputs["attention_mask"] = mask
     if memory:
         inputs["memory"] = model.initial_memory(rows)
         inputs["memory"] = model(**inputs).memory
@@ -177,13 +184,15 @@ def _export(model: LiminalForPADRegression, memory: bool) -> onnx_ir.Model:
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
     dynamic = torch.export.Dim.DYNAMIC
-    shapes: dict[str, Any] = {name: {0: dynamic, 1: dynamic} for name in ("input_ids", "attention_mask")}
+    sample = _sample(model, memory, rows=2, length=7)
+    # Spectra of Whisper and images have one size, and only their number varies.
+    any_length = model.main_input_name in ("input_ids", "input_values")
+    axes = {0: dynamic, 1: dynamic} if any_length else {0: dynamic}
+    shapes: dict[str, Any] = {name: dict(axes) for name in sample if name != "memory"}
     if memory:
         shapes["memory"] = [{0: dynamic} for _ in MEMORY_FIELDS]
-    with _quiet():
-        exported: Any = OnnxExporter().export(
-            model, _sample(model, memory, rows=2, length=7), OnnxConfig(dynamic_shapes=shapes)
-        )
+    with _quiet(), _plain_frame_mask(model.liminal.encoder):
+        exported: Any = OnnxExporter().export(model, sample, OnnxConfig(dynamic_shapes=shapes))
     # transformers 5.16 gives torch's ONNXProgram, later versions an ExportedModel around the graph.
     program = exported.program if hasattr(exported, "program") else exported.model
     graph = program.graph
@@ -197,6 +206,26 @@ def _export(model: LiminalForPADRegression, memory: bool) -> onnx_ir.Model:
                 graph.outputs.remove(value)
     RemoveUnusedNodesPass()(program)
     return program
+
+
+@contextlib.contextmanager
+def _plain_frame_mask(encoder: Any) -> Iterator[None]:
+    """Gives wav2vec2 and kin a mask of frames without an assignment by index, which would fix the size of the batch."""
+    name = "_get_feature_vector_attention_mask"
+    if not hasattr(encoder, name):
+        yield
+        return
+
+    def mask_of(frames: int, mask: torch.Tensor, add_adapter: bool | None = None) -> torch.Tensor:
+        options = {} if add_adapter is None else {"add_adapter": add_adapter}
+        counts = encoder._get_feat_extract_output_lengths(mask.sum(-1), **options)
+        return torch.arange(frames, device=mask.device) < counts[:, None]
+
+    setattr(encoder, name, mask_of)
+    try:
+        yield
+    finally:
+        delattr(encoder, name)
 
 
 def _encoder_linears(program: onnx_ir.Model) -> list[str]:
@@ -225,7 +254,7 @@ def _compare(model: LiminalForPADRegression, file: Path, memory: bool, in_8_bits
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     inputs = _sample(model, memory, rows=8, length=11)
     expected: Any = model(**inputs)
-    arrays = {name: inputs[name].numpy() for name in ("input_ids", "attention_mask")}
+    arrays = {name: value.numpy() for name, value in inputs.items() if name != "memory"}
     if memory:
         arrays |= {f"memory.{field}": inputs["memory"][field].numpy() for field in MEMORY_FIELDS}
     spread = max(model.config.label_std)

@@ -168,7 +168,7 @@ def signal_inputs(
         raise LiminalError("An image has no padding: leave attention_mask out.")
     is_spectrum = wanted == "input_features" and hasattr(encoder.config, "num_mel_bins")  # (batch, bins, length)
     length = signal.shape[2 if is_spectrum else 1]
-    if mask is not None and tuple(mask.shape) != (len(signal), length):
+    if mask is not None and mask.shape != (signal.shape[0], length):  # `len` would fix the size of an exported batch
         raise LiminalError(
             f"attention_mask must have the shape (batch, length) of {wanted}, got {tuple(mask.shape)} for "
             f"{tuple(signal.shape)}. Ask the feature extractor for it: return_attention_mask=True"
@@ -178,7 +178,7 @@ def signal_inputs(
             raise LiminalError(f"{wanted} hold NaN or infinite numbers. Look at the files that they came from.")
         if mask is not None and bool((mask[:, 1:] > mask[:, :-1]).any()):
             raise LiminalError("Clips must be padded on the right: set feature_extractor.padding_side = 'right'.")
-        samples = torch.full((len(signal),), length) if mask is None else mask.sum(1)
+        samples = torch.full((signal.shape[0],), length) if mask is None else mask.sum(1)
         frames = frame_counts(encoder, samples) if INPUTS[wanted] == "audio" else samples
         if bool((frames < 1).any()):
             row = int((frames < 1).nonzero()[0])
@@ -194,7 +194,7 @@ def frame_counts(encoder: PreTrainedModel, samples: Tensor) -> Tensor:
 
     Example:
         >>> from transformers import Wav2Vec2Config
-        >>> config = Wav2Vec2Config(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+        >>> config = Wav2Vec2Config(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
         >>> frame_counts(build_encoder(config), torch.tensor([399, 400, 16000])).tolist()
         [0, 1, 49]
     """

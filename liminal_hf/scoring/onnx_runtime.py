@@ -17,6 +17,7 @@ from ..inference import TextBatch, encode_batches, mixes_padding
 from ..modeling.configuration_liminal import LiminalConfig
 from ..modeling.errors import LiminalError
 from ..modeling.memory import MEMORY_FIELDS, ConversationMemory
+from ..modeling.processors import is_processor, load_processor
 from ..modeling.texts import as_list, checked_max_length, with_padding
 
 MODEL_FILE = "model.onnx"
@@ -89,6 +90,8 @@ class OnnxPAD:
         self.tokenizer: Any = None
         if (Path(folder) / "tokenizer_config.json").is_file():
             self.tokenizer = with_padding(AutoTokenizer.from_pretrained(folder))
+        elif (Path(folder) / "preprocessor_config.json").is_file():
+            self.tokenizer = load_processor(str(folder))
 
     @property
     def has_memory(self) -> bool:
@@ -113,7 +116,7 @@ class OnnxPAD:
         """What the model says of texts that have nothing to do with each other.
 
         Args:
-            texts: any container of texts.
+            texts: any container of texts; of sounds or images (see `read_signal`), where the model reads them.
             batch_size: texts per call; in float, no result depends on it.
             max_length: tokens per text, longer ones are truncated; default the config's `max_seq_length`.
 
@@ -125,7 +128,7 @@ class OnnxPAD:
         Raises:
             LiminalError: a text that is empty or no text; the message says which.
         """
-        texts = as_list(texts)
+        texts = list(texts) if is_processor(self.tokenizer) else as_list(texts)
         values = {"truncated": np.zeros(len(texts), dtype=bool)}
         shape = (len(texts), self.config.num_labels)
         values |= {
@@ -187,4 +190,6 @@ class OnnxPAD:
         for batch in encode_batches(
             self.tokenizer, texts, max_length=length, batch_size=batch_size, one_length=one_length
         ):
-            yield batch, {name: value.numpy() for name, value in batch.inputs.items()}
+            # Some feature extractors give masks of 32 bits.
+            arrays = {name: value.numpy() for name, value in batch.inputs.items()}
+            yield batch, {name: one.astype(np.int64) if one.dtype.kind == "i" else one for name, one in arrays.items()}

@@ -32,6 +32,7 @@ from ..modeling.errors import LiminalError
 from ..modeling.memory import MEMORY_FIELDS, ConversationMemory
 from ..modeling.modeling_liminal import LiminalForPADRegression
 from ..modeling.pipeline_liminal import describe
+from ..modeling.senses import sense
 from ..modeling.texts import (
     UNREADABLE,
     Tokens,
@@ -374,6 +375,10 @@ def load(checkpoint: str | os.PathLike | LiminalForPADRegression, tokenizer: Any
             raise LiminalError("A model that is given as an object needs its tokenizer: tokenizer=...")
     if model.liminal.encoder is None:
         raise LiminalError("This model has no encoder: it takes vectors, not texts.")
+    if (reads := sense(model.config)) != "text":
+        raise LiminalError(
+            f'This model reads {reads}, not text: pipeline("pad-regression", model=...) takes its files.'
+        )
     return model.eval(), with_padding(tokenizer)
 
 
