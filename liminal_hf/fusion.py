@@ -150,15 +150,13 @@ def _read(name: Any, reading: Any, doubt: Any, scale: str) -> tuple[Floats, Floa
     if scale not in SCALES:
         raise LiminalError(f"Reading {name!r}: scale must be one of {', '.join(SCALES)}, got {scale!r}.")
     order = DIMENSIONS if scale == "pad" else _AUDEERING
-    own = None
+    given, own = reading, None
     if isinstance(reading, Mapping) and reading.get("logits") is None:
-        values, own = _of_row(reading, order), reading.get("uncertainty")
+        given, own = _of_row(reading, order), reading.get("uncertainty")
         own = _of_row(own, order) if isinstance(own, Mapping) else own
     elif isinstance(reading, Mapping):
-        values, own = reading["logits"], reading.get("uncertainty")
-    else:
-        values = reading
-    values = _numbers(values, f"Reading {name!r}")
+        given, own = reading["logits"], reading.get("uncertainty")
+    values = _numbers(given, f"Reading {name!r}")
     doubt = own if doubt is None else doubt
     if doubt is None:
         raise LiminalError(
