@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .rewards import PADReward as PADReward
     from .scoring.affect_memory import AffectMemory as AffectMemory
     from .scoring.cascade import Cascade as Cascade
+    from .streaming import EmotionStreamer as EmotionStreamer
     from .timelines import timeline as timeline
     from .training.args import LiminalTrainingArguments as LiminalTrainingArguments
     from .training.trainer import LiminalTrainer as LiminalTrainer
@@ -77,6 +78,7 @@ _PUBLIC = {
     "octant": "modeling.pipeline_liminal",
     "POOLERS": "modeling.pooling",
     "report": "reporting",
+    "EmotionStreamer": "streaming",
     "timeline": "timelines",
     "LiminalTrainer": "training.trainer",
     "LiminalTrainingArguments": "training.args",

@@ -52,7 +52,7 @@ def test_an_encoder_without_a_limit_is_no_damaged_one() -> None:
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
-@pytest.mark.parametrize("pooling", ["mean", "cls", "max", "last_token", "attention"])
+@pytest.mark.parametrize("pooling", ["mean", "mean_after_first", "cls", "max", "last_token", "attention"])
 @torch.no_grad()
 def test_every_pooler_ignores_padding(family: str, pooling: str) -> None:
     model = tiny_model(family, pooling=pooling, pooled_layers="all")

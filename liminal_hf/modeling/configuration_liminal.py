@@ -37,7 +37,7 @@ class LiminalConfig(PreTrainedConfig):
             None alone means the shape of all-MiniLM-L6-v2.
         head: name in `HEADS`: "v1", "v2", "v3", "v4", "v6" (as published), "v7", "v8" (ours), "linear", "mlp", or a
             plugin's.
-        pooling: name in `POOLERS`: "mean", "cls", "max", "last_token", "attention"; None is "mean".
+        pooling: name in `POOLERS`: "mean", "mean_after_first", "cls", "max", "last_token", "attention"; None is "mean".
         pooled_layers: "last", "mix" (a learned weighted mean of all layers) or "all" (all layers concatenated); None is
             "last", and "all" for v8, whose steps read one layer each.
         pooled_size: width of `pooled_embeds`; only for a model with no encoder.

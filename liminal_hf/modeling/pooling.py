@@ -36,6 +36,26 @@ class MeanPooler(nn.Module):
         return (states * weights).sum(1) / weights.sum(1).clamp_min(1)
 
 
+@POOLERS.register("mean_after_first")
+class MeanAfterFirstPooler(MeanPooler):
+    """Mean over the real tokens without the first, for decoders: its states are the same whatever the text.
+
+    A decoder parks its attention on the first token (an "attention sink", Xiao et al. 2023, arXiv 2309.17453), whose
+    states are many times as large as the others'. In running text no sentence but the first has it, so that a head
+    trained on means with it does not fit there. A text of one token is read by that token. As in `MeanPooler`.
+
+    Example:
+        >>> MeanAfterFirstPooler(1)(torch.tensor([[[900.0], [3.0], [5.0]]]), torch.tensor([[1, 1, 1]])).item()
+        4.0
+    """
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """As in `MeanPooler`."""
+        is_single = mask.sum(1, keepdim=True) < 2
+        first = torch.cat([mask[:, :1] * is_single, mask[:, 1:]], dim=1)
+        return super().forward(states, first)
+
+
 @POOLERS.register("cls")
 class ClsPooler(MeanPooler):
     """The first real token. Arguments as in `MeanPooler`."""
