@@ -231,7 +231,8 @@ def main(arguments: list[str] | None = None) -> int:
     command = "python scripts/grpo.py --model FOLDER"
     report: dict[str, Any] = {"command": command, "machine": hardware(), "steps": given.steps, "runs": {}}
     for name in (None, *RUNS):
-        adapter, log = None, []
+        adapter: Path | None = None
+        log: list[dict[str, float]] = []
         if name is not None:
             folder = given.work / "-".join("".join(c if c.isalnum() else " " for c in name).split())
             adapter, log = train(name, given.model, folder, given.steps)

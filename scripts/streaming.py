@@ -78,7 +78,7 @@ def in_running_text(model: LiminalForPADRegression, tokenizer: Any, work: Path) 
     corpus = load_emobank(extras=True)
     documents, labels, is_test = in_order(corpus)
     texts, names = documents["test"]["text"][:], documents["test"]["dialogue_id"][:]
-    rows = np.flatnonzero(is_test)
+    rows = np.flatnonzero(is_test).tolist()
     before = [
         [texts[other] for other in range(max(0, row - BEFORE), row) if names[other] == names[row]] for row in rows
     ]
