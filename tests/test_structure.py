@@ -42,6 +42,7 @@ ROOMS: dict[str, set[str]] = {
     "agents": {"modeling", "scoring"},
     "serving": {"modeling", "scoring"},
     "rewards": {"modeling", "scoring"},
+    "streaming": {"modeling"},
     "probing": {"modeling", "inference", "io", "metrics", "data", "figures"},
 }
 # The two ends: the face offers everything (lazily), the command line opens every room.
