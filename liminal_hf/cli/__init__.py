@@ -1,4 +1,4 @@
-"""The command line `liminal`: predict, explain, chat, demo, score, report, timeline, train, evaluate, plot, push, ...
+"""The command line `liminal`: predict, explain, chat, demo, score, report, timeline, train, evaluate, benchmark, ...
 
 Requires typer and rich. A command imports what it needs when it runs. An error that a person can put right (a missing
 file, an empty text, a package that is not installed) is printed as one message with exit status 2;
@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from ..modeling.errors import LiminalError
+from .benchmark import benchmark
 from .evaluate import evaluate
 from .explain import explain
 from .figures import plot, probe
@@ -91,5 +92,5 @@ def _options(
 app.command(cls=TextCommand)(predict)
 app.command(cls=TextCommand)(timeline)
 app.command(cls=TextCommand)(explain)
-for _command in (chat, demo, score, report, probe, train, evaluate, plot, push, verify, export, mcp, serve):
+for _command in (chat, demo, score, report, probe, train, evaluate, benchmark, plot, push, verify, export, mcp, serve):
     app.command()(_command)
