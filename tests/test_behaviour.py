@@ -9,8 +9,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-import behaviour  # noqa: E402
-from behaviour import Case, cases, judge, paired_differences  # noqa: E402
+from behaviour import paired_differences  # noqa: E402
+
+from liminal_hf.benchmark.behaviour import MOVES, Case, cases, judge  # noqa: E402
 
 pytestmark = pytest.mark.nightly
 
@@ -46,4 +47,4 @@ def test_differences_between_people_have_intervals() -> None:
 
 def test_the_page_is_about_these_cases() -> None:
     table = (ROOT / "scripts" / "results" / "behaviour.md").read_text(encoding="utf-8")
-    assert f"{len(cases())} pairs of sentences" in table and f"more than {behaviour.MOVES:g}" in table
+    assert f"{len(cases())} pairs of sentences" in table and f"more than {MOVES:g}" in table

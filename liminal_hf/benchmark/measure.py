@@ -89,9 +89,9 @@ def _read(reader: Reader, texts: Sequence[str]) -> Reading:
 def _figures(reader: Reader, corpus: Corpus) -> dict[str, Any]:
     reading = _read(reader, corpus.texts)
     has_answer = ~np.isnan(reading.pad).all(axis=1)
-    both = [~np.isnan(part[has_answer]).all(axis=0) for part in (reading.pad, corpus.labels)]
-    has_both = np.asarray(both).all(axis=0)
-    names = [name for index, name in enumerate(DIMENSIONS) if has_both[index]]
+    known = [~np.isnan(part[has_answer]) for part in (reading.pad, corpus.labels)]
+    chosen = [index for index in range(len(DIMENSIONS)) if all(part[:, index].any() for part in known)]
+    names = [DIMENSIONS[index] for index in chosen]
     result: dict[str, Any] = {
         "title": corpus.about.title,
         "rows": len(corpus.texts),
@@ -103,8 +103,8 @@ def _figures(reader: Reader, corpus: Corpus) -> dict[str, Any]:
     }
     if not names:
         return result | {"r": None}
-    predictions = reading.pad[has_answer][:, has_both]
-    labels = np.nan_to_num(corpus.labels[has_answer][:, has_both], nan=MISSING_LABEL)
+    predictions = reading.pad[has_answer][:, chosen]
+    labels = np.nan_to_num(corpus.labels[has_answer][:, chosen], nan=MISSING_LABEL)
     intervals = bootstrap_intervals(predictions, labels, targets=names)
     for title, figure in (("r", pearson), ("ccc", ccc), ("mae", mae)):
         values = dict(zip(names, map(float, figure(predictions, labels)), strict=True))
@@ -112,7 +112,7 @@ def _figures(reader: Reader, corpus: Corpus) -> dict[str, Any]:
     result["r_interval"] = _rounded({name: intervals.get(f"pearson_{name}") for name in (*names, "mean")})
     if reading.intervals:
         result["coverage"] = {
-            f"{level:.0%}": _coverage(ends[has_answer][:, has_both], corpus.labels[has_answer][:, has_both])
+            f"{level:.0%}": _coverage(ends[has_answer][:, chosen], corpus.labels[has_answer][:, chosen])
             for level, ends in reading.intervals.items()
         }
     if corpus.ceiling:
