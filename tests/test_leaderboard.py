@@ -132,7 +132,7 @@ def test_rows_are_kept_and_make_a_page(own: Path, run: Run) -> None:
     Path("page.md").write_text("# Mine\n\n" + text, encoding="utf-8")
     run("benchmark", "-o", "rows", "--leaderboard", "page.md")
     assert Path("page.md").read_text(encoding="utf-8") == "# Mine\n\n" + text
-    assert text.splitlines()[3].startswith("| minilm | ours | ") and "mymodel2" not in text
+    assert text.splitlines()[5].startswith("| minilm | ours | ") and "mymodel2" not in text
     assert "http" not in Path("page.html").read_text(encoding="utf-8").replace("http-equiv", "")
 
 

@@ -5,10 +5,12 @@ Requires nothing beyond the standard library.
 
 import html
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..io import write_text
+from ..modeling.configuration_liminal import DIMENSIONS
 from ..modeling.errors import LiminalError
 from .measure import LIMIT, SCHEMA
 
@@ -36,59 +38,77 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def _mean_pleasure(row: dict[str, Any]) -> float | None:
-    values = [one["r"]["pleasure"] for one in row["corpora"].values() if one.get("r") and one["r"].get("pleasure")]
+    """Over the corpora that the reader was not trained on."""
+    found = [one["r"] for one in row["corpora"].values() if one["r"] and not one["trained_on"]]
+    values = [r["pleasure"] for r in found if r.get("pleasure") is not None]
     return sum(values) / len(values) if values else None
 
 
-def table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Heads and cells. A corpus that a reader was trained on is marked with a star.
+Table = tuple[str, list[str], list[list[str]]]
+
+
+def tables(rows: list[dict[str, Any]]) -> list[Table]:
+    """Title, heads and cells of each table: one of the readers as a whole, then one per figure.
 
     Example:
-        >>> table([{"name": "x", "kind": "vader", "corpora": {}, "behaviour": None, "speed": None, "about": {}}])[1]
+        >>> tables([{"name": "x", "kind": "vader", "corpora": {}, "behaviour": None, "speed": None}])[0][2]
         [['x', 'vader', '-', '-', '-']]
     """
-    corpora = list(dict.fromkeys(name for row in rows for name in row["corpora"]))
     titles = {name: one["title"] for row in rows for name, one in row["corpora"].items()}
-    heads = ["reader", "kind"]
-    for name in corpora:
-        heads += [f"{titles[name]}: r V / A / D", "CCC", "MAE", "in 80% intervals"]
-    heads += ["mean r of V", "behaviour", "speed"]
-    cells = []
-    for row in rows:
-        line = [row["name"], row["kind"]]
-        for name in corpora:
-            line += _cells(row["corpora"].get(name))
-        mean, how, speed = _mean_pleasure(row), row["behaviour"], row["speed"]
-        line.append(_number(mean))
-        line.append("-" if how is None else f"{how['mean']:.0%}")
-        line.append("-" if speed is None else f"{speed['times_reference']:.2f}")
-        cells.append(line)
-    return heads, cells
+    heads = ["reader", "kind", "transfer: mean r of V", "behaviour", "speed"]
+    found = [("Readers", heads, [_whole(row) for row in rows])]
+    figures = {
+        "r of V / A / D, and 95% of their mean": _r,
+        "CCC": _one("ccc"),
+        "MAE": _one("mae"),
+        "Labels in 80% intervals": _in,
+    }
+    for title, figure in figures.items() if titles else ():
+        cells = [[row["name"], *(figure(row["corpora"].get(name) or {"r": None}) for name in titles)] for row in rows]
+        found.append((title, ["reader", *titles.values()], cells))
+    return found
+
+
+def _whole(row: dict[str, Any]) -> list[str]:
+    how, speed = row["behaviour"], row["speed"]
+    behaviour = "-" if how is None else f"{how['mean']:.0%}"
+    return [
+        row["name"],
+        row["kind"],
+        _number(_mean_pleasure(row)),
+        behaviour,
+        "-" if speed is None else f"{speed['times_reference']:.2f}",
+    ]
 
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}".replace("0.", ".", 1)
 
 
-def _cells(one: dict[str, Any] | None) -> list[str]:
-    if not one or not one.get("r"):
-        return ["-"] * 4
-    names = ("pleasure", "arousal", "dominance")
-    r = " / ".join(_number(one["r"].get(name)) for name in names if name in one["r"])
-    low, high = one["r_interval"].get("mean") or (None, None)
-    r += f" [{_number(low)}, {_number(high)}]" + ("*" if one["trained_on"] else "")
-    coverage = (one.get("coverage") or {}).get("80%")
-    return [r, _number(one["ccc"]["mean"]), _number(one["mae"]["mean"]), "-" if coverage is None else f"{coverage:.0%}"]
+def _r(one: dict[str, Any]) -> str:
+    values = [one["r"][name] for name in DIMENSIONS if name in one["r"]] if one["r"] else []
+    if all(value is None for value in values):
+        return "-"
+    low, high = one["r_interval"]["mean"] or (None, None)
+    star = "*" if one["trained_on"] else ""
+    return f"{' / '.join(map(_number, values))}{star} [{_number(low)}, {_number(high)}]"
+
+
+def _one(name: str) -> Callable[[dict[str, Any]], str]:
+    return lambda one: _number(one[name]["mean"]) if one["r"] else "-"
+
+
+def _in(one: dict[str, Any]) -> str:
+    share = (one.get("coverage") or {}).get("80%")
+    return "-" if share is None else f"{share:.0%}"
 
 
 NOTE = (
-    f"At most {LIMIT:,} texts of a corpus, always the same. "
-    "r with the labels of each corpus (V pleasure, A arousal, D dominance), in brackets 95% of bootstrap resamples for "
-    "their mean. * The reader was trained on the training part of this corpus. Behaviour: share of template pairs with "
-    "the expected change. Speed: times that of the default checkpoint, in turns with it."
+    f"At most {LIMIT:,} texts of a corpus, always the same. V pleasure, A arousal, D dominance; in brackets 95% of "
+    "bootstrap resamples. * The reader was trained on the training part of this corpus; transfer is the mean over the "
+    "others. CCC and MAE are means over the dimensions, in -1..1. Behaviour: share of template pairs with the expected "
+    "change, of those dimensions that the reader has. Speed: times that of the default checkpoint, in turns with it."
 )
-
-
 _BEGIN, _END = "<!-- table -->", "<!-- end -->"
 
 
@@ -102,26 +122,35 @@ def write_page(rows: list[dict[str, Any]], path: Path) -> None:
     Raises:
         LiminalError: another ending.
     """
-    heads, cells = table(rows)
     if path.suffix == ".md":
-        lines = ["| " + " | ".join(line) + " |" for line in (heads, ["---"] * len(heads), *cells)]
+        lines = []
+        for title, heads, cells in tables(rows):
+            each = ["| " + " | ".join(line) + " |" for line in (heads, ["---"] * len(heads), *cells)]
+            lines += [f"**{title}**", "", *each, ""]
         before, _, rest = (path.read_text(encoding="utf-8") if path.is_file() else "").partition(_BEGIN)
         after = rest.partition(_END)[2] if rest else ""
-        write_text(path, "\n".join([before + _BEGIN, *lines, "", NOTE, _END]) + (after or "\n"))
+        write_text(path, "\n".join([before + _BEGIN, *lines, NOTE, _END]) + (after or "\n"))
     elif path.suffix == ".html":
-        write_text(path, _page(heads, cells))
+        write_text(path, _page(tables(rows)))
     else:
         raise LiminalError(f"A leaderboard is a page: PAGE.html or PAGE.md, got {path.name}.")
 
 
-def _page(heads: list[str], cells: list[list[str]]) -> str:
-    head = "".join(f'<th scope="col"><button type="button">{html.escape(one)}</button></th>' for one in heads)
-    rows = [
-        [f'<th scope="row">{html.escape(line[0])}</th>', *(f"<td>{html.escape(cell)}</td>" for cell in line[1:])]
-        for line in cells
-    ]
-    body = "".join(f"<tr>{''.join(row)}</tr>\n" for row in rows)
-    return _HTML.replace("{head}", head).replace("{body}", body).replace("{note}", html.escape(NOTE))
+def _page(found: list[Table]) -> str:
+    parts = []
+    for title, heads, cells in found:
+        name = html.escape(title)
+        head = "".join(f'<th scope="col"><button type="button">{html.escape(one)}</button></th>' for one in heads)
+        rows = [
+            [f'<th scope="row">{html.escape(line[0])}</th>', *(f"<td>{html.escape(cell)}</td>" for cell in line[1:])]
+            for line in cells
+        ]
+        body = "".join(f"<tr>{''.join(row)}</tr>\n" for row in rows)
+        parts.append(
+            f'<h2>{name}</h2>\n<div class="scroll" tabindex="0" role="region" aria-label="{name}"><table>\n'
+            f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>\n"
+        )
+    return _HTML.replace("{tables}", "".join(parts)).replace("{note}", html.escape(NOTE))
 
 
 _HTML = """<!doctype html>
@@ -145,24 +174,21 @@ th[aria-sort] button::after { content: " \\25BC"; }
 p { max-width: 60rem; }
 </style>
 <h1>Readers of pleasure, arousal and dominance</h1>
-<div class="scroll" tabindex="0" role="region" aria-label="Table of readers"><table>
-<thead><tr>{head}</tr></thead>
-<tbody>
-{body}</tbody>
-</table></div>
-<p>{note} A click on a column sorts by it.</p>
+{tables}<p>{note} A click on a column sorts by it.</p>
 <script>
-const body = document.querySelector("tbody");
-document.querySelectorAll("thead th").forEach((head, index) => head.querySelector("button").onclick = () => {
-  const value = row => parseFloat(row.cells[index].textContent);
-  const text = row => row.cells[index].textContent;
-  const rows = [...body.rows].sort((a, b) => {
-    const [x, y] = [value(a), value(b)];
-    return isNaN(x) && isNaN(y) ? text(a).localeCompare(text(b)) : isNaN(x) ? 1 : isNaN(y) ? -1 : y - x;
+document.querySelectorAll("table").forEach(table => {
+  const heads = table.querySelectorAll("thead th");
+  heads.forEach((head, index) => head.querySelector("button").onclick = () => {
+    const text = row => row.cells[index].textContent;
+    const value = row => parseFloat(text(row).replace(/^\\./, "0."));
+    const rows = [...table.tBodies[0].rows].sort((a, b) => {
+      const [x, y] = [value(a), value(b)];
+      return isNaN(x) && isNaN(y) ? text(a).localeCompare(text(b)) : isNaN(x) ? 1 : isNaN(y) ? -1 : y - x;
+    });
+    table.tBodies[0].append(...rows);
+    heads.forEach(each => each.removeAttribute("aria-sort"));
+    head.setAttribute("aria-sort", "descending");
   });
-  body.append(...rows);
-  document.querySelectorAll("thead th").forEach(each => each.removeAttribute("aria-sort"));
-  head.setAttribute("aria-sort", "descending");
 });
 </script>
 </html>
