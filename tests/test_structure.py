@@ -43,6 +43,7 @@ ROOMS: dict[str, set[str]] = {
     "serving": {"modeling", "scoring"},
     "rewards": {"modeling", "scoring"},
     "streaming": {"modeling"},
+    "benchmark": {"modeling", "inference", "io", "metrics", "data", "export"},
     "probing": {"modeling", "inference", "io", "metrics", "data", "figures"},
 }
 # The two ends: the face offers everything (lazily), the command line opens every room.
