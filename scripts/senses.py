@@ -58,8 +58,6 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         "blueness are. So the right answer is known, and an r near 1 only says that signals, masks, labels and weights",
         "meet as they should.",
         "",
-        "Families that the table lacks were not run by this command; the tests read them with `--all-families`.",
-        "",
         "<!-- table -->",
         "| family | trains | test r (V / A / D), 48 signals | change in a batch of 16 | difference of ONNX |",
         "| --- | --- | --- | --- | --- |",
