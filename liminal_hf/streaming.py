@@ -4,6 +4,7 @@ Requires torch and transformers.
 """
 
 import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -52,8 +53,10 @@ class EmotionStreamer(BaseStreamer):
     Example:
         >>> from transformers import GPT2Config, GPT2LMHeadModel, AutoTokenizer
         >>> import liminal_hf
+        >>> from liminal_hf import LiminalConfig
         >>> tokenizer = AutoTokenizer.from_pretrained(liminal_hf.DEFAULT_CHECKPOINT)
-        >>> config = GPT2Config(vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=1, eos_token_id=102)
+        >>> size = {"n_embd": 8, "n_layer": 1, "n_head": 1}
+        >>> config = GPT2Config(vocab_size=len(tokenizer), eos_token_id=102, bos_token_id=101, **size)
         >>> writer = GPT2LMHeadModel(config)  # knows nothing: real ones come by from_pretrained
         >>> model = LiminalForPADRegression(LiminalConfig(writer.config, head="linear"), encoder=writer.base_model)
         >>> streamer = EmotionStreamer(model, writer, tokenizer)
@@ -93,6 +96,7 @@ class EmotionStreamer(BaseStreamer):
         self._last: list[int] = []  # those that came last
         self._states: dict[int, Tensor] = {}  # by index of the token, (layers, hidden)
         self._start = -1  # of the sentence that is being written; -1 before the prompt
+        self._thread = threading.get_ident()  # in which `generate` runs
         self._seen = 0  # tokens that the decoder has read before the step that it is at
 
     def _begin(self, prompt: list[int]) -> None:
@@ -110,6 +114,7 @@ class EmotionStreamer(BaseStreamer):
             )
         ids = value.flatten().tolist()
         if self._start < 0:
+            self._thread = threading.get_ident()
             self._begin(ids)
             self._hooks = [
                 self._decoder.register_forward_pre_hook(self._before, with_kwargs=True),
@@ -137,7 +142,11 @@ class EmotionStreamer(BaseStreamer):
 
     # ---- states ----
 
-    def _before(self, module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def _before(self, module: Any, args: Any, kwargs: Any = None) -> Any:
+        # Others may write with the same model in threads of their own. Torch leaves out the kwargs where another thread
+        # is just putting this hook on or taking it off.
+        if kwargs is None or threading.get_ident() != self._thread:
+            return None
         past = kwargs.get("past_key_values")
         self._seen = 0 if past is None else int(past.get_seq_length())
         if past is not None and not self._seen and self._states:  # the writing before was interrupted: a new prompt
@@ -145,6 +154,8 @@ class EmotionStreamer(BaseStreamer):
         return args, {**kwargs, "output_hidden_states": True}
 
     def _after(self, module: Any, args: Any, output: Any) -> None:
+        if threading.get_ident() != self._thread:
+            return
         last = output.last_hidden_state
         if last.shape[0] > 1:
             self.close()

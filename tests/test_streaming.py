@@ -1,6 +1,7 @@
 """EmotionStreamer: each sentence is read once, from the states that the decoder computed, and from no others."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -115,6 +116,24 @@ def test_other_ways_to_generate_give_the_same_rows(tokenizer: Any) -> None:
         for row, before in zip(streamer.rows, rows, strict=True):
             assert row["text"] == before["text"]
             assert row["pleasure"] == pytest.approx(before["pleasure"], abs=1e-5)
+
+
+def test_threads_that_share_a_decoder_do_not_mix(tokenizer: Any) -> None:
+    writer = decoder("llama", tokenizer)
+    model = head_on(writer)
+    texts = [SAID, "Nobody came. It rained all day. So what?", "Hooray! We won. Again. And again."] * 2
+
+    def read(text: str) -> list[dict[str, Any]]:
+        streamer = EmotionStreamer(model, writer, tokenizer)
+        write(writer, tokenizer, streamer, text)
+        return streamer.rows
+
+    expected = [read(text) for text in texts]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(read, texts))
+    for rows, those in zip(found, expected, strict=True):
+        assert [row["text"] for row in rows] == [row["text"] for row in those]
+        assert [row["pleasure"] for row in rows] == pytest.approx([row["pleasure"] for row in those], abs=1e-5)
 
 
 def test_it_goes_on_after_an_interruption(tokenizer: Any) -> None:

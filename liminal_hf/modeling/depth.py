@@ -131,9 +131,10 @@ class LayerReading:
 
         return hook
 
-    def _before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+    def _before(self, module: nn.Module, args: Any, kwargs: Any = None) -> Any:
         """Takes the rows that are done out of whatever the encoder hands to all of its layers."""
-        if not self._is_dropped or threading.get_ident() != self._thread:
+        # Torch leaves out the kwargs where another thread is just putting this hook on or taking it off.
+        if kwargs is None or not self._is_dropped or threading.get_ident() != self._thread:
             return None
         return tuple(self._without_done(value) for value in args), {
             name: self._without_done(value) for name, value in kwargs.items()
