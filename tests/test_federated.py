@@ -119,7 +119,8 @@ def test_one_client_with_all_rows_is_central_training(data: Path, tmp_path: Path
         found["facts"]["label_std"], labels.std(0, correction=0)
     )
     assert abs(found["dev"] - central["dev"]) < 0.03 and found["dev"] > 0.3
-    assert np.corrcoef(found["dev_answers"][:, 0], central["dev_answers"][:, 0])[0, 1] > 0.9
+    # Close, not equal: in a round Adam starts anew, and the rate does not fall from round to round.
+    assert np.corrcoef(found["dev_answers"][:, 0], central["dev_answers"][:, 0])[0, 1] > 0.8
 
 
 @pytest.mark.parametrize("clients", [2, 9])
