@@ -1,5 +1,6 @@
 """`liminal benchmark`: any reader, the same texts, the numbers of `liminal evaluate`, a page from many rows."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 
 import liminal_hf
 from liminal_hf.benchmark import corpora, leaderboard
-from liminal_hf.benchmark.readers import open_reader
+from liminal_hf.benchmark.measure import row
+from liminal_hf.benchmark.readers import Reader, Reading, open_reader
 from liminal_hf.modeling.configuration_liminal import DIMENSIONS
 from liminal_hf.modeling.errors import LiminalError
 
@@ -44,8 +46,8 @@ def measured(run: Run, *arguments: Any) -> dict[str, Any]:
 
 
 def test_a_checkpoint_has_the_figures_that_evaluate_has(own: Path, run: Run) -> None:
-    row = measured(run, "minilm")
-    one = row["corpora"]["mine"]
+    whole = measured(run, "minilm")
+    one = whole["corpora"]["mine"]
     assert (one["rows"], one["left_out"], one["unread"]) == (6, 2, 0)
     lines = (own / "mine.csv").read_text(encoding="utf-8").splitlines()[: 1 + len(TEXTS)]
     (own / "table.csv").write_text("\n".join(lines), encoding="utf-8")
@@ -56,8 +58,8 @@ def test_a_checkpoint_has_the_figures_that_evaluate_has(own: Path, run: Run) -> 
         for dimension in DIMENSIONS:
             assert one[name][dimension] == pytest.approx(expected[f"{key}_{dimension}"], abs=1e-3)
     assert set(one["coverage"]) == {"80%", "90%"} and 0 <= one["coverage"]["80%"] <= one["coverage"]["90%"] <= 1
-    assert row["behaviour"]["mean"] > 0.5 and row["speed"]["times_reference"] == 1
-    assert row["about"]["sha256"] and row["about"]["encoder"] == "sentence-transformers/all-MiniLM-L6-v2"
+    assert whole["behaviour"]["mean"] > 0.5 and whole["speed"]["times_reference"] == 1
+    assert whole["about"]["sha256"] and whole["about"]["encoder"] == "sentence-transformers/all-MiniLM-L6-v2"
 
 
 def test_functions_lexicons_and_vader_are_readers(own: Path, run: Run) -> None:
@@ -127,7 +129,7 @@ def test_rows_are_kept_and_make_a_page(own: Path, run: Run) -> None:
         status, _, err = run("benchmark", "-o", "rows", "--leaderboard", page)
         assert status == 0, err
     rows = leaderboard.read_rows(Path("rows"))
-    assert [row["name"] for row in rows] == ["minilm", "constant"]
+    assert [each["name"] for each in rows] == ["minilm", "constant"]
     text = Path("page.md").read_text(encoding="utf-8")
     Path("page.md").write_text("# Mine\n\n" + text, encoding="utf-8")
     run("benchmark", "-o", "rows", "--leaderboard", "page.md")
@@ -150,6 +152,32 @@ def test_errors_say_what_is_allowed(own: Path, run: Run) -> None:
     (own / "mine.yaml").write_text("title: Mine\nfile: mine.csv\nlabels: {joy: {column: V, scale: [1, 5]}}\n", "utf-8")
     status, _, err = run("benchmark", "constant", "--folder", "own", "--corpora", "mine")
     assert status == 2 and "no corpus file" in err
+
+
+def test_a_windows_table_gives_the_same_corpus(own: Path) -> None:
+    before = corpora.load(own / "mine.yaml")
+    lines = (own / "mine.csv").read_text(encoding="utf-8").splitlines()
+    cells = [next(csv.reader([line])) for line in lines]
+    rows = [";".join([f'"{one[0]}"', *(cell.replace(".", ",") for cell in one[1:])]) for one in cells]
+    (own / "mine.csv").write_text("\r\n".join(rows).replace("hooray", "h\u00f6\u00f6ray"), encoding="cp1252")
+    after = corpora.load(own / "mine.yaml")
+    assert before is not None and after is not None and np.array_equal(before.labels, after.labels)
+    assert [text.replace("\u00f6", "o") for text in after.texts] == before.texts
+
+
+def test_a_dimension_that_some_rows_lack_is_measured_on_the_others() -> None:
+    labels = np.random.default_rng(0).uniform(-1, 1, (12, 3))
+    said = labels + 0.1
+    said[0, 1] = said[3] = np.nan
+    corpus = corpora.Corpus("c", corpora.Description(title="C"), [f"text {i}" for i in range(12)], labels)
+
+    def read(texts: list[str]) -> Reading:
+        return Reading(said if len(texts) == 12 else np.resize(said, (len(texts), 3)))
+
+    found = row(Reader("r", "function", read), [corpus])
+    one = found["corpora"]["c"]
+    assert one["unread"] == 1 and one["r"]["arousal"] == 1 and one["mae"]["arousal"] == pytest.approx(0.1)
+    assert found["behaviour"] is not None
 
 
 def test_every_corpus_of_the_package_is_described(data_dir: Path) -> None:

@@ -159,7 +159,9 @@ def judge(every: list[Case], predictions: dict[str, Array]) -> list[bool | None]
         >>> judge([Case("a", "x", "y", "up")], {"x": np.zeros(3), "y": np.ones(3)})
         [True]
     """
-    spread = np.std([predictions[text] for text in dict.fromkeys(case.base for case in every)], axis=0)
+    said = np.array([predictions[text] for text in dict.fromkeys(case.base for case in every)])
+    has_some = ~np.isnan(said).all(axis=0)
+    spread = np.where(has_some, np.nanstd(np.where(has_some, said, 0.0), axis=0), np.nan)
     found: list[bool | None] = []
     for case in every:
         if case.dimension >= len(spread) or np.isnan(spread[case.dimension]):

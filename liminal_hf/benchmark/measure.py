@@ -103,8 +103,10 @@ def _figures(reader: Reader, corpus: Corpus) -> dict[str, Any]:
     }
     if not names:
         return result | {"r": None}
-    predictions = reading.pad[has_answer][:, chosen]
-    labels = np.nan_to_num(corpus.labels[has_answer][:, chosen], nan=MISSING_LABEL)
+    said, gold = reading.pad[has_answer][:, chosen], corpus.labels[has_answer][:, chosen]
+    # What has no prediction is compared with nothing, as what has no label.
+    labels = np.where(np.isnan(said) | np.isnan(gold), MISSING_LABEL, gold)
+    predictions = np.nan_to_num(said)
     intervals = bootstrap_intervals(predictions, labels, targets=names)
     for title, figure in (("r", pearson), ("ccc", ccc), ("mae", mae)):
         values = dict(zip(names, map(float, figure(predictions, labels)), strict=True))

@@ -1,8 +1,8 @@
 """Labelled texts for `liminal benchmark`: a small YAML file each, and those of the user.
 
-Requires pandas, pyyaml and pydantic.
+Requires numpy, pyyaml and pydantic; any table that the package reads will do.
 
-A file says `title`, `file` (a CSV or TSV, looked for as `folder/name` in the folder that `LIMINAL_DATA_DIR` names, else
+A file says `title`, `file` (a table, looked for as `folder/name` in the folder that `LIMINAL_DATA_DIR` names, else
 beside the YAML file), `text` (its column) and `labels`: for any of pleasure, arousal and dominance a `column` and its
 `scale`, the lowest and the highest possible value.
 """
@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ...data import load_emobank
+from ...data import TableSettings, load_emobank, read_table
 from ...data.emobank import HUMAN_CEILING
+from ...data.tables import Table
 from ...io import find_file
 from ...metrics import Array
 from ...modeling.configuration_liminal import DIMENSIONS, MISSING_LABEL
@@ -108,7 +108,9 @@ def load(path: Path, limit: int | None = None, data_dir: str | os.PathLike[str] 
         table = _table(about, path, data_dir)
         if table is None:
             return None
-        texts, labels = table[about.text].astype(str).tolist(), _labels(table, about, path)
+        inside, readable = _inside(table, about, data_dir), zip(table.texts, table.errors, strict=True)
+        read = [None if error else text for text, error in readable]
+        texts, labels = [read[row] for row in inside], _labels(table, about, path)[inside]
     labels = np.where(labels == MISSING_LABEL, np.nan, labels)
     kept = [row for row, text in enumerate(texts) if text_error(text) is None and not np.isnan(labels[row]).all()]
     left_out = len(texts) - len(kept)
@@ -119,7 +121,7 @@ def load(path: Path, limit: int | None = None, data_dir: str | os.PathLike[str] 
     return Corpus(path.stem, about, [texts[row] for row in kept], labels[kept], left_out)
 
 
-def _table(about: Description, path: Path, data_dir: str | os.PathLike[str] | None) -> pd.DataFrame | None:
+def _table(about: Description, path: Path, data_dir: str | os.PathLike[str] | None) -> Table | None:
     if about.file is None or not about.labels:
         raise LiminalError(
             f"{path}: `file` and `labels` are missing. For example labels: {{pleasure: {{column: V, scale: [1, 5]}}}}"
@@ -129,26 +131,24 @@ def _table(about: Description, path: Path, data_dir: str | os.PathLike[str] | No
     file = beside if beside.is_file() else find_file(folder, name, data_dir)
     if file is None:
         return None
-    table = pd.read_csv(file, sep="\t" if file.suffix == ".tsv" else ",", dtype=str, keep_default_na=False)
-    needed = [
-        about.text,
-        *(column.column for column in about.labels.values()),
-        *(["id"] * (about.split_of is not None)),
-    ]
-    if missing := [column for column in needed if column not in table]:
-        raise LiminalError(f"{file} has no column {missing[0]!r}. It has: {', '.join(map(str, table.columns))}.")
-    if about.split_of is not None:
-        table = table[table["id"].isin(set(load_emobank(data_dir)["test"]["id"][:]))]
-    return table
+    needed = [*(column.column for column in about.labels.values()), *(["id"] if about.split_of else [])]
+    return read_table(file, TableSettings(text=about.text), needed)
 
 
-def _labels(table: pd.DataFrame, about: Description, path: Path) -> Array:
+def _inside(table: Table, about: Description, data_dir: str | os.PathLike[str] | None) -> np.ndarray:
+    """The rows that count: all, or those of another corpus' test split."""
+    if about.split_of is None:
+        return np.arange(len(table))
+    wanted = set(load_emobank(data_dir)["test"]["id"][:])
+    return np.flatnonzero([str(one) in wanted for one in table["id"]])
+
+
+def _labels(table: Table, about: Description, path: Path) -> Array:
     labels = np.full((len(table), len(DIMENSIONS)), np.nan)
     for name, column in about.labels.items():
         low, high = column.scale
-        values = pd.to_numeric(table[column.column].replace("", None), errors="coerce").to_numpy(dtype=np.float64)
-        outside = np.nanmax(np.abs((values - low) / (high - low) - 0.5), initial=0.0) > 0.75
-        if outside:
+        values = table.numbers([column.column])[:, 0]
+        if np.nanmax(np.abs((values - low) / (high - low) - 0.5), initial=0.0) > 0.75:
             raise LiminalError(f"{path}: {column.column} has values far outside of its scale {low:g}..{high:g}.")
         labels[:, DIMENSIONS.index(name)] = np.clip(2 * (values - low) / (high - low) - 1, -1, 1)
     return labels
