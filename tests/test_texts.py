@@ -127,6 +127,17 @@ def test_truncation_is_marked_by_fast_and_by_slow_tokenizers(tokenizer: Any) -> 
     assert tokenize(tokenizer, [], 5).lengths == []
 
 
+def test_texts_of_one_length_make_the_batch_that_padding_makes(tokenizer: Any) -> None:
+    texts = ["Good morning.", "I am fine", "Not at all, thank you"]
+    tokens = tokenize(tokenizer, texts, 16)
+    assert tokens.lengths[0] != tokens.lengths[2]
+    for some in ([0], [0, 0], [1, 0], [2, 0, 1]):
+        expected = tokenizer([texts[index] for index in some], padding=True, return_tensors="pt")
+        found = tokens.batch(tokenizer, some)
+        assert list(found) == list(expected)
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 @pytest.mark.parametrize("value", [0, -1, 2, True, False, 1.5, "128", [8], math.nan])
 def test_a_max_length_that_holds_no_text_is_refused(tokenizer: Any, value: Any) -> None:
     with pytest.raises(LiminalError, match=r"max_length must be a whole number of tokens, at least 3 .* got"):

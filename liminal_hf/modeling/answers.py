@@ -212,14 +212,14 @@ def statements(
         ('neutral', 0.25)
     """
     rows: dict[str, Any] = {"interval": {}, "probability": {}, "verdict": {}}
-    for index, (target, zone) in enumerate(zip(config.targets, config.neutral_zone, strict=True)):
+    targets, quantiles, indices = config.targets, config.residual_quantiles, config.pad_indices
+    for index, (target, zone) in enumerate(zip(targets, config.neutral_zone, strict=True)):
         m, s = mean[index], max(deviation[index], _LEAST_DEVIATION)
-        quantiles = None if config.residual_quantiles is None else config.residual_quantiles[index]
-        rows["interval"][target] = interval(m, s, level, quantiles)
+        rows["interval"][target] = interval(m, s, level, None if quantiles is None else quantiles[index])
         rows["probability"][target] = above(m, s, sum(zone) / 2)
         rows["verdict"][target] = UNCLEAR if outside(in_domain) else verdict(target, classes(m, s, zone))
-    if config.pad_indices is not None:
-        names = [config.targets[index] for index in config.pad_indices]
+    if indices is not None:
+        names = [targets[index] for index in indices]
         name, share = likely_octant([rows["probability"][target] for target in names])
         is_neutral = share <= NAMED_ABOVE or all(rows["verdict"][target] == NEUTRAL for target in names)
         rows["octant"], rows["octant_probability"] = NEUTRAL if is_neutral else name, share

@@ -278,7 +278,8 @@ class LiminalConfig(PreTrainedConfig):
     @property
     def targets(self) -> list[str]:
         """Names of what the model predicts, in the order of the labels' columns."""
-        return [self.id2label[index] for index in sorted(self.id2label)]
+        names = self.id2label  # looking a field up takes transformers a while
+        return [names[index] for index in sorted(names)]
 
     @targets.setter
     def targets(self, names: list[str]) -> None:

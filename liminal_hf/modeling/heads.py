@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import initialization as init
-from transformers.utils import ModelOutput
 
 from .configuration_liminal import LiminalConfig
 from .errors import LiminalError
-from .memory import GIVEN, ConversationMemory
+from .memory import GIVEN, ConversationMemory, NamedTensors
 from .registry import Registry
 
 HEADS = Registry("head", siblings=("heads_published", "heads_v7", "heads_v8"))
@@ -46,7 +45,7 @@ class HeadInput:
 
 
 @dataclass
-class HeadOutput(ModelOutput):
+class HeadOutput(NamedTensors):
     """What a head gives; a field that a head does not have is None.
 
     Args:
@@ -262,9 +261,10 @@ class HistoryAttention(nn.Module):
         history.keys.append(self.k_proj(latent))
         history.values.append(self.v_proj(latent))
         keys, values = torch.stack(history.keys, dim=1), torch.stack(history.values, dim=1)  # (batch, steps, d)
-        scores = (keys @ query[..., None])[..., 0] * latent.shape[-1] ** -0.5  # (batch, steps)
+        # `@` does the same, after four operations of its own.
+        scores = torch.bmm(keys, query[..., None])[..., 0] * latent.shape[-1] ** -0.5  # (batch, steps)
         history.weights.append(torch.softmax(scores, dim=-1))
-        return self.out_proj((history.weights[-1][:, None] @ values)[:, 0])
+        return self.out_proj(torch.bmm(history.weights[-1][:, None], values)[:, 0])
 
 
 @dataclass
@@ -301,7 +301,7 @@ class State:
         reflection: `(batch, d / 4)`.
         history: what the latents' attention reads.
         trajectory: `(batch, T)` per step.
-        log_variances: `(batch, T)` per step.
+        log_variances: `(batch, T)` per step; or what it is read from afterwards, for all steps at once.
         confidences: `(batch, 1)` per step.
         resonances: `(batch, d)`, what the memory will hold of this call.
         base: `(batch, T)`, what the answer is added to where that grows with the steps.
@@ -473,6 +473,10 @@ class RecursiveHead(Head):
             reflection=state.reflection,
             answer=state.answer,
             latent=state.latent,
-            log_variance=torch.stack(state.log_variances, dim=1) if state.log_variances else None,
+            log_variance=self.log_variance(torch.stack(state.log_variances, dim=1)) if state.log_variances else None,
             memory=memory,
         )
+
+    def log_variance(self, values: Tensor) -> Tensor:
+        """From what the steps have left in `log_variances`, `(batch, K, ...)`, to `(batch, K, T)`."""
+        return values

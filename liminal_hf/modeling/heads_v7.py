@@ -141,6 +141,8 @@ class LiminalV7(RecursiveHead):
     def prepare(self, inputs: HeadInput) -> Shared:
         """As in `RecursiveHead`, with the tokens."""
         shared = super().prepare(inputs)
+        if self.has_memory and inputs.memory is None:
+            shared.recalled = self.soul_kernel.recall(None)
         if self.config.token_attention:
             if inputs.tokens is None or inputs.token_mask is None:
                 raise LiminalError(
@@ -205,12 +207,15 @@ class LiminalV7(RecursiveHead):
             state.resonances = [resonance]
 
     def read_targets(self, state: State, shared: Shared) -> None:
-        """The targets, and the logarithm of their variance."""
+        """The targets, and what the logarithm of their variance is read from."""
         read = self.ln_pad(torch.cat([state.answer, state.latent], dim=-1))
         state.targets = shared.base + self.pad_head(read)
-        spread = self.spread_head(torch.cat([read, state.targets], dim=-1).detach())
+        state.log_variances.append(torch.cat([read, state.targets], dim=-1))
+
+    def log_variance(self, values: Tensor) -> Tensor:
+        """No step reads it, so that all of them are done at once."""
         limit = self.largest_log_variance
-        state.log_variances.append(limit * torch.tanh(spread / limit))
+        return limit * torch.tanh(self.spread_head(values.detach()) / limit)
 
     def reflect(self, state: State) -> None:
         """The next step reads it."""

@@ -20,6 +20,24 @@ from .errors import LiminalError
 GIVEN: Any = None
 
 
+class NamedTensors(ModelOutput):
+    """A `ModelOutput` that is made in a fraction of the time.
+
+    Example:
+        >>> memory = ConversationMemory.empty(batch_size=1, memory_slots=4, latent_size=8)
+        >>> memory.turn = memory.turn + 1
+        >>> memory["turn"], memory.to_tuple()[2]
+        (tensor([1]), tensor([1]))
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As in `ModelOutput`, which makes a set of all fields for each of them."""
+        if value is None or name not in type(self).__dataclass_fields__:  # type: ignore[attr-defined]
+            object.__setattr__(self, name, value)
+        else:
+            self[name] = value
+
+
 class StateRows:
     """What states share that have one row per conversation or person: a dataclass of tensors, `turn` among them."""
 
@@ -50,7 +68,7 @@ class StateRows:
 
 
 @dataclass
-class ConversationMemory(StateRows, ModelOutput):
+class ConversationMemory(StateRows, NamedTensors):
     """What is remembered of a conversation, per row of the batch, in tensors of fixed size.
 
     Args:
@@ -227,10 +245,16 @@ class SoulKernel(nn.Module):
         """
         recalled = [] if recalled is None else recalled
         if not recalled:
-            newest = mean_of_newest(memory.slots, memory.count)
-            future = torch.where((memory.count > 0)[:, None], newest, torch.tanh(self.initial_state))
-            recalled.extend([future, torch.sigmoid(self.memory_gate), 0.3 * future])
+            recalled.extend(self.recall(memory))
         future, gate, share = recalled
         bond = torch.tanh(self.bond(torch.cat([view * latent, answer * resonance], dim=-1)))
         latent = latent + gate * bond * (future - latent)
         return latent, torch.tanh(resonance + share)
+
+    def recall(self, memory: ConversationMemory | None) -> list[Tensor]:
+        """What the memory gives to all steps of a call; None is a memory that is empty in every row."""
+        future = torch.tanh(self.initial_state)
+        if memory is not None:
+            newest = mean_of_newest(memory.slots, memory.count)
+            future = torch.where((memory.count > 0)[:, None], newest, future)
+        return [future, torch.sigmoid(self.memory_gate), 0.3 * future]

@@ -103,6 +103,8 @@ def justified_index(mask: Tensor) -> Tensor | None:
         >>> justified_index(torch.tensor([[1, 1, 0, 0]])) is None
         True
     """
+    if not is_tracing() and bool(mask.all()):
+        return None
     real = mask.ne(0).long()
     front = real.cumsum(1) - 1
     back = real.sum(1, keepdim=True) + (1 - real).cumsum(1) - 1

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers import BatchEncoding
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
 from .encoders import max_tokens
@@ -267,6 +268,8 @@ class Tokens:
     def batch(self, tokenizer: Any, indices: list[int]) -> Any:
         """The inputs of some texts, in that order, as padded tensors, `(n, length)` int64."""
         rows = {name: [values[index] for index in indices] for name, values in self.inputs.items()}
+        if len({len(ids) for ids in rows["input_ids"]}) == 1:
+            return BatchEncoding(rows, tensor_type="pt")
         return pad_without_fast_tokenizer_warning(tokenizer, rows, padding=len(indices) > 1, return_tensors="pt")
 
 
