@@ -12,6 +12,7 @@ processor time of one thread. Only their ratios count: the machine had other wor
 """
 
 import argparse
+import copy
 import json
 import sys
 from collections.abc import Callable
@@ -53,6 +54,12 @@ ROUNDS = 3
 SMALL = "3 layers of MiniLM"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 PLAIN = "stock pipeline"
+IN_8_BITS = ", int8"
+LINES = (
+    ("fixed", "", "o-", "fixed depth"),
+    ("exits", "", "s--", "RINSE stops"),
+    ("exits", IN_8_BITS, "D:", "RINSE stops, in 8 bits"),
+)
 Others = dict[str, tuple[Path, Scorer]]
 
 
@@ -107,6 +114,26 @@ def plain_pipeline() -> Any:
 def score_one(scorer: Scorer, text: str) -> None:
     """Reads one text."""
     scorer.score([text])
+
+
+class StagedScorer(Scorer):
+    """A scorer in 8 bits that reads no deeper than a threshold of its own asks for; `depths` has those of its texts."""
+
+    @classmethod
+    def of(cls, scorer: Scorer, threshold: float) -> "StagedScorer":
+        """With the stages of a scorer whose model stops early."""
+        stages: Any = scorer._run
+        self = copy.copy(scorer)
+        self.__class__ = cls
+        self.depths: list[exits.Depths] = []
+
+        def run(inputs: Any) -> Any:
+            output = stages.__self__.stages.run(inputs, threshold)
+            self.depths.append(output["depth"])
+            return output
+
+        self._run = run
+        return self
 
 
 def time_systems(
@@ -176,7 +203,11 @@ def systems_table(name: str, found: dict[str, Any]) -> list[str]:
 
 def verdict(name: str, found: dict[str, Any], kind: str, what: str) -> str:
     """Whether the target is met: the system is chosen on the development split."""
-    times = {system: each for system, each in found["times"].items() if system.startswith(("exits", "fixed"))}
+    times = {
+        system: each
+        for system, each in found["times"].items()
+        if system.startswith(("exits", "fixed")) and not system.endswith(IN_8_BITS)
+    }
     fast = [system for system, each in times.items() if each[kind]["times faster"] >= FASTER]
     said = f"{name}, {what}: target (at least {FASTER:g} times as fast, with mean r within {number(CLOSE)}): "
     if not fast:
@@ -190,6 +221,22 @@ def verdict(name: str, found: dict[str, Any], kind: str, what: str) -> str:
         f"{times[best][kind]['times faster']:.2f} times as fast, {interval(gaps['development'])} there and "
         f"{interval(gaps['test'])} on test."
     )
+
+
+def in_8_bits(found: dict[str, Any]) -> str:
+    """What exits are worth beside the whole model where both compute in 8 bits."""
+    base = f"full depth{IN_8_BITS}"
+    said = []
+    for system in (name for name in found["times"] if name.startswith("exits") and name.endswith(IN_8_BITS)):
+        ratios = [
+            found["times"][system][kind]["texts per second"] / found["times"][base][kind]["texts per second"]
+            for kind in ("single", "bulk")
+        ]
+        gap = found["test"][system]["mean r"] - found["test"][base]["mean r"]
+        said.append(
+            f"{system.removesuffix(IN_8_BITS)} {ratios[0]:.2f} and {ratios[1]:.2f} ({number(gap, sign=True)} in r)"
+        )
+    return f"In 8 bits, times as fast as full depth in 8 bits, one text at a time and many: {', '.join(said)}."
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -214,6 +261,8 @@ def markdown(report: dict[str, Any]) -> str:
             }
             said = ", ".join(f"{system} {value:.2f}" for system, value in faster.items())
             lines += [f"One text at a time, times as fast as the stock pipeline with a linear head: {said}.", ""]
+        if f"full depth{IN_8_BITS}" in found["times"]:
+            lines += ["", in_8_bits(found), ""]
     rounds = report["rounds"]
     lines.append(
         f"`{report['command']}`; {report['machine']}, other work beside it; {SINGLE} texts one at a time through the "
@@ -233,15 +282,21 @@ def draw(report: dict[str, Any], path: Path) -> None:
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(report["models"]), squeeze=False)[0]
     for axes, (name, found) in zip(panels, report["models"].items(), strict=True):
-        for start, style, what in (("fixed", "o-", "fixed depth"), ("exits", "s--", "RINSE stops")):
-            rows = [system for system in found["test"] if system.startswith(start) or system == "full depth"]
+        for start, end, style, what in LINES:
+            rows = [
+                system
+                for system in found["test"]
+                if system.startswith((start, "full depth")) and system.endswith(IN_8_BITS) == bool(end)
+            ]
+            if len(rows) < 3:
+                continue
             points = sorted(
                 (1e3 / found["times"][system]["bulk"]["texts per second"], found["test"][system]["mean r"])
                 for system in rows
             )
             axes.plot(*zip(*points, strict=True), style, label=what, markersize=4)
         others = [system for system in found["test"] if not system.startswith(("fixed", "exits", "full depth"))]
-        for marker, system in zip("^vD", [*others, *(["full depth, int8"] * (len(others) > 0))], strict=False):
+        for marker, system in zip("^v", others, strict=False):
             point = 1e3 / found["times"][system]["bulk"]["texts per second"], found["test"][system]["mean r"]
             axes.plot(*point, marker, label=system, linestyle="none")
         axes.set(title=name, xlabel="milliseconds per text, many texts", ylabel="mean r on EmoBank's test split")
@@ -262,6 +317,12 @@ def measure(name: str, folder: Path, more: Others, rounds: int, resamples: int) 
     ours = [rule for rule in rules[0] if not rule.startswith("oracle")]
     rule = max(ours, key=lambda each: sum(values[each] for values in rules))
     systems = systems_of(dev, readings["test"])
+    if more:
+        model.config.exit_threshold = 0.0  # any: the stages are the same
+        in_stages = Scorer(model, "int8", tokenizer=tokenizer, threads=1)
+        model.config.exit_threshold = None
+        for key in [key for key in systems if key.startswith("exits")]:
+            more[f"{key}{IN_8_BITS}"] = folder, StagedScorer.of(in_stages, systems[key]["threshold"])
     found: dict[str, Any] = {
         "rules": rules,
         "rule": rule,
@@ -279,7 +340,9 @@ def measure(name: str, folder: Path, more: Others, rounds: int, resamples: int) 
             low, high = np.percentile(draws[0] - draws[1], [2.5, 97.5])
             values = agreement(predictions, labels[split])
             gap = {"mean": values["mean r"] - mean_r(full, labels[split]), "low": float(low), "high": float(high)}
-            found[split][other] = {**values, "layers": scorer.config.num_hidden_layers, "to full": gap}
+            depths = np.concatenate(scorer.depths[-len(predictions) :]) if isinstance(scorer, StagedScorer) else None
+            layers = scorer.config.num_hidden_layers if depths is None else readings[split].cost(depths)
+            found[split][other] = {**values, "layers": layers, "to full": gap}
     found["times"] = time_systems(model, tokenizer, systems, texts["development"], rounds, more)
     print(name, "measured", flush=True)
     return found
@@ -305,11 +368,11 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         more: Others = {}
         if name == "MiniLM":
-            more["full depth, int8"] = folder, Scorer(folder, "int8", threads=1)
+            more[f"full depth{IN_8_BITS}"] = folder, Scorer(folder, "int8", threads=1)
             student = given.runs / STUDENT / "model"
             if student.is_dir():
                 more[SMALL] = student, Scorer(student, threads=1)
-                more[f"{SMALL}, int8"] = student, Scorer(student, "int8", threads=1)
+                more[f"{SMALL}{IN_8_BITS}"] = student, Scorer(student, "int8", threads=1)
         models[name] = measure(name, folder, more, given.rounds, given.resamples)
     if not models:
         parser.error(

@@ -11,6 +11,7 @@ import importlib
 import inspect
 import io
 import logging
+import math
 import os
 import tempfile
 import warnings
@@ -23,13 +24,16 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..io import folder_sha256
+from ..modeling.configuration_liminal import LiminalConfig
 from ..modeling.errors import LiminalError
 from ..modeling.memory import MEMORY_FIELDS
 from ..modeling.modeling_liminal import LiminalForPADRegression
 from ..modeling.provenance import write_facts
 from ..modeling.senses import sample_inputs, sense
+from ..scoring.onnx_runtime import STAGE_FILE, OnnxStages
 from .checkpoint import facts_of, open_checkpoint
 from .model_card import build_card
+from .onnx_stages import answers_after_each_step, cut, has_stages
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -57,6 +61,9 @@ def export_onnx(
     `token_type_ids`, which may be left out and are not read, because a text is one segment. A model of sounds has
     `input_values` `(batch, samples)` (or `input_features`) and `attention_mask`, one of images `pixel_values`, each
     float32. Outputs are those of `LiminalPADOutput` that the head has. K and n are the config's.
+
+    A model that stops early (head v8 with `exit_threshold`) is written a second time, as one file for each step,
+    `model_stage_0.onnx` and so on: `OnnxPAD` runs no stage that no text needs.
 
     Every output is compared with torch before anything is written. In float it may differ by a thousandth of its scale
     (the standard deviation of the labels, or the output's largest value). In 8 bits, logits and uncertainty may differ
@@ -91,7 +98,7 @@ def export_onnx(
     if quantize not in (None, "int8"):
         raise LiminalError(f'quantize must be None or "int8", got {quantize!r}.')
     try:
-        import onnx_ir
+        import onnx_ir  # noqa: F401
         import onnxruntime  # noqa: F401  (the comparison needs it)
     except ImportError as error:
         raise ImportError(f"{_INSTALL} ({error})") from error
@@ -99,15 +106,7 @@ def export_onnx(
     if isinstance(model, str | os.PathLike):
         source = open_checkpoint(os.fspath(model), tokenizer)
         model, tokenizer = source.model, source.tokenizer
-    elif not isinstance(model, LiminalForPADRegression):
-        raise LiminalError(
-            f"export_onnx takes a checkpoint or a LiminalForPADRegression, got {type(model).__name__}. An adapted "
-            "model: export peft_model.merge_and_unload()."
-        )
-    if model.liminal.encoder is None:
-        raise LiminalError("This model has no encoder (text_config=None): there are no texts that its ONNX could read.")
-    if memory and not model.liminal.head.has_memory:
-        raise LiminalError(f"Head {model.config.head!r} as configured has no memory. Leave memory=True out.")
+    _check_model(model, memory)
     facts = facts_of(model)
     if any(parameter.device.type != "cpu" or parameter.dtype != torch.float32 for parameter in model.parameters()):
         model = copy.deepcopy(model).cpu().float()
@@ -115,25 +114,18 @@ def export_onnx(
     model.eval()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    segments = tokenizer is not None and "token_type_ids" in tokenizer.model_input_names
     try:
-        program = _export(model, memory)
         # Beside the target, so that moving it there is one step and never leaves half a model.
         with tempfile.TemporaryDirectory(dir=folder) as staging, _quiet():
-            written = Path(staging) / MODEL_FILE
-            initializers = [value for graph in program.graphs() for value in graph.initializers.values()]
-            size: int = sum(value.const_value.nbytes for value in initializers if value.const_value is not None)
-            large = size > _LARGEST_FILE
-            to_quantize = _encoder_linears(program)
-            _strip_traces(program)
-            onnx_ir.save(program, str(written), external_data=_DATA_FILE if large else None)
-            _compare(model, written, memory)
-            if quantize == "int8":
-                written = _quantize(written, to_quantize, large)
-                _compare(model, written, memory, in_8_bits=True)
-            segments = tokenizer is not None and "token_type_ids" in tokenizer.model_input_names
+            written = _write(model, Path(staging), memory, quantize)
             if segments:
                 _accept_segments(written)
-            for file in written.parent.glob(f"{MODEL_FILE}*"):
+            if has_stages(model) and not memory:
+                _write_stages(model, written.parent, quantize)
+            for file in folder.glob(STAGE_FILE.format("*")):
+                file.unlink()
+            for file in written.parent.glob("model*.onnx*"):
                 file.replace(folder / file.name)
     finally:
         model.train(was_training)
@@ -143,12 +135,24 @@ def export_onnx(
     config.text_config._name_or_path = ""
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-    weights = folder_sha256(folder, f"{MODEL_FILE}*")
+    weights = folder_sha256(folder, "model*.onnx*")
     about = {"memory": memory, "int8": quantize == "int8", "token_type_ids": segments}
     write_facts(folder, facts)
     build_card(config, {**facts, "form": "onnx", "onnx": about, "weights_sha256": weights}).save(folder / "README.md")
     config.save_pretrained(folder)  # last: with it the folder is whole
     return folder / MODEL_FILE
+
+
+def _check_model(model: Any, memory: bool) -> None:
+    if not isinstance(model, LiminalForPADRegression):
+        raise LiminalError(
+            f"export_onnx takes a checkpoint or a LiminalForPADRegression, got {type(model).__name__}. An adapted "
+            "model: export peft_model.merge_and_unload()."
+        )
+    if model.liminal.encoder is None:
+        raise LiminalError("This model has no encoder (text_config=None): there are no texts that its ONNX could read.")
+    if memory and not model.liminal.head.has_memory:
+        raise LiminalError(f"Head {model.config.head!r} as configured has no memory. Leave memory=True out.")
 
 
 def __getattr__(name: str) -> Any:
@@ -175,6 +179,54 @@ def _sample(model: LiminalForPADRegression, memory: bool, rows: int, length: int
         inputs["memory"] = model.initial_memory(rows)
         inputs["memory"] = model(**inputs).memory
     return inputs
+
+
+def _write(model: LiminalForPADRegression, folder: Path, memory: bool, quantize: str | None) -> Path:
+    """model.onnx, compared with torch."""
+    import onnx_ir
+
+    program = _export(model, memory)
+    initializers = [value for graph in program.graphs() for value in graph.initializers.values()]
+    size: int = sum(value.const_value.nbytes for value in initializers if value.const_value is not None)
+    large = size > _LARGEST_FILE
+    to_quantize = _encoder_linears(program)
+    _strip_traces(program)
+    written = folder / MODEL_FILE
+    onnx_ir.save(program, str(written), external_data=_DATA_FILE if large else None)
+    _compare(model, written, memory)
+    if quantize == "int8":
+        written = _quantize(written, to_quantize, large)
+        _compare(model, written, memory, in_8_bits=True)
+    return written
+
+
+@torch.no_grad()
+def _write_stages(model: LiminalForPADRegression, folder: Path, quantize: str | None) -> None:
+    """The graph once more, cut after each step, and compared with torch step by step."""
+    import onnx
+    import onnx_ir
+
+    with answers_after_each_step(model):
+        program = _export(model, memory=False)
+    to_quantize = _encoder_linears(program)
+    _strip_traces(program)
+    for step, part in enumerate(cut(onnx_ir.to_proto(program), model.config.num_outer_steps)):
+        file = folder / STAGE_FILE.format(step)
+        onnx.save(part, file)
+        if quantize == "int8":
+            names = {node.name for node in part.graph.node}
+            _quantize(file, [name for name in to_quantize if name in names], large=False).replace(file)
+    stages, sample = OnnxStages(folder), _sample(model, False, rows=8, length=11)
+    arrays = {name: value.numpy() for name, value in sample.items()}
+    threshold, model.config.exit_threshold = model.config.exit_threshold, None
+    try:
+        for count in range(1, model.config.num_outer_steps + 1):
+            expected: Any = model(**sample, num_outer_steps=count)
+            for name, value in stages.run(arrays, -math.inf, count).items():
+                if name in expected:
+                    _check(name, value, expected[name], expected.get("in_domain"), model.config, quantize == "int8")
+    finally:
+        model.config.exit_threshold = threshold
 
 
 @torch.no_grad()
@@ -257,27 +309,32 @@ def _compare(model: LiminalForPADRegression, file: Path, memory: bool, in_8_bits
     arrays = {name: value.numpy() for name, value in inputs.items() if name != "memory"}
     if memory:
         arrays |= {f"memory.{field}": inputs["memory"][field].numpy() for field in MEMORY_FIELDS}
-    spread = max(model.config.label_std)
     for output, value in zip(session.get_outputs(), session.run(None, arrays), strict=True):
         field = output.name.removeprefix("new_memory.")
-        reference = (expected.memory[field] if field != output.name else expected[field]).float().numpy()
-        difference = np.abs(value - reference)
-        if in_8_bits:
-            if output.name not in ("logits", "uncertainty"):
-                continue
-            if output.name == "uncertainty" and expected.get("in_domain") is not None:
-                # Outside of the domain it is widened steeply with in_domain, which 8 bits move by some hundredths.
-                difference = difference[(expected.in_domain >= 0.5).numpy()]
-            size, limit = float(np.sqrt((difference**2).sum() / max(difference.size, 1))), _LOSS_IN_8_BITS * spread
-        else:
-            scale = spread if output.name in ("logits", "uncertainty") else max(1.0, float(np.abs(reference).max()))
-            size, limit = float(difference.max(initial=0)), 1e-3 * scale
-        if not size <= limit:
-            advice = "Export it in float." if in_8_bits else "Another version of torch, transformers or onnxscript may."
-            raise LiminalError(
-                f"The ONNX model was not written: its {output.name} differs from torch by {size:.2g}, and {limit:.2g} "
-                f"is allowed. This encoder does not export faithfully{' in 8 bits' if in_8_bits else ''}. {advice}"
-            )
+        reference = expected.memory[field] if field != output.name else expected[field]
+        _check(output.name, value, reference, expected.get("in_domain"), model.config, in_8_bits)
+
+
+def _check(name: str, value: Any, reference: Any, in_domain: Any, config: LiminalConfig, in_8_bits: bool) -> None:
+    """One output beside torch's."""
+    if in_8_bits and name not in ("logits", "uncertainty"):
+        return
+    reference, spread = reference.float().numpy(), max(config.label_std)
+    difference = np.abs(value - reference)
+    if in_8_bits:
+        if name == "uncertainty" and in_domain is not None:
+            # Outside of the domain it is widened steeply with in_domain, which 8 bits move by some hundredths.
+            difference = difference[(in_domain >= 0.5).numpy()]
+        size, limit = float(np.sqrt((difference**2).sum() / max(difference.size, 1))), _LOSS_IN_8_BITS * spread
+    else:
+        scale = spread if name in ("logits", "uncertainty") else max(1.0, float(np.abs(reference).max()))
+        size, limit = float(difference.max(initial=0)), 1e-3 * scale
+    if not size <= limit:
+        advice = "Export it in float." if in_8_bits else "Another version of torch, transformers or onnxscript may."
+        raise LiminalError(
+            f"The ONNX model was not written: its {name} differs from torch by {size:.2g}, and {limit:.2g} "
+            f"is allowed. This encoder does not export faithfully{' in 8 bits' if in_8_bits else ''}. {advice}"
+        )
 
 
 def _accept_segments(file: Path) -> None:
@@ -304,10 +361,10 @@ def _quantize(file: Path, nodes: list[str], large: bool) -> Path:
     graph.graph.value_info.extend(kept)
     onnx.save(graph, file)
     target = file.parent / "int8"
-    target.mkdir()
+    target.mkdir(exist_ok=True)
     quantize_dynamic(
         file,
-        target / MODEL_FILE,
+        target / file.name,
         # It turns a Gemm into a MatMul of this name first.
         nodes_to_quantize=[name for node in nodes for name in (node, f"{node}_MatMul")],
         op_types_to_quantize=["MatMul"],
@@ -318,7 +375,7 @@ def _quantize(file: Path, nodes: list[str], large: bool) -> Path:
         weight_type=QuantType.QInt8,
         use_external_data_format=large,
     )
-    return target / MODEL_FILE
+    return target / file.name
 
 
 @contextlib.contextmanager

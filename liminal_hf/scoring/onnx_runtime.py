@@ -7,6 +7,7 @@ the config is all.
 import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..modeling.processors import is_processor, load_processor
 from ..modeling.texts import as_list, checked_max_length, with_padding
 
 MODEL_FILE = "model.onnx"
+STAGE_FILE = "model_stage_{}.onnx"  # of each step, for a model that stops early
 _INSTALL = "ONNX needs more packages: pip install 'liminal_hf[onnx]'"
 # Outputs beside the logits that say how sure the model is.
 DOUBTS = ("uncertainty", "in_domain")
@@ -38,6 +40,68 @@ def is_quantized(folder: str | os.PathLike) -> bool:
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as nodes,
     ):
         return nodes.find(b"DynamicQuantizeLinear") >= 0
+
+
+def _session(file: Path, threads: int | None, providers: Sequence[str] | None) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError(f"{_INSTALL} ({error})") from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; a warning would say that `token_type_ids` may be left out
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(str(file), options, providers=list(providers or ["CPUExecutionProvider"]))
+
+
+class OnnxStages:
+    """A model in one file for each step of head v8, of which no more are run than the texts need.
+
+    Args:
+        folder, threads, providers: as in `OnnxPAD`.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike, threads: int | None = None, providers: Sequence[str] | None = None
+    ) -> None:
+        count = len(list(Path(folder).glob(STAGE_FILE.format("*"))))
+        files = [Path(folder) / STAGE_FILE.format(step) for step in range(count)]
+        self.sessions = [_session(file, threads, providers) for file in files]
+        self.inputs = [[value.name for value in session.get_inputs()] for session in self.sessions]
+        self.outputs = [[value.name for value in session.get_outputs()] for session in self.sessions]
+        self.answers = [name for name in ("logits", *DOUBTS) if f"{name}_0" in self.outputs[0]]
+
+    def run(self, inputs: Mapping[str, np.ndarray], threshold: float, count: int | None = None) -> dict[str, Any]:
+        """Reads each row until the gain that is expected of one more step is below the threshold.
+
+        Args:
+            inputs: `input_ids` and `attention_mask`, int64 `(batch, length)`.
+            threshold: of `gains`.
+            count: steps at most; None is all.
+
+        Returns:
+            `logits`, `DOUBTS` and `depth` (int64, steps that were read), each `(batch, ...)`.
+        """
+        rows = np.arange(len(inputs["input_ids"]))  # that are still read
+        values = dict(inputs)
+        found: dict[str, np.ndarray] = {"depth": np.zeros(len(rows), dtype=np.int64)}
+        last = (count or len(self.sessions)) - 1
+        for step in range(last + 1):
+            given = {name: values[name] for name in self.inputs[step]}
+            values |= zip(self.outputs[step], self.sessions[step].run(None, given), strict=True)
+            for name in self.answers:
+                if f"{name}_{step}" in values:
+                    answer = values.pop(f"{name}_{step}")
+                    found.setdefault(name, np.empty((len(found["depth"]), *answer.shape[1:]), np.float32))[rows] = (
+                        answer
+                    )
+            found["depth"][rows] = step + 1
+            stays = ~(values.pop(f"gains_{step}") < threshold)
+            if step == last or not stays.any():
+                break
+            if not stays.all():
+                rows, values = rows[stays], {name: value[stays] for name, value in values.items()}
+        return found
 
 
 class OnnxPAD:
@@ -67,36 +131,45 @@ class OnnxPAD:
     def __init__(
         self, folder: str | os.PathLike, *, threads: int | None = None, providers: Sequence[str] | None = None
     ) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ImportError(f"{_INSTALL} ({error})") from error
         file = Path(folder) / MODEL_FILE
         if not file.is_file():
             raise FileNotFoundError(
                 f"{folder} has no {MODEL_FILE}. Write one: liminal export CHECKPOINT --format onnx, or "
                 "liminal_hf.export.onnx.export_onnx(checkpoint, folder)."
             )
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors; a warning would say that `token_type_ids` may be left out
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        self.session = onnxruntime.InferenceSession(
-            str(file), options, providers=list(providers or ["CPUExecutionProvider"])
-        )
+        self._open = partial(_session, file, threads, providers)
+        self.folder = Path(folder)
         self.config = LiminalConfig.from_pretrained(folder)
-        self.input_names = [value.name for value in self.session.get_inputs()]
-        self.output_names = [value.name for value in self.session.get_outputs()]
+        self.stages: OnnxStages | None = None
+        if self.config.exit_threshold is not None and (Path(folder) / STAGE_FILE.format(0)).is_file():
+            self.stages = OnnxStages(folder, threads, providers)
+        else:
+            self.session  # noqa: B018  (a file that can't be read is an error now)
         self.tokenizer: Any = None
         if (Path(folder) / "tokenizer_config.json").is_file():
             self.tokenizer = with_padding(AutoTokenizer.from_pretrained(folder))
         elif (Path(folder) / "preprocessor_config.json").is_file():
             self.tokenizer = load_processor(str(folder))
 
+    @cached_property
+    def session(self) -> Any:
+        """onnxruntime's session of the whole model."""
+        return self._open()
+
+    @cached_property
+    def input_names(self) -> list[str]:
+        """Of the whole model."""
+        return [value.name for value in self.session.get_inputs()]
+
+    @cached_property
+    def output_names(self) -> list[str]:
+        """Of the whole model."""
+        return [value.name for value in self.session.get_outputs()]
+
     @property
     def has_memory(self) -> bool:
         """Whether the conversation is an input and an output."""
-        return "memory.slots" in self.input_names
+        return self.stages is None and "memory.slots" in self.input_names
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """One call of the model on arrays.
@@ -109,6 +182,19 @@ class OnnxPAD:
         """
         values = self.session.run(None, {name: inputs[name] for name in self.input_names})
         return dict(zip(self.output_names, values, strict=True))
+
+    def read(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """As `run`, no deeper than the config's `exit_threshold` asks for, where the folder has stages.
+
+        Args:
+            inputs: as in `run`.
+
+        Returns:
+            As `run`; from stages `logits`, `uncertainty`, `in_domain` and `depth` alone.
+        """
+        if self.stages is None or self.config.exit_threshold is None:
+            return self.run(inputs)
+        return self.stages.run(inputs, self.config.exit_threshold)
 
     def predict(
         self, texts: Iterable[str], batch_size: int = 32, max_length: int | None = None
@@ -131,14 +217,15 @@ class OnnxPAD:
         texts = list(texts) if is_processor(self.tokenizer) else as_list(texts)
         values = {"truncated": np.zeros(len(texts), dtype=bool)}
         shape = (len(texts), self.config.num_labels)
+        known = self.output_names if self.stages is None else self.stages.answers
         values |= {
             name: np.empty(shape[:1] if name == "in_domain" else shape, dtype=np.float32)
             for name in ("logits", *DOUBTS)
-            if name in self.output_names
+            if name in known
         }
         for batch, inputs in self._batches(texts, max_length, batch_size, mixes_padding(self.config)):
             memory = self.initial_memory(len(batch.rows)) if self.has_memory else {}
-            output = self.run({**inputs, **memory})
+            output = self.read({**inputs, **memory})
             for name in values.keys() - {"truncated"}:
                 values[name][batch.rows] = output[name]
             values["truncated"][batch.rows] = batch.truncated

@@ -154,7 +154,7 @@ class Scorer:
             if model is not None:
                 folder = onnx_folder(model, self.identity, conversations, backend == "int8")
                 runtime = OnnxPAD(folder, threads=1)
-            self._run = runtime.run
+            self._run = runtime.read
         self.backend = backend
         self.tokens = tokens or _TOKENS[backend if device_type == "cpu" else "cuda"]
         self._pool = ThreadPoolExecutor(cores) if backend != "torch" and cores > 1 else None
