@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -203,3 +204,50 @@ def quantization_skip_modules(model: LiminalPreTrainedModel | LiminalConfig) -> 
     config = model if isinstance(model, LiminalConfig) else model.config
     has_encoder = config.text_config is not None
     return ["liminal.pooler", "liminal.head"] if has_encoder else ["liminal.head"]
+
+
+@torch.no_grad()
+def cut_rank(
+    model: LiminalForPADRegression, start: Mapping[str, Tensor], rank: int
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Replaces what training changed in each matrix of the encoder by the nearest change of a low rank.
+
+    A few MB then hold what an encoder has learned: give the result to `save_head_only(low_rank=...)`. Changed vectors
+    (biases, norms) stay as they are; `save_head_only` keeps them whole.
+
+    Args:
+        model: whose encoder is changed in place.
+        start: the weights before the training, by their names in `model.state_dict()`.
+        rank: of the change, at least 1 (Eckart and Young 1936).
+
+    Returns:
+        As `low_rank_deltas`, A and B in half precision; nothing for a matrix that has not changed.
+
+    Raises:
+        LiminalError: a changed weight has more than two dimensions.
+
+    Example:
+        >>> model = LiminalForPADRegression(LiminalConfig(latent_size=16))
+        >>> start = {name: value.clone() for name, value in model.state_dict().items()}
+        >>> name = "encoder.layer.0.attention.self.query.weight"
+        >>> weight = model.liminal.encoder.get_parameter(name)
+        >>> with torch.no_grad():
+        ...     _ = weight.add_(torch.randn_like(weight))
+        >>> {name: (a.shape, b.shape) for name, (a, b) in cut_rank(model, start, rank=4).items()}
+        {'encoder.layer.0.attention.self.query.weight': (torch.Size([4, 384]), torch.Size([384, 4]))}
+    """
+    pairs = {}
+    for name, weight in model.liminal.encoder.named_parameters():
+        before = start[f"{_ENCODER}{name}"].to(weight)
+        if weight.dim() < 2 or torch.equal(weight, before):
+            continue
+        if weight.dim() > 2:
+            raise LiminalError(
+                f"The encoder weight {name!r} has {weight.dim()} dimensions: a rank is that of a matrix."
+            )
+        left, sizes, right = torch.linalg.svd((weight - before).float(), full_matrices=False)
+        root = sizes[:rank].sqrt()
+        a, b = (root[:, None] * right[:rank]).half(), (left[:, :rank] * root).half()
+        weight.copy_(before + (b.float() @ a.float()).to(weight))
+        pairs[name] = a.contiguous(), b.contiguous()
+    return pairs

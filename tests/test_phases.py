@@ -7,6 +7,8 @@ import pytest
 import torch
 from training_kit import phase, small_recipe, texts_and_labels
 
+from liminal_hf import LiminalForPADRegression
+from liminal_hf.export.checkpoint import open_checkpoint
 from liminal_hf.modeling.encoders import load_encoder
 from liminal_hf.modeling.errors import LiminalError
 from liminal_hf.training.fit import fit
@@ -89,6 +91,29 @@ def test_frozen_layers_stay_and_those_above_learn(tmp_path: Path, family: str) -
     changed = {name for name, value in start.items() if not torch.equal(trained[name], value)}
     assert changed and not any("embed" in name or ".0." in name or "wte" in name for name in changed)
     assert any(".1." in name for name in changed)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_a_change_of_low_rank_fits_into_a_head_only_checkpoint(tmp_path: Path, family: str) -> None:
+    cut = phase("one", trainable="all", epochs=1, frozen_layers=1, encoder_rank=2)
+    recipe = small_recipe(tmp_path, family, phases=[cut])
+    assert recipe.to_dict()["phases"][0]["encoder_rank"] == 2
+    start = load_encoder(recipe.model["encoder"]).state_dict()
+    result = fit(recipe, tmp_path / "run")
+    changes = {name: result.model.liminal.encoder.state_dict()[name] - value for name, value in start.items()}
+    ranks = {int(torch.linalg.matrix_rank(change, atol=1e-6)) for change in changes.values() if change.dim() == 2}
+    assert ranks == {0, 2}, "frozen, and cut"
+    assert any(change.any() for change in changes.values() if change.dim() == 1), "norms and biases learn, too"
+    source = open_checkpoint(tmp_path / "run")
+    source.model.save_head_only(tmp_path / "small", low_rank=source.low_rank)
+    again = LiminalForPADRegression.from_pretrained(tmp_path / "small")
+    for name, value in source.model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+    # Without the pairs it is not said what has changed.
+    with pytest.raises(LiminalError, match="would lose its training"):
+        source.model.save_head_only(tmp_path / "lost")
+    with pytest.raises(RecipeError, match="encoder_rank goes with `trainable: all` and one seed"):
+        small_recipe(tmp_path, family, phases=[{**cut, "trainable": "head"}])
 
 
 def test_frozen_layers_are_fewer_than_all(tmp_path: Path) -> None:

@@ -134,6 +134,8 @@ class CheckpointedModel(PreTrainedModel):
     ) -> None:
         """Writes everything but the encoder: a few MB that load by fetching the encoder from where it came.
 
+        Vectors of the encoder that have changed beside `low_rank` (biases, norms) are kept whole.
+
         Args:
             save_directory: folder.
             low_rank: changes of encoder weights, by parameter name without `liminal.encoder.`: A `(r, in)` and B
@@ -145,8 +147,9 @@ class CheckpointedModel(PreTrainedModel):
             LiminalError: the model has no encoder, its origin is not known, or its encoder has been trained otherwise.
         """
         low_rank = low_rank or {}
+        changed: dict[str, Tensor] = {}
         if check:
-            self._check_encoder_is_the_original(low_rank)
+            changed = self._changed_vectors(low_rank)
             if Path(self.config.encoder_name_or_path).exists():
                 logger.warning(
                     "The encoder is the folder %s; elsewhere it won't be found.", self.config.encoder_name_or_path
@@ -158,6 +161,7 @@ class CheckpointedModel(PreTrainedModel):
         }
         if self is self.base:
             weights = {f"liminal.{name}": value for name, value in weights.items()}
+        weights |= {f"liminal.encoder.{name}": value.contiguous() for name, value in changed.items()}
         for name, (a, b) in low_rank.items():
             weights[f"{_LOW_RANK}{name}.A"], weights[f"{_LOW_RANK}{name}.B"] = a.contiguous(), b.contiguous()
         folder = Path(save_directory)
@@ -172,8 +176,12 @@ class CheckpointedModel(PreTrainedModel):
                 file.replace(folder / file.name)
         write_facts(folder, known_facts(self))
 
-    def _check_encoder_is_the_original(self, low_rank: dict[str, tuple[Tensor, Tensor]]) -> None:
-        """Raises unless the encoder is the published one, changed by nothing but `low_rank`."""
+    def _changed_vectors(self, low_rank: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+        """The encoder's vectors that differ from the published ones.
+
+        Raises:
+            LiminalError: something else has changed that `low_rank` does not say.
+        """
         name, encoder = self.config.encoder_name_or_path, self.base.encoder
         if encoder is None:
             raise LiminalError("This model has no encoder to leave out: use save_pretrained.")
@@ -183,8 +191,17 @@ class CheckpointedModel(PreTrainedModel):
                 "(and encoder_revision to a commit), or use save_pretrained."
             )
         original = load_encoder(name, self.config.encoder_revision, self.config.encoder_layers).state_dict()
+        changed = {}
         for weight, value in encoder.state_dict().items():
             expected = original[weight]
+            if (
+                low_rank
+                and value.dim() < 2
+                and weight not in low_rank
+                and not torch.equal(value.to(expected), expected)
+            ):
+                changed[weight] = value
+                continue
             if weight in low_rank:
                 expected = _add_low_rank(expected, *low_rank[weight])
             if not torch.equal(value.to(expected), expected) and (
@@ -194,6 +211,7 @@ class CheckpointedModel(PreTrainedModel):
                     f"The encoder weight {weight!r} is not that of {name}: a head-only checkpoint would lose its "
                     "training. Use save_pretrained, or give the change as low_rank."
                 )
+        return changed
 
     @classmethod
     def from_pretrained(  # type: ignore[override]

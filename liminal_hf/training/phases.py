@@ -16,7 +16,7 @@ from accelerate import PartialState
 from torch import Tensor
 from transformers import set_seed
 
-from ..adapters import lora_config, low_rank_deltas
+from ..adapters import cut_rank, lora_config, low_rank_deltas
 from ..data import load_goemotions
 from ..modeling.errors import LiminalError
 from ..modeling.heads import ZeroLinear
@@ -90,6 +90,8 @@ def _train_once(
     pairs = {} if adapters is None else _merge_adapters(model, adapters)
     if phase.keep < 1:
         _keep_share(model, start, phase.keep)
+    if phase.encoder_rank:
+        pairs = _by_side(cut_rank(model, start, phase.encoder_rank))
     state = trainer.state
     report = {
         "name": phase.name,
@@ -249,7 +251,11 @@ def _merge_adapters(model: LiminalForPADRegression, adapters: Any) -> dict[str, 
     with torch.no_grad():
         for name, (a, b) in deltas.items():
             weights[name].copy_(weights[name] + (b @ a).to(weights[name]))
-    return {f"{name}.{side}": pair for name, both in deltas.items() for side, pair in zip("AB", both, strict=True)}
+    return _by_side(deltas)
+
+
+def _by_side(pairs: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    return {f"{name}.{side}": pair for name, both in pairs.items() for side, pair in zip("AB", both, strict=True)}
 
 
 def _store(model: Any, report: dict[str, Any], folder: Path, start: _Tensors, pairs: _Tensors) -> PhaseResult:

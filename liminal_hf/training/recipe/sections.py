@@ -120,6 +120,9 @@ class Phase(Section):
     """Train the phase once per seed from the same start and average the weights."""
     keep: float = Field(default=1.0, gt=0, le=1)
     """Share of the change that is kept: start + keep * (trained - start) (Wortsman et al. 2022)."""
+    encoder_rank: int | None = Field(default=None, ge=1)
+    """With `trainable: all`, the rank to which the change of each matrix of the encoder is cut after training: a
+    head-only checkpoint then holds it in a few MB. What is evaluated is the model with the cut change."""
     model: ModelChanges = Field(default_factory=dict)
     """Fields of the model section that change from this phase on."""
     training: TrainingFields = Field(default_factory=dict)
@@ -134,6 +137,7 @@ class Phase(Section):
     def _without_later_defaults(self, handler: Any) -> dict[str, Any]:
         later = set() if self.trainable == "exit" else {"hold_out"}
         later |= set() if self.frozen_layers else {"frozen_layers"}
+        later |= set() if self.encoder_rank else {"encoder_rank"}
         return {key: value for key, value in handler(self).items() if key not in later}
 
     @model_validator(mode="after")
@@ -149,6 +153,8 @@ class Phase(Section):
             )
         if self.keep < 1 and self.trainable != "all":
             raise ValueError(f"keep goes with `trainable: all`, not with `trainable: {self.trainable}`.")
+        if self.encoder_rank and (self.trainable != "all" or self.seeds is not None):
+            raise ValueError("encoder_rank goes with `trainable: all` and one seed; adapters have `r` under `peft:`.")
         if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must differ, for example [0, 1, 2]; got {self.seeds}.")
         if self.objective == "goemotions" and self.freezes_encoder:
