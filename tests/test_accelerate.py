@@ -159,6 +159,7 @@ def test_two_processes_train_and_evaluate_as_one(trained: list[dict[str, Any]], 
         assert two["metrics"][name] == pytest.approx(one["metrics"][name], abs=1e-5), name
 
 
+@pytest.mark.nightly
 def test_a_recipe_with_adapters_trains_on_two_processes_as_on_one(tmp_path: Path) -> None:
     """`liminal train` as the README launches it for a large decoder, on CPU: one folder, one checkpoint, one result."""
     metrics, weights = {}, {}

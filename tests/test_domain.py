@@ -62,6 +62,7 @@ def test_what_is_unlike_the_training_texts_is_said_in_the_row(pad: Any) -> None:
     assert [row["in_domain"] for row in plain] == [None] * len(ENGLISH)
 
 
+@pytest.mark.nightly
 def test_every_door_says_the_same(pad: Any, tmp_path: Path) -> None:
     expected = [row["in_domain"] for row in pad([*ENGLISH, *FOREIGN])]
     for backend in ("torch", "onnx"):

@@ -298,6 +298,7 @@ def test_goemotions_trains_the_encoder_alone(tmp_path: Path) -> None:
     assert plain.model.config.pooled_scale != result.model.config.pooled_scale, "the cache follows the trained encoder"
 
 
+@pytest.mark.nightly
 def test_the_uncertainty_is_learned_from_the_labels_and_moves_no_prediction(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path, phases__0__training__num_train_epochs=12)
     files = tables(tmp_path / "many", train=300)

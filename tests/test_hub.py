@@ -332,6 +332,7 @@ except PushError as error:
     assert "predicts something else" in run(hub, tmp_path, OURS + code)
 
 
+@pytest.mark.nightly
 def test_trainer_push_to_hub(hub: HubServer, checkpoint: Path, tmp_path: Path) -> None:
     """A frozen encoder is not in the checkpoints, but every commit holds the whole model, and none a pickle."""
     code = f"""

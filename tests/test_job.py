@@ -296,6 +296,7 @@ def test_the_command_line(checkpoint: str, table: Path, tmp_path: Path, capsys: 
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.nightly
 def test_ray_gives_the_same_table_although_a_worker_is_killed(
     whole: pa.Table, table: Path, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
