@@ -78,7 +78,12 @@ def test_functions_lexicons_and_vader_are_readers(own: Path, run: Run) -> None:
     status, _, err = run("benchmark", "mymodel:short", "--folder", "own", "--corpora", "mine")
     assert status == 2 and "gave 1 rows" in err and "for 6 texts" in err
     Path("words.tsv").write_text("Word\tValence\nlovely\t9\nhate\t1\nhooray\t9\npain\t1\nbus\t5\n", encoding="utf-8")
-    assert measured(run, "words.tsv")["corpora"]["mine"]["r"]["pleasure"] > 0.9
+    lexicon = measured(run, "words.tsv")["corpora"]["mine"]["r"]["pleasure"]
+    assert lexicon > 0.9
+    # As a German Excel writes it.
+    words = "Word;Valence\nlovely;9,0\nhate;1,0\nhooray;9,0\npain;1,0\nbus;5,0\n"
+    Path("words.csv").write_text(words, encoding="utf-16")
+    assert measured(run, "words.csv")["corpora"]["mine"]["r"]["pleasure"] == lexicon
     pytest.importorskip("vaderSentiment")
     assert measured(run, "vader")["corpora"]["mine"]["r"]["pleasure"] > 0.8
 

@@ -163,6 +163,9 @@ def test_what_is_no_json_is_said(client: TestClient) -> None:
     for content in (b"{", b"\xff\xfe", b"", b"[" * 5000):
         answer = client.post("/predict", content=content, headers={"content-type": "application/json"})
         assert answer.status_code in (400, 422) and answer.json()["error"]
+        if content == b"{":
+            error = answer.json()["error"]
+            assert error.startswith("The body is no JSON") and '/predict takes {"texts": ["..."]}' in error
 
 
 def test_openapi_describes_rows_and_limits(client: TestClient) -> None:

@@ -1,6 +1,6 @@
 """From a name to something that reads texts: our checkpoints, classifiers of the Hub, functions, VADER, lexicons.
 
-Requires numpy; torch and transformers for models, vaderSentiment for `vader`, pandas for a lexicon.
+Requires numpy; torch and transformers for models, vaderSentiment for `vader`.
 """
 
 import importlib
@@ -250,21 +250,21 @@ def _vader() -> Reader:
 
 
 def _lexicon(path: Path) -> Reader:
-    import pandas as pd
+    from ..data.tables import TableSettings, column_names, read_table
 
     if not path.is_file():
         raise LiminalError(f"There is no lexicon {path}.")
-    table = pd.read_csv(path, sep="," if path.suffix.lower() == ".csv" else "\t", keep_default_na=False)
-    columns = {column: known for column in table.columns if (known := _dimension(str(column)))}
-    if not columns or len(table.columns) == len(columns):
+    names = column_names(path)
+    columns = {name: known for name in names if (known := _dimension(name))}
+    if not columns or len(names) == len(columns):
         raise LiminalError(
             f"{path} is no lexicon: it needs a column of words and any of valence (pleasure), arousal, dominance. It "
-            f"has: {', '.join(map(str, table.columns))}."
+            f"has: {', '.join(names)}."
         )
-    words = table[next(column for column in table.columns if column not in columns)].astype(str).str.lower()
-    values = np.full((len(table), 3), np.nan)
-    for column, dimension in columns.items():
-        numbers = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64)
+    table = read_table(path, TableSettings(text=next(name for name in names if name not in columns)))
+    words = [str(text).lower() for text in table.texts]
+    values = np.full((len(words), 3), np.nan)
+    for dimension, numbers in zip(columns.values(), table.numbers(list(columns)).T, strict=True):
         # Lexicons have scales of their own; the middle of all words is the middle here, three deviations the end.
         values[:, DIMENSIONS.index(dimension)] = (numbers - np.nanmean(numbers)) / (3 * np.nanstd(numbers))
     positions = dict(zip(words, values, strict=True))

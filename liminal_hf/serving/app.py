@@ -29,6 +29,7 @@ MAX_BYTES, MAX_TEXTS, MAX_CHARACTERS, MAX_MESSAGES = 1_000_000, 256, 20_000, 200
 # Whoever asked is gone: the number that nginx gives to this.
 GONE = 499
 _CONVERSATIONS_AT_ONCE = 16
+_EXAMPLE = '/predict takes {"texts": ["..."]}, /conversation {"messages": [{"role": "user", "content": "..."}]}.'
 _BACKLOG, _PATIENCE_SECONDS = 2048, 30
 
 Text = Annotated[Any, WithJsonSchema({"type": ["string", "null"], "maxLength": MAX_CHARACTERS})]
@@ -175,8 +176,12 @@ def _add_errors(app: Any) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def not_valid(_: Request, error: Any) -> Response:
-        problems = [f"{'.'.join(map(str, one['loc'][1:])) or 'the body'}: {one['msg']}" for one in error.errors()[:3]]
-        return _json({"error": "; ".join(problems)}, 422)
+        found = error.errors()
+        if found[0]["type"] == "json_invalid":
+            where, why = found[0]["loc"][-1], found[0]["ctx"]["error"]
+            return _json({"error": f"The body is no JSON: {why}, at character {where}. {_EXAMPLE}"}, 422)
+        problems = [f"{'.'.join(map(str, one['loc'][1:])) or 'the body'}: {one['msg']}" for one in found[:3]]
+        return _json({"error": f"{'; '.join(problems)}. {_EXAMPLE}"}, 422)
 
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: Any) -> Response:
