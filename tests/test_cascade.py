@@ -7,13 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import tiny_model
+from conftest import Run, tiny_model
 from evidence_kit import write_emobank
 from huggingface_hub import try_to_load_from_cache
 from scoring_kit import some_texts, tiny_checkpoint, word_tokenizer
+from transformers import pipeline
 
 import liminal_hf
 from liminal_hf.io import file_sha256
@@ -158,6 +160,31 @@ def test_the_command_line_in_a_second_process(tmp_path: Path, pair: list[str], m
     assert head.startswith("id,text,pleasure,") and head.endswith(",error,read_by")
     expected = Cascade(pair, middle, threads=1).score(TEXTS)["read_by"].to_pylist()
     assert [row.rsplit(",", 1)[1] for row in rows] == expected
+
+
+def test_every_door_gives_the_same_rows(run: Run, tmp_path: Path, pair: list[str], middle: float) -> None:
+    cascade = Cascade(pair, middle, threads=1)
+    texts = [*TEXTS[:12], None]
+    rows, table = cascade(texts), cascade.score(texts)
+    assert [row["read_by"] for row in rows] == table["read_by"].to_pylist() and rows == cascade.rows(pd.Series(texts))
+    assert {row["read_by"] for row in rows} == {"small", "large", None}
+    for name in ("pleasure", "dominance"):
+        assert [row[name] for row in rows] == pytest.approx(table[name].to_pylist(), abs=1e-7)
+    # One text gives one row, with the keys of the pipeline.
+    pad = pipeline("pad-regression", model=pair[0], device="cpu")
+    assert cascade(TEXTS[0]).keys() == {*pad(TEXTS[0]), "read_by"}
+    with pytest.raises(LiminalError, match="empty"):
+        cascade(" ")
+    with pytest.raises(LiminalError, match=r"max_length to Cascade"):
+        cascade(TEXTS[0], max_length=4)
+    (tmp_path / "in.txt").write_text("\n".join(TEXTS[:12]), encoding="utf-8")
+    options = ["-m", pair[0], "--then", pair[1], "--threshold", str(middle)]
+    status, out, err = run("predict", "--file", tmp_path / "in.txt", "--json", *options)
+    typed = [json.loads(line) for line in out.splitlines()]
+    assert status == 0 and [row["read_by"] for row in typed] == [row["read_by"] for row in rows[:-1]], err
+    assert [row["pleasure"] for row in typed] == pytest.approx([row["pleasure"] for row in rows[:-1]], abs=1e-6)
+    status, _, err = run("predict", "w3", "-m", pair[0], "--budget", "2")
+    assert status == 2 and "--then mpnet --budget 1.5" in err
 
 
 def test_options_that_do_not_go_together(refused: Callable[..., str], tmp_path: Path, pair: list[str]) -> None:

@@ -15,13 +15,17 @@ from rich.text import Text
 from ..modeling.answers import outside
 from ..modeling.errors import LiminalError
 from .shared import (
+    Budget,
     Encoding,
     Model,
     Quotes,
     Separator,
     Sheet,
     TextColumn,
+    Then,
+    Threshold,
     find_checkpoint,
+    load_cascade,
     load_pipeline,
     print_json,
     progress,
@@ -42,6 +46,9 @@ def predict(
     ] = None,
     model: Model = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+    then: Then = None,
+    budget: Budget = None,
+    threshold: Threshold = None,
     column: TextColumn = None,
     separator: Separator = None,
     encoding: Encoding = None,
@@ -53,8 +60,10 @@ def predict(
 
     options = {"text": column, "separator": separator, "encoding": encoding, "sheet": sheet, "quotes": quotes}
     texts, errors = _texts(text or [], file, {name: value for name, value in options.items() if value is not None})
-    reader = load_pipeline(model)
-    config = reader.model.config
+    if then is None and not budget is threshold is None:
+        raise LiminalError("--budget and --threshold go with a second model: --then mpnet --budget 1.5")
+    reader = load_pipeline(model) if then is None else load_cascade(model, then, budget, threshold)
+    config = reader.model.config if then is None else reader.config
     table = Table("text", *config.targets, "in words", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.pad_edge = False
     reasons: Counter[str] = Counter()

@@ -14,7 +14,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress
 
 from ..modeling.errors import LiminalError
-from .shared import Decimal, Encoding, Model, Quotes, Separator, Sheet, TextColumn, find_checkpoint
+from .shared import (
+    Budget,
+    Decimal,
+    Encoding,
+    Model,
+    Quotes,
+    Separator,
+    Sheet,
+    TextColumn,
+    Then,
+    Threshold,
+    find_checkpoint,
+)
 
 _REPORT_EVERY_SECONDS = 30
 _MOST_FIGURES = 200
@@ -75,17 +87,9 @@ def score(
         str | None, typer.Option(help="dmy or mdy: how 1/9/2024 is meant.", show_default="found in the file")
     ] = None,
     backend: Annotated[str, typer.Option(help="torch, onnx, or int8.")] = "torch",
-    then: Annotated[
-        str | None,
-        typer.Option(help="A second model, for what the first is unsure of, such as mpnet.", show_default=False),
-    ] = None,
-    budget: Annotated[
-        float | None,
-        typer.Option(help="With --then: time it may take, in times of the first model's.", show_default=False),
-    ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="With --then, not --budget: doubt to read again from.", show_default=False)
-    ] = None,
+    then: Then = None,
+    budget: Budget = None,
+    threshold: Threshold = None,
     max_length: Annotated[
         int | None, typer.Option(help="Tokens read at once.", show_default="the checkpoint's", min=1)
     ] = None,

@@ -31,6 +31,18 @@ Model = Annotated[
     str | None,
     typer.Option("--model", "-m", help="A checkpoint's folder, a Hub id, minilm or mpnet.", show_default="minilm"),
 ]
+# A second model, see `liminal_hf.scoring.Cascade`.
+Then = Annotated[
+    str | None,
+    typer.Option(help="A second model, for what the first is unsure of, such as mpnet.", show_default=False),
+]
+Budget = Annotated[
+    float | None,
+    typer.Option(help="With --then: time it may take, in times of the first model's.", show_default=False),
+]
+Threshold = Annotated[
+    float | None, typer.Option(help="With --then, not --budget: doubt to read again from.", show_default=False)
+]
 # How a table is read: the same options in every command that reads one, with the names of `TableSettings`.
 TextColumn = Annotated[str | None, typer.Option("--text", help="Column of a table with the text.", show_default="text")]
 Labels = Annotated[
@@ -133,6 +145,19 @@ def load_pipeline(checkpoint: str | None) -> Any:
 
     model, tokenizer = load(checkpoint or DEFAULT_CHECKPOINT)
     return pipeline("pad-regression", model=model, tokenizer=tokenizer, device=model.device)
+
+
+def load_cascade(model: str | None, then: str, budget: float | None, threshold: float | None) -> Any:
+    """A `Cascade` of two checkpoints; None is the package's own."""
+    from transformers.utils import logging
+
+    from .. import DEFAULT_CHECKPOINT
+    from ..scoring import Cascade
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    pair = [find_checkpoint(model or DEFAULT_CHECKPOINT), find_checkpoint(then)]
+    return Cascade(pair, threshold, budget=budget)
 
 
 def recipe_of(checkpoint: str) -> "Recipe | None":

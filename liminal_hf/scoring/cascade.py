@@ -21,7 +21,7 @@ from ..io import file_sha256
 from ..modeling.configuration_liminal import LiminalConfig
 from ..modeling.errors import LiminalError
 from ..modeling.rows import describe
-from ..modeling.texts import as_list
+from ..modeling.texts import as_list, bare, checked_text, is_container
 from .scorer import Scorer
 
 # What `scripts/cascade.py` measured on EmoBank's development split.
@@ -161,58 +161,88 @@ class Cascade:
         Raises:
             LiminalError: as `Scorer.score`; or conversations, or the small model does not say how unsure it is.
         """
+        rows = self.rows(texts, conversations, problems, on_rows, speakers=speakers)
+        return answers_table(rows, self.config).append_column(
+            "read_by", pa.array([row["read_by"] for row in rows], pa.string())
+        )
+
+    def rows(
+        self,
+        texts: Iterable[Any],
+        conversations: None = None,
+        problems: Iterable[str | None] | None = None,
+        on_rows: Callable[[int], None] | None = None,
+        *,
+        speakers: None = None,
+    ) -> list[dict[str, Any]]:
+        """As `score`, with the rows of `pipeline("pad-regression")`, and `read_by` in each.
+
+        Example:
+            >>> import liminal_hf
+            >>> cascade = Cascade([liminal_hf.checkpoints["minilm"]] * 2, threshold=4.0, threads=1)
+            >>> [(row["read_by"], row["octant"]) for row in cascade.rows(["I hate you, and I love you!"])]
+            [('minilm-2', 'neutral')]
+        """
         if conversations is not None or speakers is not None:
             raise LiminalError("A cascade reads texts that have nothing to do with each other, no conversations.")
-        rows = as_list(texts)
-        known: list[str | None] = [None] * len(rows) if problems is None else list(problems)
-        if len(known) != len(rows):
-            raise LiminalError(f"There are {len(rows):,} texts and {len(known):,} problems. Give one for each text.")
-        parts = [
-            self._score(rows[start : start + _AT_ONCE], known[start : start + _AT_ONCE], on_rows)
-            for start in range(0, max(len(rows), 1), _AT_ONCE)
-        ]
-        return pa.concat_tables(parts).combine_chunks()
+        items = as_list(texts)
+        known: list[str | None] = [None] * len(items) if problems is None else list(problems)
+        if len(known) != len(items):
+            raise LiminalError(f"There are {len(items):,} texts and {len(known):,} problems. Give one for each text.")
+        found: list[dict[str, Any]] = []
+        for start in range(0, len(items), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            found += self._rows(items[part], known[part], on_rows)
+        return found
 
-    def _score(self, rows: list[Any], problems: list[str | None], on_rows: Callable[[int], None] | None) -> pa.Table:
-        first = self.small.score(rows, problems=problems)
-        again = self._unsure(first, rows)
-        if on_rows and len(again) < len(rows):
-            on_rows(len(rows) - len(again))
-        second = self.large.score([rows[row] for row in again], on_rows=on_rows)
-        is_read = np.array([error is None for error in second["error"].to_pylist()], dtype=bool)
-        again = again[is_read]
-        order = np.arange(len(rows))
-        order[again] = len(rows) + np.arange(len(again))
-        table = pa.concat_tables([first, self._both(first.take(again), second.filter(is_read))]).take(order)
-        readers = [
-            None if error else self.names[int(at >= len(rows))]
-            for at, error in zip(order, table["error"].to_pylist(), strict=True)
-        ]
-        return table.append_column("read_by", pa.array(readers, pa.string()))
+    def __call__(self, inputs: Any, **options: Any) -> Any:
+        """Rows in the shape of the input, as `pipeline("pad-regression")` gives them.
 
-    def _both(self, first: pa.Table, second: pa.Table) -> pa.Table:
-        """The mean of what both say of the same rows; without an uncertainty, if the large one does not say its own.
+        Args:
+            inputs: a text, or several in any container.
+            options: `batch_size`, which changes nothing here.
+
+        Raises:
+            LiminalError: a single text that can't be read; another option.
+        """
+        if options.keys() - {"batch_size"}:
+            raise LiminalError(f"A cascade takes no {', '.join(options)} in a call. Give max_length to Cascade(...).")
+        if is_container(inputs):
+            return self.rows(inputs)
+        return self.rows([checked_text(bare(inputs))])[0]
+
+    def _rows(
+        self, texts: list[Any], problems: list[str | None], on_rows: Callable[[int], None] | None
+    ) -> list[dict[str, Any]]:
+        rows = self.small.rows(texts, problems=problems)
+        again = self._unsure(answers_table(rows, self.config), texts)
+        if on_rows and len(again) < len(texts):
+            on_rows(len(texts) - len(again))
+        for row in rows:
+            row["read_by"] = None if row["error"] else self.names[0]
+        second = self.large.rows([texts[row] for row in again], on_rows=on_rows)
+        for row, other in zip(again, second, strict=True):
+            if other["error"] is None:
+                rows[row] = {**self._both(rows[row], other), "read_by": self.names[1]}
+        return rows
+
+    def _both(self, first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+        """The mean of what both say of the same text; without an uncertainty, if the large one does not say its own.
 
         Errors of two models on one text go together, so the mean's uncertainty is the mean of theirs.
         """
         config, share = self.large.config, self.small_share
-        answers, spreads = (
-            share * _numbers(first, config, prefix) + (1 - share) * _numbers(second, config, prefix)
-            for prefix in ("", "uncertainty_")
-        )
-        is_known = ~np.isnan(spreads[:, config.trained_targets].sum(axis=1))
-        others = [second[name].to_pylist() for name in ("in_domain", "windows", "truncated")]
         # A target that was not trained has no number, and `describe` gives it none.
-        numbers: list[list[Any]] = [
-            np.nan_to_num(answers).tolist(),
-            np.nan_to_num(spreads, nan=1.0).tolist(),
-            is_known.tolist(),
+        answer = [
+            share * first[name] + (1 - share) * second[name] if is_trained else 0.0
+            for name, is_trained in zip(config.targets, config.trained_targets, strict=True)
         ]
-        rows = [
-            describe(answer, spread if known else None, config, in_domain=domain, windows=[{}] * count, truncated=cut)
-            for answer, spread, known, domain, count, cut in zip(*numbers, *others, strict=True)
-        ]
-        return answers_table(rows, config)
+        spread = None
+        if second["uncertainty"] is not None:
+            pairs = ((first["uncertainty"][name], second["uncertainty"][name]) for name in config.targets)
+            spread = [1.0 if None in pair else share * pair[0] + (1 - share) * pair[1] for pair in pairs]
+        about = {name: second[name] for name in ("in_domain", "windows", "truncated")}
+        return describe(answer, spread, config, **about)
 
     def _unsure(self, table: pa.Table, rows: list[Any]) -> NDArray[np.int64]:
         """The rows that are read again."""
