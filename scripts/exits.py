@@ -263,6 +263,8 @@ def markdown(report: dict[str, Any]) -> str:
             lines += [f"One text at a time, times as fast as the stock pipeline with a linear head: {said}.", ""]
         if f"full depth{IN_8_BITS}" in found["times"]:
             lines += ["", in_8_bits(found), ""]
+        if found.get("earlier"):
+            lines += [f"Measured in an earlier run, not beside the others: {', '.join(found['earlier'])}.", ""]
     rounds = report["rounds"]
     lines.append(
         f"`{report['command']}`; {report['machine']}, other work beside it; {SINGLE} texts one at a time through the "
@@ -348,6 +350,16 @@ def measure(name: str, folder: Path, more: Others, rounds: int, resamples: int) 
     return found
 
 
+def with_earlier(found: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+    """The rows of the student as they were measured, where its run is not at hand any more."""
+    kept = [system for system in earlier.get("times", {}) if system.startswith(SMALL)]
+    if not any(system.startswith(SMALL) for system in found["times"]):
+        found["earlier"] = kept
+        for part in (*SPLITS, "times"):
+            found[part] |= {system: earlier[part][system] for system in kept}
+    return found
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Reads the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Measure early exits of the runs of head v8.")
@@ -358,10 +370,9 @@ def main(arguments: list[str] | None = None) -> int:
     add_folders(parser, "runs/evidence")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    models: dict[str, Any] = {}
     kept = given.results / "exits.json"
-    if given.only and kept.is_file():
-        models = json.loads(kept.read_text(encoding="utf-8"))["models"]
+    earlier = json.loads(kept.read_text(encoding="utf-8"))["models"] if kept.is_file() else {}
+    models: dict[str, Any] = dict(earlier) if given.only else {}
     for name, run in MODELS.items():
         folder = given.runs / run / "model"
         if not folder.is_dir() or given.only not in (None, name):
@@ -373,7 +384,7 @@ def main(arguments: list[str] | None = None) -> int:
             if student.is_dir():
                 more[SMALL] = student, Scorer(student, threads=1)
                 more[f"{SMALL}{IN_8_BITS}"] = student, Scorer(student, "int8", threads=1)
-        models[name] = measure(name, folder, more, given.rounds, given.resamples)
+        models[name] = with_earlier(measure(name, folder, more, given.rounds, given.resamples), earlier.get(name, {}))
     if not models:
         parser.error(
             f"no run of {', '.join(MODELS.values())} is in {given.runs}; the head of this file says how to train"
