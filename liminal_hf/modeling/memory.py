@@ -21,7 +21,7 @@ GIVEN: Any = None
 
 
 class NamedTensors(ModelOutput):
-    """A `ModelOutput` that is made in a fraction of the time.
+    """A `ModelOutput` that does not look through all fields at each assignment.
 
     Example:
         >>> memory = ConversationMemory.empty(batch_size=1, memory_slots=4, latent_size=8)
