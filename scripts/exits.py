@@ -12,7 +12,6 @@ processor time of one thread. Only their ratios count: the machine had other wor
 """
 
 import argparse
-import copy
 import json
 import sys
 from collections.abc import Callable
@@ -119,13 +118,11 @@ def score_one(scorer: Scorer, text: str) -> None:
 class StagedScorer(Scorer):
     """A scorer in 8 bits that reads no deeper than a threshold of its own asks for; `depths` has those of its texts."""
 
-    @classmethod
-    def of(cls, scorer: Scorer, threshold: float) -> "StagedScorer":
+    def __init__(self, like: Scorer, threshold: float) -> None:
         """With the stages of a scorer whose model stops early."""
-        stages: Any = scorer._run
-        self = copy.copy(scorer)
-        self.__class__ = cls
+        self.__dict__.update(like.__dict__)
         self.depths: list[exits.Depths] = []
+        stages: Any = like._run
 
         def run(inputs: Any) -> Any:
             output = stages.__self__.stages.run(inputs, threshold)
@@ -133,7 +130,6 @@ class StagedScorer(Scorer):
             return output
 
         self._run = run
-        return self
 
 
 def time_systems(
@@ -324,7 +320,7 @@ def measure(name: str, folder: Path, more: Others, rounds: int, resamples: int) 
         in_stages = Scorer(model, "int8", tokenizer=tokenizer, threads=1)
         model.config.exit_threshold = None
         for key in [key for key in systems if key.startswith("exits")]:
-            more[f"{key}{IN_8_BITS}"] = folder, StagedScorer.of(in_stages, systems[key]["threshold"])
+            more[f"{key}{IN_8_BITS}"] = folder, StagedScorer(in_stages, systems[key]["threshold"])
     found: dict[str, Any] = {
         "rules": rules,
         "rule": rule,
