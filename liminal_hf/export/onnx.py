@@ -30,10 +30,9 @@ from ..modeling.memory import MEMORY_FIELDS
 from ..modeling.modeling_liminal import LiminalForPADRegression
 from ..modeling.provenance import write_facts
 from ..modeling.senses import sample_inputs, sense
-from ..scoring.onnx_runtime import STAGE_FILE, OnnxStages
 from .checkpoint import facts_of, open_checkpoint
 from .model_card import build_card
-from .onnx_stages import answers_after_each_step, cut, has_stages
+from .onnx_stages import STAGE_FILE, OnnxStages, answers_after_each_step, cut, has_stages
 
 if TYPE_CHECKING:
     import onnx_ir

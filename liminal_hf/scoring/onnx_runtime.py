@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from transformers import AutoTokenizer
 
+from ..export.onnx_stages import DOUBTS, STAGE_FILE, OnnxStages, open_session
 from ..inference import TextBatch, encode_batches, mixes_padding
 from ..modeling.configuration_liminal import LiminalConfig
 from ..modeling.errors import LiminalError
@@ -22,10 +23,6 @@ from ..modeling.processors import is_processor, load_processor
 from ..modeling.texts import as_list, checked_max_length, with_padding
 
 MODEL_FILE = "model.onnx"
-STAGE_FILE = "model_stage_{}.onnx"  # of each step, for a model that stops early
-_INSTALL = "ONNX needs more packages: pip install 'liminal_hf[onnx]'"
-# Outputs beside the logits that say how sure the model is.
-DOUBTS = ("uncertainty", "in_domain")
 
 
 def is_onnx_folder(folder: str | os.PathLike) -> bool:
@@ -40,68 +37,6 @@ def is_quantized(folder: str | os.PathLike) -> bool:
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as nodes,
     ):
         return nodes.find(b"DynamicQuantizeLinear") >= 0
-
-
-def _session(file: Path, threads: int | None, providers: Sequence[str] | None) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ImportError(f"{_INSTALL} ({error})") from error
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors; a warning would say that `token_type_ids` may be left out
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(str(file), options, providers=list(providers or ["CPUExecutionProvider"]))
-
-
-class OnnxStages:
-    """A model in one file for each step of head v8, of which no more are run than the texts need.
-
-    Args:
-        folder, threads, providers: as in `OnnxPAD`.
-    """
-
-    def __init__(
-        self, folder: str | os.PathLike, threads: int | None = None, providers: Sequence[str] | None = None
-    ) -> None:
-        count = len(list(Path(folder).glob(STAGE_FILE.format("*"))))
-        files = [Path(folder) / STAGE_FILE.format(step) for step in range(count)]
-        self.sessions = [_session(file, threads, providers) for file in files]
-        self.inputs = [[value.name for value in session.get_inputs()] for session in self.sessions]
-        self.outputs = [[value.name for value in session.get_outputs()] for session in self.sessions]
-        self.answers = [name for name in ("logits", *DOUBTS) if f"{name}_0" in self.outputs[0]]
-
-    def run(self, inputs: Mapping[str, np.ndarray], threshold: float, count: int | None = None) -> dict[str, Any]:
-        """Reads each row until the gain that is expected of one more step is below the threshold.
-
-        Args:
-            inputs: `input_ids` and `attention_mask`, int64 `(batch, length)`.
-            threshold: of `gains`.
-            count: steps at most; None is all.
-
-        Returns:
-            `logits`, `DOUBTS` and `depth` (int64, steps that were read), each `(batch, ...)`.
-        """
-        rows = np.arange(len(inputs["input_ids"]))  # that are still read
-        values = dict(inputs)
-        found: dict[str, np.ndarray] = {"depth": np.zeros(len(rows), dtype=np.int64)}
-        last = (count or len(self.sessions)) - 1
-        for step in range(last + 1):
-            given = {name: values[name] for name in self.inputs[step]}
-            values |= zip(self.outputs[step], self.sessions[step].run(None, given), strict=True)
-            for name in self.answers:
-                if f"{name}_{step}" in values:
-                    answer = values.pop(f"{name}_{step}")
-                    found.setdefault(name, np.empty((len(found["depth"]), *answer.shape[1:]), np.float32))[rows] = (
-                        answer
-                    )
-            found["depth"][rows] = step + 1
-            stays = ~(values.pop(f"gains_{step}") < threshold)
-            if step == last or not stays.any():
-                break
-            if not stays.all():
-                rows, values = rows[stays], {name: value[stays] for name, value in values.items()}
-        return found
 
 
 class OnnxPAD:
@@ -137,7 +72,7 @@ class OnnxPAD:
                 f"{folder} has no {MODEL_FILE}. Write one: liminal export CHECKPOINT --format onnx, or "
                 "liminal_hf.export.onnx.export_onnx(checkpoint, folder)."
             )
-        self._open = partial(_session, file, threads, providers)
+        self._open = partial(open_session, file, threads, providers)
         self.folder = Path(folder)
         self.config = LiminalConfig.from_pretrained(folder)
         self.stages: OnnxStages | None = None
