@@ -113,7 +113,7 @@ def test_a_change_of_low_rank_fits_into_a_head_only_checkpoint(tmp_path: Path, f
     with pytest.raises(LiminalError, match="would lose its training"):
         source.model.save_head_only(tmp_path / "lost")
     with pytest.raises(RecipeError, match="encoder_rank goes with `trainable: all` and one seed"):
-        small_recipe(tmp_path, family, phases=[{**cut, "trainable": "head"}])
+        small_recipe(tmp_path, family, phases=[phase("one", trainable="head", encoder_rank=2)])
 
 
 def test_frozen_layers_are_fewer_than_all(tmp_path: Path) -> None:
