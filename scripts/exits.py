@@ -5,6 +5,7 @@ Requires liminal_hf with the extras `benchmark`, `onnx` and `plot`, EmoBank (`LI
     liminal train hub_configs/minilm-emobank-depth.yaml -o runs/minilm-emobank-depth-0
     liminal train hub_configs/mpnet-emobank-depth.yaml -o runs/mpnet-emobank-depth-0
     liminal train hub_configs/minilm3-emobank-finetuned.yaml -o runs/minilm3-emobank-finetuned-0
+    liminal train hub_configs/minilm3-emobank-distilled.yaml -o runs/minilm3-emobank-distilled-0
     python scripts/exits.py
 
 Rules and thresholds come from the development split; the test split is read once. Systems take turns, and times are
@@ -44,13 +45,13 @@ from liminal_hf.scoring.scorer import load
 from liminal_hf.training.run_folder import hardware
 
 MODELS = {"MiniLM": "minilm-emobank-depth-0", "mpnet": "mpnet-emobank-depth-0"}
-STUDENT = "minilm3-emobank-finetuned-0"
 SPLITS = {"development": "validation", "test": "test"}
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)  # of the layers, at the five thresholds
 CLOSE, FASTER = 0.005, 1.5  # the target
 SINGLE, BULK = 24, 128  # texts that are timed
 ROUNDS = 3
 SMALL = "3 layers of MiniLM"
+STUDENTS = {SMALL: "minilm3-emobank-finetuned-0", f"{SMALL}, distilled": "minilm3-emobank-distilled-0"}
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 PLAIN = "stock pipeline"
 IN_8_BITS = ", int8"
@@ -259,8 +260,6 @@ def markdown(report: dict[str, Any]) -> str:
             lines += [f"One text at a time, times as fast as the stock pipeline with a linear head: {said}.", ""]
         if f"full depth{IN_8_BITS}" in found["times"]:
             lines += ["", in_8_bits(found), ""]
-        if found.get("earlier"):
-            lines += [f"Measured in an earlier run, not beside the others: {', '.join(found['earlier'])}.", ""]
     rounds = report["rounds"]
     lines.append(
         f"`{report['command']}`; {report['machine']}, other work beside it; {SINGLE} texts one at a time through the "
@@ -294,7 +293,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
             )
             axes.plot(*zip(*points, strict=True), style, label=what, markersize=4)
         others = [system for system in found["test"] if not system.startswith(("fixed", "exits", "full depth"))]
-        for marker, system in zip("^v", others, strict=False):
+        for marker, system in zip("^v<>", others, strict=False):
             point = 1e3 / found["times"][system]["bulk"]["texts per second"], found["test"][system]["mean r"]
             axes.plot(*point, marker, label=system, linestyle="none")
         axes.set(title=name, xlabel="milliseconds per text, many texts", ylabel="mean r on EmoBank's test split")
@@ -346,16 +345,6 @@ def measure(name: str, folder: Path, more: Others, rounds: int, resamples: int) 
     return found
 
 
-def with_earlier(found: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
-    """The rows of the student as they were measured, where its run is not at hand any more."""
-    kept = [system for system in earlier.get("times", {}) if system.startswith(SMALL)]
-    if not any(system.startswith(SMALL) for system in found["times"]):
-        found["earlier"] = kept
-        for part in (*SPLITS, "times"):
-            found[part] |= {system: earlier[part][system] for system in kept}
-    return found
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Reads the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Measure early exits of the runs of head v8.")
@@ -366,9 +355,10 @@ def main(arguments: list[str] | None = None) -> int:
     add_folders(parser, "runs/evidence")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    models: dict[str, Any] = {}
     kept = given.results / "exits.json"
-    earlier = json.loads(kept.read_text(encoding="utf-8"))["models"] if kept.is_file() else {}
-    models: dict[str, Any] = dict(earlier) if given.only else {}
+    if given.only and kept.is_file():
+        models = json.loads(kept.read_text(encoding="utf-8"))["models"]
     for name, run in MODELS.items():
         folder = given.runs / run / "model"
         if not folder.is_dir() or given.only not in (None, name):
@@ -376,11 +366,12 @@ def main(arguments: list[str] | None = None) -> int:
         more: Others = {}
         if name == "MiniLM":
             more[f"full depth{IN_8_BITS}"] = folder, Scorer(folder, "int8", threads=1)
-            student = given.runs / STUDENT / "model"
-            if student.is_dir():
-                more[SMALL] = student, Scorer(student, threads=1)
-                more[f"{SMALL}{IN_8_BITS}"] = student, Scorer(student, "int8", threads=1)
-        models[name] = with_earlier(measure(name, folder, more, given.rounds, given.resamples), earlier.get(name, {}))
+            for title, trained in STUDENTS.items():
+                student = given.runs / trained / "model"
+                if student.is_dir():
+                    more[title] = student, Scorer(student, threads=1)
+                    more[f"{title}{IN_8_BITS}"] = student, Scorer(student, "int8", threads=1)
+        models[name] = measure(name, folder, more, given.rounds, given.resamples)
     if not models:
         parser.error(
             f"no run of {', '.join(MODELS.values())} is in {given.runs}; the head of this file says how to train"

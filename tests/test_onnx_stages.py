@@ -45,6 +45,7 @@ def test_each_text_has_the_answer_of_its_exit(family: str, tmp_path: Path) -> No
             alone = padded([text], "right", len(text), 0)
             value = pad.read({key: one.numpy() for key, one in alone.items()})[name]
             np.testing.assert_allclose(value[0], together[name][row], atol=1e-5)
+    assert "model_stage_*.onnx" in (tmp_path / "README.md").read_text(encoding="utf-8")
     # Each layer is in one stage alone.
     files = [tmp_path / STAGE_FILE.format(step) for step in range(LAYERS)]
     assert sum(map(products, files)) == products(tmp_path / "model.onnx")
