@@ -1,6 +1,6 @@
 """Do uncertainties tell a good training run from a bad one, on texts without labels?
 
-Requires liminal_hf with its extra benchmark, EmoBank and the corpora of Hutto and Gilbert (`LIMINAL_DATA_DIR`).
+Requires liminal_hf with its extra benchmark, and the corpora (`LIMINAL_DATA_DIR`).
 
     python scripts/unlabelled_runs.py
 
