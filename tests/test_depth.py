@@ -324,6 +324,7 @@ def test_pipelines_and_scorer_stop_early(tmp_path: Path) -> None:
     assert table["pleasure"].to_pylist() == pytest.approx([row["pleasure"] for row in shallow], abs=1e-5)
 
 
+@pytest.mark.nightly
 @torch.no_grad()
 def test_onnx_reads_all_layers_and_answers_as_torch_does(tmp_path: Path) -> None:
     from liminal_hf.export.onnx import export_onnx

@@ -65,6 +65,7 @@ def test_stages_that_no_text_needs_are_not_run(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(STAGE_FILE.format("*"))) and OnnxPAD(tmp_path).stages is None
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(300)
 def test_a_scorer_in_8_bits_reads_minilm_no_deeper_than_asked(tmp_path: Path) -> None:
     model: Any = LiminalForPADRegression.from_encoder_pretrained(MINILM, head="v8", latent_size=16).eval()

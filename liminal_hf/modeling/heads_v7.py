@@ -141,8 +141,6 @@ class LiminalV7(RecursiveHead):
     def prepare(self, inputs: HeadInput) -> Shared:
         """As in `RecursiveHead`, with the tokens."""
         shared = super().prepare(inputs)
-        if self.has_memory and inputs.memory is None:
-            shared.recalled = self.soul_kernel.recall(None)
         if self.config.token_attention:
             if inputs.tokens is None or inputs.token_mask is None:
                 raise LiminalError(

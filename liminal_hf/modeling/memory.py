@@ -245,16 +245,10 @@ class SoulKernel(nn.Module):
         """
         recalled = [] if recalled is None else recalled
         if not recalled:
-            recalled.extend(self.recall(memory))
+            newest = mean_of_newest(memory.slots, memory.count)
+            future = torch.where((memory.count > 0)[:, None], newest, torch.tanh(self.initial_state))
+            recalled.extend([future, torch.sigmoid(self.memory_gate), 0.3 * future])
         future, gate, share = recalled
         bond = torch.tanh(self.bond(torch.cat([view * latent, answer * resonance], dim=-1)))
         latent = latent + gate * bond * (future - latent)
         return latent, torch.tanh(resonance + share)
-
-    def recall(self, memory: ConversationMemory | None) -> list[Tensor]:
-        """What the memory gives to all steps of a call; None is a memory that is empty in every row."""
-        future = torch.tanh(self.initial_state)
-        if memory is not None:
-            newest = mean_of_newest(memory.slots, memory.count)
-            future = torch.where((memory.count > 0)[:, None], newest, future)
-        return [future, torch.sigmoid(self.memory_gate), 0.3 * future]
