@@ -183,8 +183,9 @@ def test_every_door_gives_the_same_rows(run: Run, tmp_path: Path, pair: list[str
     typed = [json.loads(line) for line in out.splitlines()]
     assert status == 0 and [row["read_by"] for row in typed] == [row["read_by"] for row in rows[:-1]], err
     assert [row["pleasure"] for row in typed] == pytest.approx([row["pleasure"] for row in rows[:-1]], abs=1e-6)
-    status, _, err = run("predict", "w3", "-m", pair[0], "--budget", "2")
-    assert status == 2 and "--then mpnet --budget 1.5" in err
+    for options in (["--budget", "2"], ["--then", pair[1]]):
+        status, _, err = run("predict", "w3", "-m", pair[0], *options)
+        assert status == 2 and "--then mpnet --budget 1.5" in err
 
 
 def test_options_that_do_not_go_together(refused: Callable[..., str], tmp_path: Path, pair: list[str]) -> None:

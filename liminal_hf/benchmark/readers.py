@@ -262,12 +262,12 @@ def _lexicon(path: Path) -> Reader:
             f"has: {', '.join(names)}."
         )
     table = read_table(path, TableSettings(text=next(name for name in names if name not in columns)))
-    words = [str(text).lower() for text in table.texts]
-    values = np.full((len(words), 3), np.nan)
+    values = np.full((len(table), 3), np.nan)
     for dimension, numbers in zip(columns.values(), table.numbers(list(columns)).T, strict=True):
         # Lexicons have scales of their own; the middle of all words is the middle here, three deviations the end.
         values[:, DIMENSIONS.index(dimension)] = (numbers - np.nanmean(numbers)) / (3 * np.nanstd(numbers))
-    positions = dict(zip(words, values, strict=True))
+    pairs = zip(table.texts, values, strict=True)
+    positions = {str(word).lower(): position for word, position in pairs if word is not None}
 
     def run(texts: Sequence[str]) -> Reading:
         pad = np.zeros((len(texts), 3))

@@ -60,8 +60,8 @@ def predict(
 
     options = {"text": column, "separator": separator, "encoding": encoding, "sheet": sheet, "quotes": quotes}
     texts, errors = _texts(text or [], file, {name: value for name, value in options.items() if value is not None})
-    if then is None and not budget is threshold is None:
-        raise LiminalError("--budget and --threshold go with a second model: --then mpnet --budget 1.5")
+    if (then is None) != (budget is None and threshold is None):
+        raise LiminalError("A second model goes with a budget or a threshold: --then mpnet --budget 1.5")
     reader = load_pipeline(model) if then is None else load_cascade(model, then, budget, threshold)
     config = reader.model.config if then is None else reader.config
     table = Table("text", *config.targets, "in words", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))

@@ -120,7 +120,8 @@ def export_onnx(
             written = _write(model, Path(staging), memory, quantize)
             if segments:
                 _accept_segments(written)
-            if has_stages(model) and not memory:
+            stages = has_stages(model) and not memory
+            if stages:
                 _write_stages(model, written.parent, quantize)
             for file in folder.glob(STAGE_FILE.format("*")):
                 file.unlink()
@@ -135,7 +136,7 @@ def export_onnx(
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     weights = folder_sha256(folder, "model*.onnx*")
-    about = {"memory": memory, "int8": quantize == "int8", "token_type_ids": segments}
+    about = {"memory": memory, "int8": quantize == "int8", "token_type_ids": segments, "stages": stages}
     write_facts(folder, facts)
     build_card(config, {**facts, "form": "onnx", "onnx": about, "weights_sha256": weights}).save(folder / "README.md")
     config.save_pretrained(folder)  # last: with it the folder is whole

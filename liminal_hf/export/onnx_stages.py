@@ -28,8 +28,9 @@ _FLOAT = 1  # of onnx.TensorProto
 
 
 def has_stages(model: LiminalForPADRegression) -> bool:
-    """Whether a model's texts may be done before its last layer."""
-    return hasattr(model.liminal.head, "exit_threshold") and model.config.exit_threshold is not None
+    """Whether a model's texts may be done before its last layer; sounds and images are always read to the end."""
+    stops = hasattr(model.liminal.head, "exit_threshold") and model.config.exit_threshold is not None
+    return stops and model.main_input_name == "input_ids"
 
 
 @contextlib.contextmanager
