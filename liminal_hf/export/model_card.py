@@ -134,7 +134,7 @@ def build_card(config: LiminalConfig, facts: Mapping[str, Any] | None = None) ->
             `emissions` in grams and `source`, only where it was measured. For a checkpoint that was trained further:
             `base_model`, its name; `base`, its facts; `trained_on`, a dict with `name` and `rows`. `form`: "hub"
             (default), "adapter" (of PEFT, on `base_model`) or "onnx", and for that `onnx`, a dict with `memory`, `int8`
-            and `token_type_ids`, each True or False.
+            and `token_type_ids`, `stages`, each True or False.
 
     Returns:
         A `huggingface_hub.ModelCard`, with the results in its `model-index`.
