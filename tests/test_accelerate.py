@@ -193,6 +193,7 @@ def shared_by(processes: int) -> dict[str, Any]:
     return {"per_device_train_batch_size": 16 // processes, "use_cpu": False}
 
 
+@pytest.mark.nightly
 def test_every_launch_on_two_processes_ends_with_the_same_whole_weights(two_processes: Path, tmp_path: Path) -> None:
     run_two(["-m", "liminal_hf.cli", "train", str(two_processes / "recipe.yaml"), "-o", str(tmp_path / "run")])
     found = []

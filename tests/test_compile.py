@@ -54,6 +54,7 @@ def test_compiles_as_one_graph(head: str, backend: str) -> None:
         assert (eager.logits - model(**inputs).logits).abs().max() > 1e-4
 
 
+@pytest.mark.nightly
 @torch.no_grad()
 def test_compiles_without_a_memory_and_with_every_layer() -> None:
     """Without a call before, at which transformers would put its hooks for hidden states on the encoder."""

@@ -312,6 +312,7 @@ def test_long_empty_and_hostile_input_in_the_browser(browser: Any, address: str)
 # ---- a Space ----
 
 
+@pytest.mark.nightly
 def test_a_space_runs_what_was_exported(minilm: Path, tmp_path: Path, pad: Any, capsys: pytest.CaptureFixture) -> None:
     space = tmp_path / "space"
     with pytest.raises(SystemExit) as ended:

@@ -307,6 +307,7 @@ def test_what_the_user_is_told(hub: HubServer, checkpoint: Path, tmp_path: Path)
     assert hub.repos == {}
 
 
+@pytest.mark.nightly
 def test_a_dropped_connection(hub: HubServer, checkpoint: Path, tmp_path: Path) -> None:
     hub.drops |= {"upload": 1, "commit": 1}  # the client repeats an upload, not a commit
     (dropped,) = told(hub, tmp_path, [f"push({str(checkpoint)!r}, {REPO!r})"], token="hf_write")
@@ -316,6 +317,7 @@ def test_a_dropped_connection(hub: HubServer, checkpoint: Path, tmp_path: Path) 
     assert len(hub.uploads()) == 1 and "model.safetensors" in hub.files(REPO)
 
 
+@pytest.mark.nightly
 def test_a_reload_that_differs_is_noticed(hub: HubServer, checkpoint: Path, tmp_path: Path) -> None:
     code = f"""
 model = LiminalForPADRegression.from_pretrained({str(checkpoint / "model")!r})
@@ -407,6 +409,7 @@ print(push(model, 'tester/head', head_only=True).verified)
         assert "| Encoder licence | apache-2.0 |" in card
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_the_section_of_the_readme(hub: HubServer, checkpoint: Path, tmp_path: Path) -> None:
     """Every block of "On the Hub", line by line, names filled in: ours with the package, a stranger's without."""

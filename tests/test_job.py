@@ -270,6 +270,7 @@ def test_days_order_as_days_and_what_is_unclear_is_a_question(checkpoint: str, t
     assert pq.read_table(tmp_path / "d_out.parquet")["arousal"].to_pylist() == pytest.approx(swapped, abs=1e-6)
 
 
+@pytest.mark.nightly
 def test_memory_does_not_grow_with_the_rows(checkpoint: str, tmp_path: Path) -> None:
     """The large table's texts alone are 60 MB."""
     for name, rows in (("small", 500), ("large", 15_000)):

@@ -169,6 +169,7 @@ assert len(fresh.config.encoder_revision) == 40, "a branch is written down as it
 """
 
 
+@pytest.mark.nightly
 def test_the_callers_token_and_cache_reach_a_private_encoder(folders: dict[str, Path], tmp_path: Path) -> None:
     def upload(hub: HubServer, name: str, folder: Path) -> None:
         hub.add_repo(f"tester/{name}", private=True)

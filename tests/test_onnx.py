@@ -205,6 +205,7 @@ def test_int8_loses_next_to_nothing_on_emobank(minilm_onnx: Path, data_dir: Path
     assert sum(kind == onnx.TensorProto.INT8 and name.endswith("_quantized") for name, kind in types.items()) == 36
 
 
+@pytest.mark.nightly
 def test_int8_reaches_the_transposed_weights_of_gpt2(tmp_path: Path) -> None:
     model = tiny_model("gpt2", num_outer_steps=2)
     export_onnx(model, tmp_path, quantize="int8")

@@ -19,7 +19,7 @@ from liminal_hf.modeling.configuration_liminal import LiminalConfig
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression
 
 
-@pytest.mark.parametrize("has_encoder", [True, False])
+@pytest.mark.parametrize("has_encoder", [True, pytest.param(False, marks=pytest.mark.nightly)])
 def test_it_writes_the_same_logits(tmp_path: Path, has_encoder: bool) -> None:
     words = tokenizer() if has_encoder else None
     model: Any = (

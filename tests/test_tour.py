@@ -31,6 +31,7 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert KernelSpecManager().get_kernel_spec("python3").argv[0] == sys.executable
 
 
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore")
 def test_the_cells_run_from_top_to_bottom(minilm: Path, kernel: None, tmp_path: Path) -> None:
     notebook = nbformat.read(PATH, as_version=4)

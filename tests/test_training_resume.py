@@ -79,7 +79,17 @@ def assert_equal(found: FitResult, expected: FitResult) -> None:
     assert not left, left
 
 
-@pytest.mark.parametrize("moment", MOMENTS, ids=[name.replace(" ", "-") for name in MOMENTS])
+# The rest is for the nightly run: each moment costs a process.
+BY_DEFAULT = ("in the middle of an epoch", "after a checkpoint", "while the model is written")
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param(name, marks=[] if name in BY_DEFAULT else pytest.mark.nightly, id=name.replace(" ", "-"))
+        for name in MOMENTS
+    ],
+)
 def test_a_killed_run_resumes_to_the_same_bits(setting: tuple[Path, FitResult], tmp_path: Path, moment: str) -> None:
     recipe, whole = setting
     assert disturb(recipe, tmp_path / "run", MOMENTS[moment]) == -signal.SIGKILL
