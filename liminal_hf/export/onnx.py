@@ -32,7 +32,7 @@ from ..modeling.provenance import write_facts
 from ..modeling.senses import sample_inputs, sense
 from .checkpoint import facts_of, open_checkpoint
 from .model_card import build_card
-from .onnx_stages import STAGE_FILE, OnnxStages, answers_after_each_step, cut, has_stages
+from .onnx_stages import INSTALL, STAGE_FILE, OnnxStages, answers_after_each_step, cut, has_stages
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -43,7 +43,6 @@ _DATA_FILE = "model.onnx.data"
 _LARGEST_FILE = 1_800_000_000
 # Of the labels' standard deviation, see `export_onnx`.
 _LOSS_IN_8_BITS = 0.1
-_INSTALL = "ONNX needs more packages: pip install 'liminal_hf[onnx]'"
 
 
 def export_onnx(
@@ -100,7 +99,7 @@ def export_onnx(
         import onnx_ir  # noqa: F401
         import onnxruntime  # noqa: F401  (the comparison needs it)
     except ImportError as error:
-        raise ImportError(f"{_INSTALL} ({error})") from error
+        raise ImportError(f"{INSTALL} ({error})") from error
     model: Any = checkpoint_or_model
     if isinstance(model, str | os.PathLike):
         source = open_checkpoint(os.fspath(model), tokenizer)

@@ -16,7 +16,8 @@ from ..modeling.configuration_liminal import LiminalConfig
 from ..modeling.errors import LiminalError
 from ..modeling.person_prior import PersonPrior
 from ..modeling.persons import PERSON_FIELDS, PersonMemory
-from .onnx import _INSTALL, _quiet, _strip_traces
+from .onnx import _quiet, _strip_traces
+from .onnx_stages import INSTALL
 
 PERSON_FILE = "person.onnx"
 
@@ -91,7 +92,7 @@ def export_person(folder: str | os.PathLike) -> Path:
         import onnxruntime  # noqa: F401  (the comparison needs it)
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"{_INSTALL} ({error})") from error
+        raise ImportError(f"{INSTALL} ({error})") from error
     config = LiminalConfig.from_pretrained(folder)
     turn = PersonTurn(PersonPrior.of_model(config)).eval()
     batch = torch.export.Dim("batch")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..modeling.errors import LiminalError
+from .onnx_stages import INSTALL
 
 # Smaller weights stay as they are: they are a few hundredths of the file.
 _LEAST_NUMBERS = 100_000
@@ -46,7 +47,7 @@ def shrink(source: Path, target: Path) -> None:
     try:
         import onnx
     except ImportError as error:
-        raise ImportError(f"ONNX needs more packages: pip install 'liminal_hf[onnx]' ({error})") from error
+        raise ImportError(f"{INSTALL} ({error})") from error
     model = onnx.load(source)
     graph, node, array = model.graph, onnx.helper.make_node, onnx.numpy_helper.from_array
     large = {

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Outputs beside the logits that say how sure the model is.
 DOUBTS = ("uncertainty", "in_domain")
 STAGE_FILE = "model_stage_{}.onnx"  # of each step, for a model that stops early
-_INSTALL = "ONNX needs more packages: pip install 'liminal_hf[onnx]'"
+INSTALL = "ONNX needs more packages: pip install 'liminal_hf[onnx]'"
 # What a step says of each text; the graph has `logits_0`, `logits_1`, ..., and `in_domain_0` alone.
 ANSWERS = ("logits", *DOUBTS, "gains")
 _FLOAT = 1  # of onnx.TensorProto
@@ -139,7 +139,7 @@ def open_session(file: Path, threads: int | None, providers: Sequence[str] | Non
     try:
         import onnxruntime
     except ImportError as error:
-        raise ImportError(f"{_INSTALL} ({error})") from error
+        raise ImportError(f"{INSTALL} ({error})") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; a warning would say that `token_type_ids` may be left out
     if threads is not None:
