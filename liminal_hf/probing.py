@@ -3,13 +3,14 @@
 Requires torch, transformers and datasets; scikit-learn fits the ridges, matplotlib draws (`pip install
 'liminal_hf[probe]'`).
 
-A text is the mean over its tokens' states, layer by layer; layer 0 is the embedding. A ridge per dimension is fit on
-four fifths of the documents and predicts the rest, five times (Alain & Bengio 2017, Understanding intermediate layers
-using linear classifier probes; Hewitt & Liang 2019 say why a random encoder belongs beside each figure). r is that of
-all held-out predictions together. Its 95% interval is a percentile bootstrap over documents, because the sentences of
-one document are alike (Field & Welsh 2007, Bootstrapping clustered data).
+A text is its tokens' states, pooled (their mean, unless said otherwise) layer by layer; layer 0 is the embedding. A
+ridge per dimension is fit on four fifths of the documents and predicts the rest, five times (Alain & Bengio 2017,
+Understanding intermediate layers using linear classifier probes; Hewitt & Liang 2019 say why a random encoder belongs
+beside each figure). r is that of all held-out predictions together. Its 95% interval is a percentile bootstrap over
+documents, because the sentences of one document are alike (Field & Welsh 2007, Bootstrapping clustered data).
 """
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from .modeling.configuration_liminal import DIMENSIONS
 from .modeling.encoders import load_tokenizer
 from .modeling.errors import LiminalError
 from .modeling.modeling_liminal import LiminalModel
+from .modeling.pooling import POOLERS
 
 Array = NDArray[np.float64]
 
@@ -138,6 +140,7 @@ def probe(
     labels: ArrayLike | None = None,
     documents: Sequence[str] | None = None,
     max_length: int = 128,
+    pooling: Sequence[str] = ("mean",),
     report: Callable[[str], None] = lambda line: None,
 ) -> Probe:
     """Probes encoders layer by layer.
@@ -149,6 +152,7 @@ def probe(
         phrases: what the encoders are to place, through a ridge on each one's best layer, trained on all texts.
         texts, labels, documents: what to train on, labels `(texts, 3)` in -1..1; None is EmoBank's training split.
         max_length: tokens per text.
+        pooling: names of poolers; with several, each encoder is probed with each of them, under its name and theirs.
         report: is called with a line for each layer.
 
     Returns:
@@ -156,7 +160,7 @@ def probe(
 
     Raises:
         OSError: there is no such encoder.
-        LiminalError: a name is given twice, or there are fewer documents than folds.
+        LiminalError: a name is given twice, there are fewer documents than folds, or a pooler is unknown or learned.
         ImportError: scikit-learn is missing.
 
     Example:
@@ -172,6 +176,11 @@ def probe(
     """
     if len(set(encoders)) < len(encoders) or not encoders:
         raise LiminalError(f"Give each encoder once, and at least one; got {list(encoders)}.")
+    allowed = sorted(set(POOLERS) - {"attention"})
+    if wrong := [name for name in pooling if name not in allowed]:
+        raise LiminalError(f"pooling: a probe, which trains no pooler, takes {', '.join(allowed)}; not {wrong[0]!r}.")
+    if len(set(pooling)) < len(pooling) or not pooling:
+        raise LiminalError(f"Give each pooling once, and at least one; got {list(pooling)}.")
     if texts is None:
         corpus = load_emobank(extras=True)["train"]
         texts, labels, documents = corpus["text"][:], corpus["labels"][:], corpus["document"][:]
@@ -181,8 +190,9 @@ def probe(
     if count < FOLDS:
         raise LiminalError(f"{FOLDS} folds need texts of at least {FOLDS} documents, got {count}.")
     result = Probe(about={"texts": len(texts), "documents": count, "folds": FOLDS, "resamples": RESAMPLES})
-    for encoder in encoders:
-        for name, states, of_phrases in _states(encoder, random_floor, texts, phrases, max_length):
+    for encoder, pooler in itertools.product(encoders, pooling):
+        for name, states, of_phrases in _states(encoder, pooler, random_floor, texts, phrases, max_length):
+            name = f"{name}, {pooler}" if len(pooling) > 1 else name
             for layer, values in enumerate(states):
                 held_out = _cross_validated(values, gold, groups)
                 columns = (pearson(held_out, gold), *document_interval(held_out, gold, groups))
@@ -198,11 +208,11 @@ def probe(
 
 
 def _states(
-    encoder: str, random_floor: bool, texts: Sequence[str], phrases: Sequence[str], max_length: int
+    encoder: str, pooling: str, random_floor: bool, texts: Sequence[str], phrases: Sequence[str], max_length: int
 ) -> Iterator[tuple[str, list[Array], list[Array]]]:
     """A name, and the states of texts and of phrases layer by layer; then those of random weights."""
     tokenizer = load_tokenizer(encoder)
-    model = LiminalModel.from_encoder_pretrained(encoder, head="linear", pooling="mean", pooled_layers="all").eval()
+    model = LiminalModel.from_encoder_pretrained(encoder, head="linear", pooling=pooling, pooled_layers="all").eval()
     models = {encoder: model}
     if random_floor:
         with torch.random.fork_rng():

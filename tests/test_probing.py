@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 from liminal_hf import metrics, probing
 from liminal_hf.cli import main
 from liminal_hf.figures import plot
+from liminal_hf.modeling.errors import LiminalError
 
 GOOD, BAD = ("lovely", "happy", "sunny", "kind"), ("awful", "gloomy", "broken", "cruel")
 THINGS = ("letter", "morning", "song", "answer", "garden")
@@ -85,6 +86,21 @@ def test_the_command_writes_tables_and_figures(
     for path in (stem.with_suffix(".png"), stem.with_name("probe_phrases.png")):
         assert path.read_bytes().startswith(b"\x89PNG") and str(path) in printed
     assert plot("probe", stem.with_suffix(".json"), emobank / "again.png").is_file()
+
+
+def test_poolings_are_compared(encoders: list[str], emobank: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["probe", encoders[0], "--pooling", "mean", "--pooling", "last_token"])
+    out, _ = capsys.readouterr()
+    assert ended.value.code == 0 and f"`liminal probe {encoders[0]} --pooling mean --pooling last_token`" in out
+    r = {}
+    for name in ("mean", "last_token"):
+        lines = [line for line in out.splitlines() if line.startswith(f"| {encoders[0]}, {name} |")]
+        r[name] = [float(line.replace("*", "").split("|")[-2]) for line in lines]
+    # The last token is the same mark after each text, so its embedding says nothing; the mean has the word.
+    assert len(r["mean"]) == len(r["last_token"]) == 3 and r["mean"][0] > r["last_token"][0] + 0.1
+    with pytest.raises(LiminalError, match=r"takes cls, last_token, max, mean, mean_after_first; not 'attention'"):
+        probing.probe(encoders[:1], pooling=["attention"])
 
 
 def test_no_text_of_a_document_is_known_when_it_is_predicted() -> None:

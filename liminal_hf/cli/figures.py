@@ -37,6 +37,9 @@ def probe(
     random_floor: Annotated[
         bool, typer.Option("--random-floor", help="Also each encoder with random weights, as the honest floor.")
     ] = False,
+    pooling: Annotated[
+        list[str] | None, typer.Option(help="How states of tokens become one; again to compare.", show_default="mean")
+    ] = None,
     phrases: Annotated[
         Path | None, typer.Option(help="A UTF-8 file with phrases to place, one per line.", show_default="our own")
     ] = None,
@@ -52,10 +55,12 @@ def probe(
     result = probing.probe(
         encoders,
         random_floor=random_floor,
+        pooling=pooling or ["mean"],
         phrases=chosen,
         report=lambda line: print(line, file=sys.stderr, flush=True),
     )
     options = [*(["--random-floor"] if random_floor else []), *([f"--phrases {phrases}"] if phrases else [])]
+    options += [f"--pooling {name}" for name in pooling or []]
     result.about["command"] = " ".join(["liminal probe", *encoders, *options])
     print(result.markdown())
     if output is not None:
