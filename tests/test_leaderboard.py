@@ -128,6 +128,11 @@ def test_rows_are_kept_and_make_a_page(own: Path, run: Run) -> None:
         measured(run, reader, "-o", "rows")
     status, _, err = run("benchmark", "constant", "-o", "rows", "--folder", "own", "--corpora", "mine")
     assert status == 0 and "--again measures it anew" in err
+    # A row of other weights under the same name is none.
+    kept = Path("rows/minilm.json").read_text(encoding="utf-8")
+    digest = json.loads(kept)["about"]["sha256"]["model.safetensors"]
+    Path("rows/minilm.json").write_text(kept.replace(digest, "0" * 64), encoding="utf-8")
+    assert measured(run, "minilm", "-o", "rows")["about"]["sha256"]["model.safetensors"] == digest
     Path("mymodel2.py").write_text("def f(texts):\n    return [0.5] * len(texts)\n", encoding="utf-8")
     measured(run, "mymodel2:f", "-o", "rows", "--limit", "20")  # a quick look stays out
     for page in ("page.html", "page.md"):

@@ -81,7 +81,7 @@ def _measure(
     from ..benchmark.readers import Reader, open_reader
 
     sys.path.insert(0, str(Path.cwd()))  # for module:function
-    opened = {name: open_reader(name) for name in names if again or output is None or not _file(output, name).is_file()}
+    opened = {name: open_reader(name) for name in names if again or output is None or not _has_row(output, name)}
     found = _corpora(wanted, folder, limit) if opened else []
     reference: Reader | None = None
     for name in names:
@@ -103,6 +103,23 @@ def _measure(
         else:
             Console().print(_table(measured))
             _say(measured)
+
+
+def _has_row(folder: Path, name: str) -> bool:
+    """Whether a reader has been measured; a checkpoint with other weights since then has not."""
+    from ..export.checkpoint import find_checkpoint
+    from ..io import folder_sha256
+
+    file = _file(folder, name)
+    if not file.is_file():
+        return False
+    row = json.loads(file.read_text(encoding="utf-8"))
+    weights = row["about"].get("sha256") if row["kind"] == "ours" else None
+    try:
+        source = Path(find_checkpoint(name)) if weights else None
+    except FileNotFoundError:  # what was measured is gone, its row stays
+        source = None
+    return source is None or not source.is_dir() or folder_sha256(source, "*.safetensors") == weights
 
 
 def _file(folder: Path, name: str) -> Path:
