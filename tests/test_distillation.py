@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from training_kit import WORDS, encoder_with_tokenizer, predict_texts, same_weights, small_recipe, texts_and_labels
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+from liminal_hf.export.model_card import build_card, run_facts
 from liminal_hf.inference import read
 from liminal_hf.modeling.errors import LiminalError
 from liminal_hf.training import distillation
@@ -107,16 +108,29 @@ def test_a_student_learns_from_texts_without_labels(tmp_path: Path, monkeypatch:
     train = tmp_path / "constant.csv"
     words = list(WORDS)[:4]
     train.write_text("text,V,A,D\n" + "".join(f"{word},4,3,{place % 2 + 2}\n" for place, word in enumerate(words)))
+    # Texts of the user's own, as Excel writes them on Windows; one cell is empty.
+    (tmp_path / "diary").mkdir()
+    (tmp_path / "diary" / "own.csv").write_bytes("id;text\r\n1;schön\r\n2;\r\n3;na so was\r\n".encode("cp1252"))
     teachers = [str(teacher.output_dir / "model")]
     student = recipe.override(
         {
             "phases.0.training.num_train_epochs": 12,
             "data.files": {**recipe.data.files, "train": str(train)},
-            "distill": {"teachers": teachers, "weight": 0.0, "texts": "goemotions", "num_texts": 90},
+            "distill": {
+                "teachers": teachers,
+                "weight": 0.0,
+                "texts": "goemotions",
+                "files": [str(tmp_path / "elsewhere" / "diary" / "own.csv")],  # found in the folder of the corpora
+                "num_texts": 200,
+            },
         }
     )
     result = fit(student, tmp_path / "student", data_dir=tmp_path)
-    assert result.metrics["rows"]["train"] == len(words) + 90
+    assert result.metrics["rows"]["train"] == len(words) + 102 and result.metrics["rows"]["unlabelled"] == 102
+    card = build_card(result.model.config, run_facts(result.output_dir)).content
+    assert "102 texts without labels of GoEmotions, own.csv, read by the teachers" in card
+    with pytest.raises(FileNotFoundError, match=r"none\.csv"):
+        fit(student.override({"distill.files": [str(tmp_path / "none.csv")]}), tmp_path / "refused", data_dir=tmp_path)
     texts = [text for text, _ in texts_and_labels(24, 2)]
     found, expected = (predict_texts(one.model, one.tokenizer, texts) for one in (result, teacher))
     assert np.corrcoef(found[:, 0], expected[:, 0])[0, 1] > 0.5
@@ -216,6 +230,7 @@ print(f"RANK {processes.process_index} READ {sum(counts)} SUM {values.sum():.6f}
 """
 
 
+@pytest.mark.nightly
 def test_two_processes_share_the_reading_and_none_waits_for_ever(tmp_path: Path) -> None:
     teacher, texts = plain_teacher(tmp_path), [text for text, _ in texts_and_labels(40, 0)]
     (tmp_path / "script.py").write_text(TWO_PROCESSES)

@@ -263,14 +263,17 @@ def _data_lines(facts: Mapping[str, Any]) -> list[str]:
     """A line for each corpus or table that a checkpoint itself was trained on."""
     trained_on, distill = facts.get("trained_on") or {}, _section(facts, "distill")
     counts = dict((facts.get("metrics") or {}).get("rows") or trained_on.get("rows") or {})
-    # `fit` counts the texts that only teachers have labelled, too.
-    unlabelled = distill["num_texts"] if distill.get("texts") else 0
+    # `fit` counts the texts that only teachers have labelled, too; earlier runs do not say how many these are.
+    unlabelled = counts.pop("unlabelled", distill["num_texts"] if distill.get("texts") else 0)
     if unlabelled and "train" in counts:
         counts["train"] -= unlabelled
     rows = "; rows: " + ", ".join(f"{split} {count}" for split, count in counts.items()) if counts else ""
     corpora = _corpora({"recipe": facts.get("recipe")})
     lines = {name: f"[{corpus.name}]({corpus.url}), {corpus.license}" for name, corpus in corpora.items()}
-    if unlabelled:
+    if unlabelled and distill.get("files"):
+        sources = [*(CORPORA[name].name for name in [distill.get("texts")] if name), *distill["files"]]
+        lines["unlabelled"] = f"{unlabelled} texts without labels of {', '.join(sources)}, read by the teachers"
+    elif unlabelled and distill.get("texts"):
         lines[distill["texts"]] += f"; {unlabelled} of its training texts, read by the teachers"
     if files := _section(facts, "data").get("files"):
         return [*lines.values(), f"tables of the publisher ({', '.join(files.values())}){rows}"]

@@ -21,13 +21,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from ..data import load_goemotions
+from ..data import TableSettings, load_goemotions, read_table
 from ..data.pooled_cache import COLUMN
 from ..inference import TextBatch, read
-from ..io import atomic_write, folder_sha256
+from ..io import atomic_write, find_file, folder_sha256
 from ..modeling.configuration_liminal import DIMENSIONS, MISSING_LABEL, LiminalConfig
 from ..modeling.encoders import load_tokenizer, max_tokens
 from ..modeling.errors import LiminalError
+from ..modeling.texts import text_error
 from .recipe import Distill
 
 logger = logging.getLogger(__name__)
@@ -81,21 +82,48 @@ def _file_hashes(teachers: list[str], pattern: str) -> list[str]:
 
 
 def add_unlabelled(
-    train: Dataset, distill: Distill, data_dir: str | Path | None = None, targets: Sequence[str] = DIMENSIONS
+    train: Dataset,
+    distill: Distill,
+    data_dir: str | Path | None = None,
+    targets: Sequence[str] = DIMENSIONS,
+    text: str = "text",
 ) -> Dataset:
     """The training split with the texts that the teachers, who are checked, alone label: the same ones for any seed."""
     for teacher in distill.teachers:
         check_teacher(teacher, targets)
-    if distill.texts is None:
+    if distill.texts is None and not distill.files:
         return train
     if COLUMN in train.column_names:
         raise LiminalError(f"distill.texts adds texts whose states data['train'][{COLUMN!r}] does not have: remove it.")
-    texts = load_goemotions(data_dir)["train"]["text"][:]
+    texts = load_goemotions(data_dir)["train"]["text"][:] if distill.texts else []
+    for path in _unlabelled_paths(distill, data_dir):
+        texts += _texts_of(path, text)
     count = min(distill.num_texts, len(texts))
     drawn = sorted(np.random.default_rng(0).choice(len(texts), count, replace=False))
     rows = {"text": [texts[row] for row in drawn], "labels": [[float(MISSING_LABEL)] * len(targets)] * count}
     train = train.select_columns(list(rows))
     return concatenate_datasets([train, Dataset.from_dict(rows, features=train.features)])
+
+
+def _unlabelled_paths(distill: Distill, data_dir: str | Path | None = None) -> list[Path]:
+    """The tables of texts without labels, each at the path itself or in the folder of the corpora."""
+    paths = [Path(name) for name in distill.files]
+    found = [path if path.is_file() else find_file(path.parent.name, path.name, data_dir) for path in paths]
+    for wanted, path in zip(paths, found, strict=True):
+        if path is None:
+            raise FileNotFoundError(
+                f"distill.files: there is no {wanted}, nor {wanted.parent.name}/{wanted.name} in a folder that "
+                "LIMINAL_DATA_DIR names. Give the path of a table with a column of texts."
+            )
+    return [path for path in found if path is not None]
+
+
+def _texts_of(path: Path, column: str) -> list[str]:
+    table = read_table(path, TableSettings(text=column))
+    errors = [error or text_error(text) for text, error in zip(table.texts, table.errors, strict=True)]
+    if left_out := sum(error is not None for error in errors):
+        logger.warning("%s: %d of %d rows have no text to read; they are left out.", path, left_out, len(table))
+    return [text for text, error in zip(table.texts, errors, strict=True) if error is None]
 
 
 def soft_labels(train: Dataset, distill: Distill, max_length: int, path: Path) -> list[list[float]]:

@@ -255,7 +255,7 @@ def _finish(model: LiminalForPADRegression, inputs: Inputs, folder: RunFolder, r
     reports = [result.report for result in results]
     seconds = sum(one["seconds"] for report in reports for one in report.get("seeds", [report]))
     metrics |= {
-        "rows": {split: len(rows) for split, rows in inputs.splits.items()},
+        "rows": inputs.row_counts(),
         **about_run(model),
         "seconds": round(seconds + time.monotonic() - started, 2),
         "device": str(processes.device),

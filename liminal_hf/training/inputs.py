@@ -235,6 +235,14 @@ class Inputs:
                 self._prepared[kind] = DatasetDict(splits)
         return self._prepared[kind]
 
+    def row_counts(self) -> dict[str, int]:
+        """Rows by split; `unlabelled` are those of `train` that teachers alone label."""
+        counts = {split: len(rows) for split, rows in self.splits.items()}
+        if self.recipe.distill is not None:
+            labels = np.asarray(self.splits["train"]["labels"][:])
+            counts["unlabelled"] = int((labels == MISSING_LABEL).all(axis=1).sum())
+        return counts
+
     def forget_states(self) -> None:
         """Drops pooled states, after a change of the encoder or the pooling."""
         self._prepared.pop("pooled", None)
@@ -284,7 +292,7 @@ def run_inputs(
     if not all(phase.freezes_encoder for phase in recipe.phases):
         splits = splits.select_columns(["text", "labels"])
     if recipe.distill is not None:
-        splits["train"] = add_unlabelled(splits["train"], recipe.distill, data_dir, recipe.targets)
+        splits["train"] = add_unlabelled(splits["train"], recipe.distill, data_dir, recipe.targets, recipe.data.text)
     share = max(phase.hold_out for phase in recipe.phases)
     held_out = held_out_texts(splits["train"]["text"][:], share) if share else None
     return Inputs(recipe, splits, tokenizer, soft_targets, data_dir, held_out, persons)

@@ -43,7 +43,7 @@ def with_base(content: Mapping[str, Any], folder: Path, seen: tuple[Path, ...] =
         seen: the recipes that have led here by their `base`.
     """
     result = copy.deepcopy(dict(content))
-    for section, key in (("data", "files"), ("distill", "teachers")):
+    for section, key in (("data", "files"), ("distill", "teachers"), ("distill", "files")):
         paths = result[section].get(key) if isinstance(result.get(section), dict) else None
         if isinstance(paths, dict | list):
             for index, path in list(paths.items() if isinstance(paths, dict) else enumerate(paths)):

@@ -199,10 +199,17 @@ class Distill(Section):
     """Share of the teachers in the target."""
     texts: Literal["goemotions"] | None = None
     """goemotions adds training texts of GoEmotions to the training split, without its labels."""
-    num_texts: int = Field(default=8000, ge=1, le=43_410)
-    """How many of them, drawn at random, the same ones whatever the seed."""
+    files: list[str] = Field(default_factory=list, examples=[["../my-texts.csv"]])
+    """More texts without labels: tables with the column `data.text`. Relative paths start at the recipe's folder; a
+    table that is not there is looked for, by its folder and name, in the folder that `LIMINAL_DATA_DIR` names."""
+    num_texts: int = Field(default=8000, ge=1, le=10_000_000)
+    """How many of them, drawn at random from all together, the same ones whatever the seed."""
     stretch: bool = False
     """Scale each target's predictions to the spread of the labels: a prediction varies less than what it predicts."""
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: Any) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if key != "files" or value}
 
 
 class Hub(Section):
