@@ -2,6 +2,7 @@
 
 Requires liminal_hf with its extra benchmark, the corpus (`LIMINAL_DATA_DIR`; evaluation only), and the two encoders.
 
+    liminal train hub_configs/mpnet-emobank.yaml -o runs/mpnet-emobank-0
     python scripts/diary.py -o FOLDER
 
 Trains on the train part alone and writes `subtask1.csv`, `subtask2a.csv` and `subtask2b.csv` in the task's format. The
@@ -39,7 +40,7 @@ PUBLISHED: dict[str, dict[str, list[float]]] = {
     "subtask2a": {"winner": [0.675, 0.683], "organisers' baseline (last value alone)": [0.615, 0.670]},
 }
 TARGET = {"subtask1": 0.63, "subtask2a": 0.68, "subtask2b": 0.51}
-# Width of the kernel (None: linear), its share against the noise, that of the shipped head's answers, the persons'
+# Width of the kernel (None: linear), its share against the noise, that of the frozen head's answers, the persons'
 # share (k = 1 / share).
 SETTINGS: tuple[tuple[float | None, float, float, float], ...] = (
     (None, 0.4, 0.0, 0.1),
@@ -47,7 +48,7 @@ SETTINGS: tuple[tuple[float | None, float, float, float], ...] = (
 )
 WIDTHS = tuple(dict.fromkeys(setting[0] for setting in SETTINGS))
 SHRINKAGE = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-HEAD = "the shipped head"
+HEAD = "the frozen head"
 BOTH = "**text and person: ratings in train**"
 OURS = {
     "subtask2a": "**2A, next change: the person's shrunk level minus the last value**",
@@ -78,7 +79,7 @@ Kernels = dict[str, dict[float | None, Array]]
 
 
 def text_kernel(kernels: Kernels, settings: dict[str, Any]) -> Array:
-    """The kernel between texts: the mean over encoders, and the answers of the shipped head."""
+    """The kernel between texts: the mean over encoders, and the answers of the head on frozen mpnet."""
     texts = np.mean([kernels[name][settings["width"]] for name in settings["encoders"]], axis=0)
     return settings["scale"] * texts + (settings["head"] * kernels[HEAD][None] if settings["head"] else 0.0)
 
@@ -388,7 +389,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--encoders", default="mpnet,minilm", help="the first, and the first two together")
     parser.add_argument("--seeds", type=int, default=5, help="partitions of the persons (%(default)s)")
     parser.add_argument("--chosen", type=Path, help="diary.json of an earlier run, whose choice is taken over")
-    parser.add_argument("--fine-tune", action="store_true", help="the shipped heads compete, too: many minutes")
+    parser.add_argument("--fine-tune", action="store_true", help="the heads compete, too: many minutes")
     add_folders(parser, "runs/evidence")
     given = parser.parse_args(arguments)
     data = task.load_diary(given.data_dir)

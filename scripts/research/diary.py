@@ -4,6 +4,7 @@ Requires liminal_hf, numpy and pandas, and the corpus (`LIMINAL_DATA_DIR`), whic
 is trained on it ships, and no line of it is quoted anywhere.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from liminal_hf import PersonMemory, PersonPrior, checkpoints
+from liminal_hf import PersonMemory, PersonPrior
 from liminal_hf.data.pooled_cache import pooled_dataset
 from liminal_hf.io import require_file
 from liminal_hf.modeling.encoders import load_tokenizer
@@ -29,8 +30,8 @@ ENCODERS = {
     "mpnet": "sentence-transformers/all-mpnet-base-v2",
     "minilm": "sentence-transformers/all-MiniLM-L6-v2",
 }
-# Shipped checkpoints whose encoder is the frozen one.
-HEADS = {"mpnet": "mpnet"}
+# Recipes whose encoder is the frozen one; the checkpoints that ship have trained ones.
+HEADS = {"mpnet": "mpnet-emobank"}
 FOLDS = 3
 Mask = NDArray[np.bool_]
 _LONGEST = 256  # tokens; the longest entry has fewer
@@ -81,14 +82,28 @@ def states_of(texts: list[str], encoder: str) -> NDArray[np.float32]:
     return states.reshape(len(texts), -1, model.config.hidden_size).transpose(1, 0, 2)
 
 
-def head_answers(states: NDArray[np.float32], encoder: str) -> NDArray[np.float32] | None:
-    """`(1, texts, 3)`: what the shipped checkpoint says of these states, each target with a spread of 1.
+@functools.cache
+def frozen_head(encoder: str) -> LiminalForPADRegression:
+    """The model of `HEADS`, of which only the head is used.
 
-    None where no checkpoint reads the states of this frozen encoder. It was trained on EmoBank, never on a diary.
+    Raises:
+        FileNotFoundError: it has not been trained.
+    """
+    recipe = HEADS[encoder]
+    run = Path("runs") / f"{recipe}-0"
+    if not (run / "model").is_dir():
+        raise FileNotFoundError(f"Train it first: liminal train hub_configs/{recipe}.yaml -o {run}")
+    return LiminalForPADRegression.from_pretrained(run / "model").eval()
+
+
+def head_answers(states: NDArray[np.float32], encoder: str) -> NDArray[np.float32] | None:
+    """`(1, texts, 3)`: what a head on the frozen encoder says of these states, each target with a spread of 1.
+
+    None where there is no such head. It was trained on EmoBank, never on a diary.
     """
     if encoder not in HEADS:
         return None
-    model = LiminalForPADRegression.from_pretrained(checkpoints[HEADS[encoder]]).eval()
+    model = frozen_head(encoder)
     with torch.inference_mode():
         pooled = torch.from_numpy(states.transpose(1, 0, 2).reshape(states.shape[1], -1).copy())
         answers = model(pooled_embeds=pooled).logits.numpy()

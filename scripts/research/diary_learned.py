@@ -1,11 +1,10 @@
-"""What could learn from ratings on the diaries: the shipped heads as they are and fine-tuned, and a learned gate.
+"""What could learn from ratings on the diaries: heads as they are and fine-tuned, and a learned gate.
 
 Requires liminal_hf, numpy, pandas and torch, and the corpus; evaluation only. Everything is compared by
 cross-validation over persons inside the train part; the encoder stays frozen in all of it.
 """
 
 import copy
-import functools
 from typing import Any
 
 import numpy as np
@@ -13,27 +12,22 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from liminal_hf import PersonPrior, checkpoints, fit_person_prior
+from liminal_hf import PersonPrior, fit_person_prior
 from liminal_hf.modeling.configuration_liminal import MISSING_LABEL
 from liminal_hf.modeling.modeling_liminal import LiminalForPADRegression
 from liminal_hf.training.calibration import update_config
 
-from .diary import TARGETS, Diary, Mask, Mixed, adjusted, fit_mixed, only, person_figures, splits
+from .diary import TARGETS, Diary, Mask, Mixed, adjusted, fit_mixed, frozen_head, only, person_figures, splits
 from .report import Array
 
-# The default checkpoint does not read these states: adapters are merged into its encoder.
-SHIPPED = {"mpnet": "shipped mpnet"}
+# The checkpoints that ship do not read these states: their encoders are trained.
+NAMES = {"mpnet": "frozen mpnet"}
 CLOSED = "closed form"
 _EPOCHS, _BATCH, _RATE = 4, 64, 5e-4
 _STEPS, _HIDDEN, _GATE_RATE, _DECAY = 200, 16, 1e-2, 1e-3
 # Ratings are on scales of -2..2 and 0..2; the product's are -1..1.
 _MIDDLE, _HALF = np.array([0.0, 1.0]), np.array([2.0, 1.0])
 Answers = dict[str, Array]
-
-
-@functools.cache
-def _shipped(encoder: str) -> LiminalForPADRegression:
-    return LiminalForPADRegression.from_pretrained(checkpoints[encoder]).eval()
 
 
 def pooled(states: NDArray[np.float32]) -> torch.Tensor:
@@ -48,12 +42,12 @@ def _answers(model: LiminalForPADRegression, inputs: torch.Tensor) -> Array:
 
 
 def product(states: dict[str, NDArray[np.float32]], data: Diary, train: Mask) -> dict[str, Array]:
-    """By system, what `score --person` gives: the shipped checkpoint, and that with a prior and ratings of train."""
+    """By system, what `score --person` gives: a head on a frozen encoder, then with a prior and ratings too."""
     persons, days = data.rows["user_id"].to_numpy(), data.rows["days"].to_numpy()
     ratings, found = (data.labels - _MIDDLE) / _HALF, {}
-    for encoder, name in SHIPPED.items():
+    for encoder, name in NAMES.items():
         if encoder in states:
-            own = _answers(_shipped(encoder), pooled(states[encoder])).clip(-1, 1)
+            own = _answers(frozen_head(encoder), pooled(states[encoder])).clip(-1, 1)
             known = [torch.as_tensor(values[train]) for values in (own, ratings, days)]
             guess = PersonPrior.guess([0.5] * 2, [0.4] * 2)
             prior = fit_person_prior(known[0], known[1], persons[train].tolist(), known[2], otherwise=guess)
@@ -147,7 +141,7 @@ def gated(mixed: Mixed, labels: Array, persons: NDArray[np.int64], days: Array, 
     return answers
 
 
-# ---- the shipped heads, fine-tuned on frozen states ----
+# ---- the heads, fine-tuned on frozen states ----
 
 
 def fine_tune(
@@ -163,7 +157,7 @@ def fine_tune(
     halves, found = [], []
     for half in range(2):
         torch.manual_seed(seed)
-        model = copy.deepcopy(_shipped(encoder))
+        model = copy.deepcopy(frozen_head(encoder))
         model.freeze_encoder()
         rows = np.flatnonzero(fitted & np.isin(persons, people[half::2]))
         mean, deviation = target[rows].mean(axis=0).tolist(), target[rows].std(axis=0).tolist()
@@ -218,7 +212,7 @@ def candidates(
     found = {name: np.stack([column[name] for column in columns], axis=1) for name in columns[0]}
     for encoder, states in inputs.items():
         for epoch, answers in enumerate(fine_tune(encoder, states, data.labels, persons, fitted, seed), start=1):
-            name = f"{SHIPPED[encoder]} head, fine-tuned, epoch {epoch}"
+            name = f"{NAMES[encoder]} head, fine-tuned, epoch {epoch}"
             found[name] = with_persons(answers, data.labels, persons, fitted)
     return found
 
@@ -239,7 +233,7 @@ def compete(
     known = Diary(data.rows[train].reset_index(drop=True), data.forecasts)
     persons, turns = known.rows["user_id"].to_numpy(), known.rows["turn"].to_numpy()
     own = [text[np.ix_(inside, inside)] for text in texts]
-    inputs = {encoder: pooled(one) for encoder, one in states.items() if encoder in SHIPPED}
+    inputs = {encoder: pooled(one) for encoder, one in states.items() if encoder in NAMES}
     parts = {encoder: one[torch.as_tensor(inside)] for encoder, one in inputs.items()}
     scores: dict[str, list[list[float]]] = {}
     for seed in range(seeds):
