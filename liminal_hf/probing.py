@@ -176,11 +176,10 @@ def probe(
     """
     if len(set(encoders)) < len(encoders) or not encoders:
         raise LiminalError(f"Give each encoder once, and at least one; got {list(encoders)}.")
-    allowed = sorted(set(POOLERS) - {"attention"})
-    if wrong := [name for name in pooling if name not in allowed]:
-        raise LiminalError(f"pooling: a probe, which trains no pooler, takes {', '.join(allowed)}; not {wrong[0]!r}.")
     if len(set(pooling)) < len(pooling) or not pooling:
         raise LiminalError(f"Give each pooling once, and at least one; got {list(pooling)}.")
+    if learned := [name for name in pooling if any(True for _ in POOLERS[name](1).parameters())]:
+        raise LiminalError(f"pooling: {learned[0]} is learned, and a probe trains none. Take mean, max or last_token.")
     if texts is None:
         corpus = load_emobank(extras=True)["train"]
         texts, labels, documents = corpus["text"][:], corpus["labels"][:], corpus["document"][:]

@@ -47,6 +47,7 @@ def collect(runs: list[Path]) -> dict[str, Any]:
             "r": [means["test"][f"pearson_{name}"] for name in DIMENSIONS],
             "interval": found[0]["intervals"]["test"]["pearson_mean"],
             "parameters": found[0]["parameters"],
+            "trained": [phase["trainable_parameters"] for phase in found[0]["phases"]],
             "seeds": [one["seed"] for one in found],
             "by_seed": [
                 {split: {key: one[split][key] for key in _BY_SEED} for split in ("validation", "test")} for one in found

@@ -133,6 +133,10 @@ def test_rows_are_kept_and_make_a_page(own: Path, run: Run) -> None:
     digest = json.loads(kept)["about"]["sha256"]["model.safetensors"]
     Path("rows/minilm.json").write_text(kept.replace(digest, "0" * 64), encoding="utf-8")
     assert measured(run, "minilm", "-o", "rows")["about"]["sha256"]["model.safetensors"] == digest
+    for words in (2, 3):
+        lines = ["Word\tValence", "lovely\t9", "hate\t1", "bus\t5"][: words + 1]
+        Path("words.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        assert measured(run, "words.tsv", "-o", "others")["about"]["words"] == words
     Path("mymodel2.py").write_text("def f(texts):\n    return [0.5] * len(texts)\n", encoding="utf-8")
     measured(run, "mymodel2:f", "-o", "rows", "--limit", "20")  # a quick look stays out
     for page in ("page.html", "page.md"):

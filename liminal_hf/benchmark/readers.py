@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..io import file_sha256, folder_sha256
 from ..metrics import Array
 from ..modeling.answers import interval
 from ..modeling.configuration_liminal import DIMENSIONS
@@ -80,6 +81,17 @@ def open_reader(name: str) -> Reader:
     return _ours(name) if _is_ours(name) else _classifier(name)
 
 
+def files_of(name: str) -> dict[str, str]:
+    """The sha256, by name, of the files that a reader consists of; none where they are not on this machine's disk."""
+    from .. import checkpoints
+
+    source = Path(name) if Path(name).exists() else Path(checkpoints.get(name, name))
+    source = source / "model" if (source / "model" / "config.json").is_file() else source
+    if source.is_file():
+        return {source.name: file_sha256(source)}
+    return folder_sha256(source, "*.safetensors") if source.is_dir() else {}
+
+
 def _is_ours(name: str) -> bool:
     from transformers import PreTrainedConfig
 
@@ -99,7 +111,6 @@ def _is_ours(name: str) -> bool:
 def _ours(name: str) -> Reader:
     from ..export.checkpoint import facts_of, find_checkpoint, open_checkpoint
     from ..inference import read
-    from ..io import folder_sha256
 
     source = find_checkpoint(name)
     opened = open_checkpoint(source)
@@ -133,8 +144,7 @@ def _ours(name: str) -> Reader:
 
     about: dict[str, Any] = {"parameters": sum(value.numel() for value in model.parameters())}
     about |= {"head": config.head, "encoder": config.encoder_name_or_path, "revision": config.encoder_revision}
-    if Path(source).is_dir():
-        about["sha256"] = folder_sha256(Path(source), "*.safetensors")
+    about["sha256"] = files_of(name)
     dataset = ((facts_of(model).get("recipe") or {}).get("data") or {}).get("dataset")
     return Reader(name, "ours", run, about, (dataset,) if dataset else ())
 
@@ -175,7 +185,8 @@ def _classifier(name: str) -> Reader:
 
     parameters = sum(value.numel() for value in model.parameters())
     commit = getattr(model.config, "_commit_hash", None)
-    return Reader(name, "classifier", run, {"parameters": parameters, "revision": commit, "labels": how})
+    about = {"parameters": parameters, "revision": commit, "labels": how, "sha256": files_of(name)}
+    return Reader(name, "classifier", run, about)
 
 
 def _weights(labels: list[str], problem: str | None, name: str) -> tuple[Array | None, str]:
@@ -279,4 +290,5 @@ def _lexicon(path: Path) -> Reader:
         return Reading(np.clip(pad, -1, 1))
 
     how = "mean of the words found, z-scored over the lexicon and divided by 3; 0 where none is found"
-    return Reader(str(path), "lexicon", run, {"words": len(positions), "labels": how}, (path.stem,))
+    about = {"words": len(positions), "labels": how, "sha256": files_of(str(path))}
+    return Reader(str(path), "lexicon", run, about, (path.stem,))

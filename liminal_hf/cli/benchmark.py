@@ -106,20 +106,15 @@ def _measure(
 
 
 def _has_row(folder: Path, name: str) -> bool:
-    """Whether a reader has been measured; a checkpoint with other weights since then has not."""
-    from ..export.checkpoint import find_checkpoint
-    from ..io import folder_sha256
+    """Whether a reader has been measured as it is now: not, where its files have changed since."""
+    from ..benchmark.readers import files_of
 
     file = _file(folder, name)
     if not file.is_file():
         return False
-    row = json.loads(file.read_text(encoding="utf-8"))
-    weights = row["about"].get("sha256") if row["kind"] == "ours" else None
-    try:
-        source = Path(find_checkpoint(name)) if weights else None
-    except FileNotFoundError:  # what was measured is gone, its row stays
-        source = None
-    return source is None or not source.is_dir() or folder_sha256(source, "*.safetensors") == weights
+    measured = json.loads(file.read_text(encoding="utf-8"))["about"].get("sha256")
+    present = files_of(name) if measured else None
+    return not present or present == measured
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -133,8 +133,8 @@ def build_card(config: LiminalConfig, facts: Mapping[str, Any] | None = None) ->
             `encoder_license`; `weights_sha256`, a dict by file name; `hardware`; `co2_eq_emissions`, a dict with
             `emissions` in grams and `source`, only where it was measured. For a checkpoint that was trained further:
             `base_model`, its name; `base`, its facts; `trained_on`, a dict with `name` and `rows`. `form`: "hub"
-            (default), "adapter" (of PEFT, on `base_model`) or "onnx", and for that `onnx`, a dict with `memory`, `int8`
-            and `token_type_ids`, `stages`, each True or False.
+            (default), "adapter" (of PEFT, on `base_model`) or "onnx", and for that `onnx`, a dict with `memory`,
+            `int8`, `token_type_ids` and `stages`, each True or False.
 
     Returns:
         A `huggingface_hub.ModelCard`, with the results in its `model-index`.
@@ -273,7 +273,7 @@ def _data_lines(facts: Mapping[str, Any]) -> list[str]:
     if unlabelled and distill.get("files"):
         sources = [*(CORPORA[name].name for name in [distill.get("texts")] if name), *distill["files"]]
         lines["unlabelled"] = f"{unlabelled} texts without labels of {', '.join(sources)}, read by the teachers"
-    elif unlabelled and distill.get("texts"):
+    elif unlabelled:
         lines[distill["texts"]] += f"; {unlabelled} of its training texts, read by the teachers"
     if files := _section(facts, "data").get("files"):
         return [*lines.values(), f"tables of the publisher ({', '.join(files.values())}){rows}"]

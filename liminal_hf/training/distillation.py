@@ -94,10 +94,10 @@ def add_unlabelled(
     if distill.texts is None and not distill.files:
         return train
     if COLUMN in train.column_names:
-        raise LiminalError(f"distill.texts adds texts whose states data['train'][{COLUMN!r}] does not have: remove it.")
+        raise LiminalError(f"distill adds texts whose states data['train'][{COLUMN!r}] does not have: remove it.")
     texts = load_goemotions(data_dir)["train"]["text"][:] if distill.texts else []
-    for path in _unlabelled_paths(distill, data_dir):
-        texts += _texts_of(path, text)
+    for name in distill.files:
+        texts += _texts_of(Path(name), text, data_dir)
     count = min(distill.num_texts, len(texts))
     drawn = sorted(np.random.default_rng(0).choice(len(texts), count, replace=False))
     rows = {"text": [texts[row] for row in drawn], "labels": [[float(MISSING_LABEL)] * len(targets)] * count}
@@ -105,20 +105,14 @@ def add_unlabelled(
     return concatenate_datasets([train, Dataset.from_dict(rows, features=train.features)])
 
 
-def _unlabelled_paths(distill: Distill, data_dir: str | Path | None = None) -> list[Path]:
-    """The tables of texts without labels, each at the path itself or in the folder of the corpora."""
-    paths = [Path(name) for name in distill.files]
-    found = [path if path.is_file() else find_file(path.parent.name, path.name, data_dir) for path in paths]
-    for wanted, path in zip(paths, found, strict=True):
-        if path is None:
-            raise FileNotFoundError(
-                f"distill.files: there is no {wanted}, nor {wanted.parent.name}/{wanted.name} in a folder that "
-                "LIMINAL_DATA_DIR names. Give the path of a table with a column of texts."
-            )
-    return [path for path in found if path is not None]
-
-
-def _texts_of(path: Path, column: str) -> list[str]:
+def _texts_of(wanted: Path, column: str, data_dir: str | Path | None) -> list[str]:
+    """The texts that can be read of a table, which is at its path or in the folder of the corpora."""
+    path = wanted if wanted.is_file() else find_file(wanted.parent.name, wanted.name, data_dir)
+    if path is None:
+        raise FileNotFoundError(
+            f"distill.files: there is no {wanted}, nor {wanted.parent.name}/{wanted.name} in a folder that "
+            "LIMINAL_DATA_DIR names. Give the path of a table with a column of texts."
+        )
     table = read_table(path, TableSettings(text=column))
     errors = [error or text_error(text) for text, error in zip(table.texts, table.errors, strict=True)]
     if left_out := sum(error is not None for error in errors):

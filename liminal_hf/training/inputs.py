@@ -221,6 +221,7 @@ class Inputs:
     data_dir: str | Path | None = None
     held_out: np.ndarray | None = None  # (rows of train,), whether only a phase with `trainable: exit` sees it
     persons: ValidationPersons | None = None  # of the validation split; no phase reads them
+    unlabelled: int = 0  # rows of train that only teachers label
     _prepared: dict[str, DatasetDict] = field(default_factory=dict)
 
     def for_phase(self, model: LiminalForPADRegression, phase: Phase) -> DatasetDict:
@@ -236,12 +237,9 @@ class Inputs:
         return self._prepared[kind]
 
     def row_counts(self) -> dict[str, int]:
-        """Rows by split; `unlabelled` are those of `train` that teachers alone label."""
+        """Rows by split; those that `distill` has added to `train` again as `unlabelled`."""
         counts = {split: len(rows) for split, rows in self.splits.items()}
-        if self.recipe.distill is not None:
-            labels = np.asarray(self.splits["train"]["labels"][:])
-            counts["unlabelled"] = int((labels == MISSING_LABEL).all(axis=1).sum())
-        return counts
+        return {**counts, **({"unlabelled": self.unlabelled} if self.recipe.distill else {})}
 
     def forget_states(self) -> None:
         """Drops pooled states, after a change of the encoder or the pooling."""
@@ -291,11 +289,13 @@ def run_inputs(
     )
     if not all(phase.freezes_encoder for phase in recipe.phases):
         splits = splits.select_columns(["text", "labels"])
+    labelled = len(splits["train"])
     if recipe.distill is not None:
         splits["train"] = add_unlabelled(splits["train"], recipe.distill, data_dir, recipe.targets, recipe.data.text)
     share = max(phase.hold_out for phase in recipe.phases)
     held_out = held_out_texts(splits["train"]["text"][:], share) if share else None
-    return Inputs(recipe, splits, tokenizer, soft_targets, data_dir, held_out, persons)
+    unlabelled = len(splits["train"]) - labelled
+    return Inputs(recipe, splits, tokenizer, soft_targets, data_dir, held_out, persons, unlabelled)
 
 
 def _check_sense(recipe: Recipe, tokenizer: Any) -> None:

@@ -171,7 +171,8 @@ def plain(
         return found.add_column("length", [len(ids) for ids in found["input_ids"][:]])
 
     if recipe.distill:
-        train = add_unlabelled(corpus["train"].select_columns(["text", "labels"]), recipe.distill)
+        train = corpus["train"].select_columns(["text", "labels"])
+        train = add_unlabelled(train, recipe.distill, text=recipe.data.text)
         labels = soft_labels(train, recipe.distill, recipe.data.max_length, folder / "taught.safetensors")
         train = train.remove_columns("labels").add_column("labels", labels)
         corpus = DatasetDict({**corpus, "train": train})
